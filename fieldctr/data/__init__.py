@@ -1,0 +1,1 @@
+"""Raw click logs to id matrices."""

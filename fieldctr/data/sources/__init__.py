@@ -1,0 +1,1 @@
+"""Readers of raw tables: one `read` function per publisher's layout."""

@@ -1,0 +1,1 @@
+"""Enhancers: one file each, found by their YAML in conf/enhancer."""

@@ -1,0 +1,9 @@
+"""The one exception that is a message to the user, not a defect of the program."""
+
+
+class UserError(Exception):
+    """A mistake that the user can cure. Its text names the key, what was expected, what came, and the cure.
+
+    The command line prints the text alone and exits with 2; anything else that is raised is a defect of the program
+    and keeps its traceback.
+    """

@@ -1,0 +1,91 @@
+"""What a prepared table looks like to a model: its fields, their vocabularies and their id columns."""
+
+import json
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+from fieldctr.artifacts import digest, write_json
+
+
+@dataclass(frozen=True)
+class Field:
+    """One input field. Ids are local: 0 is missing or unseen, 1..vocab_size-1 are known features.
+
+    A numeric field owns two rows and one id column: id 0 says missing (row 0), id 1 present (row 1, times the value).
+    """
+
+    name: str
+    vocab_size: int  # rows of its table, row 0 included
+    width: int = 1  # id columns it owns; > 1 for a multi-valued field, padded on the right with 0
+    numeric: bool = False
+    text: str = ""  # what a language model reads; "" marks a field without usable semantics
+
+
+@dataclass(frozen=True)
+class Schema:
+    """All fields of a table, in the order of their id columns."""
+
+    fields: tuple[Field, ...]
+
+    @property
+    def num_fields(self) -> int:
+        """F."""
+        return len(self.fields)
+
+    @property
+    def num_pairs(self) -> int:
+        """P = F(F-1)/2 unordered field pairs."""
+        return self.num_fields * (self.num_fields - 1) // 2
+
+    @cached_property
+    def num_columns(self) -> int:
+        """S, the id columns."""
+        return sum(field.width for field in self.fields)
+
+    @cached_property
+    def num_numeric(self) -> int:
+        """N, the value columns: one per numeric field, in field order."""
+        return sum(field.numeric for field in self.fields)
+
+    @cached_property
+    def vocab_size(self) -> int:
+        """V, the rows of one table for all fields, row 0 of each field included."""
+        return sum(field.vocab_size for field in self.fields)
+
+    @cached_property
+    def row_offsets(self) -> tuple[int, ...]:
+        """Per field, the first of its rows in the shared table."""
+        return _starts([field.vocab_size for field in self.fields])
+
+    @cached_property
+    def column_offsets(self) -> tuple[int, ...]:
+        """Per field, the first of its id columns."""
+        return _starts([field.width for field in self.fields])
+
+    def index(self, name: str) -> int:
+        """Position of the field called `name`; KeyError when there is none."""
+        for position, field in enumerate(self.fields):
+            if field.name == name:
+                return position
+        raise KeyError(name)
+
+    def fingerprint(self) -> str:
+        """sha256 of the canonical schema: equal for equal tables on any machine."""
+        return digest(asdict(self))
+
+    def save(self, path: Path) -> None:
+        write_json(path, asdict(self))
+
+    @classmethod
+    def load(cls, path: Path) -> "Schema":
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return cls(tuple(Field(**field) for field in record["fields"]))
+
+
+def _starts(sizes: list[int]) -> tuple[int, ...]:
+    starts, total = [], 0
+    for size in sizes:
+        starts.append(total)
+        total += size
+    return tuple(starts)
