@@ -35,7 +35,7 @@ def write_text(path: Path, text: str) -> None:
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
-        os.chmod(temporary, 0o644)  # mkstemp gives 0600, which hides results from colleagues
+        Path(temporary).chmod(0o644)  # mkstemp gives 0600, which hides results from colleagues
         os.replace(temporary, path)
     finally:
         with contextlib.suppress(FileNotFoundError):

@@ -8,51 +8,58 @@ import importlib
 import inspect
 import types
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from fieldctr.errors import UserError
 
 T = TypeVar("T")
 
 
-def _range(low: float, high: float = float("inf")) -> Any:
-    """A dataclass field whose numbers must lie in [low, high]."""
-    return field(metadata={"range": (low, high)})
+class Between(NamedTuple):
+    """The closed range of a number, as annotation."""
+
+    low: float
+    high: float = float("inf")
+
+
+Positive = Annotated[int, Between(1)]
+Weight = Annotated[float, Between(0)]
+Share = Annotated[float, Between(0, 1)]
 
 
 @dataclass(frozen=True)
 class TrainerConfig:
     """How a model is fitted. Node `trainer`."""
 
-    max_epochs: int = _range(1)
-    batch_size: int = _range(1)
-    eval_batch_size: int = _range(1)
-    evals_per_epoch: int = _range(1)
+    max_epochs: Positive
+    batch_size: Positive
+    eval_batch_size: Positive
+    evals_per_epoch: Positive
     monitor: Literal["auc", "logloss", "auc-logloss"]  # on the validation split
-    patience: int = _range(1)  # evaluations in a row without a gain before the run stops
-    min_delta: float = _range(0)  # what counts as a gain
-    lr_decay: float = _range(0, 1)  # factor at each evaluation without a gain
-    min_lr: float = _range(0)
-    clip_norm: float | None = _range(0)
-    ema_decay: float | None = _range(0, 1)  # per step; null trains and evaluates the raw weights
+    patience: Positive  # evaluations in a row without a gain before the run stops
+    min_delta: Weight  # what counts as a gain
+    lr_decay: Share  # factor at each evaluation without a gain
+    min_lr: Weight
+    clip_norm: Weight | None
+    ema_decay: Share | None  # per step; null trains and evaluates the raw weights
     precision: Literal["fp32", "tf32", "bf16"]
     compile: bool
     deterministic: bool
-    checkpoint_every_s: float = _range(0)  # besides the one at each evaluation
+    checkpoint_every_s: Weight  # besides the one at each evaluation
     extra_metrics: list[str]  # import paths of torchmetrics classes, computed on the whole split
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """Adam with coupled L2 (LLaCTR's code; papers.md A9). Node `optimizer`."""
+    """Adam with coupled L2. Node `optimizer`."""
 
-    lr: float = _range(0)
-    beta1: float = _range(0, 1)
-    beta2: float = _range(0, 1)
-    eps: float = _range(0)
-    embedding_l2: float = _range(0)
-    dense_l2: float = _range(0)
+    lr: Weight
+    beta1: Share
+    beta2: Share
+    eps: Weight
+    embedding_l2: Weight
+    dense_l2: Weight
     embedding_update: Literal["dense", "lazy"]  # lazy: the same Adam, computed only for rows that a batch touches
 
 
@@ -61,7 +68,7 @@ class RuntimeConfig:
     """The machine. Node `runtime`."""
 
     device: str  # auto | cpu | cuda | cuda:N
-    threads: int | Literal["auto"]
+    threads: Positive | Literal["auto"]
     matmul: Literal["auto", "mkl", "onednn"]
 
 
@@ -82,17 +89,16 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"Nearest: {', '.join(close)}. " if close else ""
 
 
-def parse(kind: type[T], node: Mapping[str, Any], name: str) -> T:
+def parse(kind: Callable[..., T], node: Mapping[str, Any], name: str) -> T:
     """The frozen dataclass `kind` from a plain mapping; a UserError names the key, what is expected and what came."""
-    known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
-    hints = get_type_hints(kind)
+    hints = get_type_hints(kind, include_extras=True)
     for key in node:
-        if key not in known:
-            raise UserError(f"no key '{name}.{key}'. {nearest(key, known)}All: {', '.join(known)}")
-    for key in known:
+        if key not in hints:
+            raise UserError(f"no key '{name}.{key}'. {nearest(key, hints)}All: {', '.join(hints)}")
+    for key, hint in hints.items():
         if key not in node:
-            raise UserError(f"key '{name}.{key}' is missing: set it to a {_spell(hints[key])}")
-    return kind(**{key: _checked(node[key], hints[key], spec.metadata, f"{name}.{key}") for key, spec in known.items()})
+            raise UserError(f"key '{name}.{key}' is missing: expected {spell(hint)}")
+    return kind(**{key: checked(node[key], hint, f"{name}.{key}") for key, hint in hints.items()})
 
 
 def build(node: Mapping[str, Any], name: str, *runtime: Any) -> Any:
@@ -121,32 +127,38 @@ def locate(node: Mapping[str, Any], name: str) -> Callable[..., Any]:
         raise UserError(f"{name}._target_={node['_target_']} cannot be imported: {error}") from error
 
 
-def _checked(value: Any, hint: Any, metadata: Mapping[str, Any], key: str) -> Any:
-    if isinstance(value, int) and not isinstance(value, bool) and _accepts(1.0, hint) and not _accepts(value, hint):
-        value = float(value)  # YAML writes 1 for 1.0
-    if not _accepts(value, hint):
-        raise UserError(f"{key}={value} is not allowed: expected {_spell(hint)}")
-    low, high = metadata.get("range", (None, None))
-    if low is not None and isinstance(value, int | float) and not low <= value <= high:
-        raise UserError(f"{key}={value} is out of range: expected {low} to {high}")
-    return value
+def checked(value: Any, hint: Any, key: str) -> Any:
+    """`value` if it is of type `hint` (a whole number passes for a float); else a UserError that names `key`."""
+    if _accepts(value, hint):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool) and _accepts(float(value), hint):
+        return float(value)  # YAML writes 1 for 1.0
+    raise UserError(f"{key}={'null' if value is None else value} is not allowed: expected {spell(hint)}")
 
 
 def _accepts(value: Any, hint: Any) -> bool:
-    if get_origin(hint) is Literal:
-        return value in get_args(hint)
-    if get_origin(hint) in (Union, types.UnionType):
-        return any(_accepts(value, option) for option in get_args(hint))
-    if get_origin(hint) is list:
-        return isinstance(value, list) and all(_accepts(item, get_args(hint)[0]) for item in value)
+    origin, options = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _accepts(value, options[0]) and options[1].low <= value <= options[1].high
+    if origin is Literal:
+        return value in options
+    if origin in (Union, types.UnionType):
+        return any(_accepts(value, option) for option in options)
+    if origin is list:
+        return isinstance(value, list) and all(_accepts(item, options[0]) for item in value)
     return isinstance(value, hint) and not (isinstance(value, bool) and hint is not bool)
 
 
-def _spell(hint: Any) -> str:
-    if get_origin(hint) is Literal:
-        return " | ".join(map(str, get_args(hint)))
-    if get_origin(hint) in (Union, types.UnionType):
-        return " | ".join(map(_spell, get_args(hint)))
-    if get_origin(hint) is list:
-        return f"list of {_spell(get_args(hint)[0])}"
-    return {type(None): "null"}.get(hint, getattr(hint, "__name__", str(hint)))
+def spell(hint: Any) -> str:
+    """A type in the words of an error message: 'float from 0 to 1', 'none | wandb'."""
+    origin, options = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        low, high = options[1]
+        return f"{spell(options[0])} {f'from {low} to {high}' if high < float('inf') else f'>= {low}'}"
+    if origin is Literal:
+        return " | ".join(map(str, options))
+    if origin in (Union, types.UnionType):
+        return " | ".join(map(spell, options))
+    if origin is list:
+        return f"list of {spell(options[0])}"
+    return "null" if hint is type(None) else hint.__name__
