@@ -1,0 +1,5 @@
+"""`python -m fieldctr` is the console script."""
+
+from fieldctr.cli import main
+
+main()

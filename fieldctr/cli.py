@@ -1,0 +1,91 @@
+"""`fieldctr COMMAND ...`: find the command, import it, turn what goes wrong into a sentence.
+
+Nothing heavy is imported before the command is known, so that `fieldctr --help` and completion answer at once.
+"""
+
+import importlib
+import os
+import sys
+from typing import NoReturn
+
+from fieldctr.errors import UserError
+
+COMMANDS = {
+    "prepare": "turn a raw table into id matrices and say what became of every row",
+    "train": "fit a model, evaluate it, leave a run folder that can be traced",
+    "evaluate": "compute the metrics of a finished run's model on a split",
+    "predict": "score new raw rows with a finished run's model",
+    "list": "show models, datasets, enhancers, ... with a line on each",
+    "bench": "measure preparation (bench data) or training (bench train) on this machine",
+    "doctor": "say what this machine has and what is missing",
+    "completion": "print the line that switches on tab completion (bash, zsh or fish)",
+}
+HYDRA = ("prepare", "train", "evaluate", "predict", "bench")
+BENCHES = ("data", "train")
+
+USAGE = f"""fieldctr: click-through-rate experiments around the field, with results one can believe
+
+usage: fieldctr COMMAND [--multirun] [KEY=VALUE ...]
+
+{chr(10).join(f"  {name:11}{text}" for name, text in COMMANDS.items())}
+
+  fieldctr train                                    the default model on a synthetic table
+  fieldctr train model=fat dataset=kuairand seed=2  another model, table and seed
+  fieldctr train -m model=lr,fm,fat seed=1,2,3      all combinations, one after the other
+  fieldctr train --cfg job                          the configuration of a run, without running it
+
+--config-dir DIR adds your own YAML; --debug shows the traceback behind an error; --version."""
+
+
+def main() -> None:
+    """The console script. Exit codes: 0 done, 1 a defect or a failed job, 2 a mistake in the call, 130 interrupted."""
+    arguments = sys.argv[1:]
+    debug = "--debug" in arguments
+    try:
+        run(*[argument for argument in arguments if argument != "--debug"])
+    except KeyboardInterrupt:
+        fail("interrupted. Nothing is half-written; a training run goes on with resume=true and its hydra.run.dir", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone (| head): no complaint
+    except UserError as error:
+        if debug:
+            raise
+        fail(str(error))
+
+
+def run(command: str = "--help", *arguments: str) -> None:
+    """Dispatch one call."""
+    if command in ("--help", "-h", "help"):
+        print(USAGE)
+    elif command == "--version":
+        print(importlib.import_module("fieldctr").__version__)
+    elif command not in COMMANDS:
+        raise UserError(unknown("command", command, tuple(COMMANDS)))
+    elif command in HYDRA:
+        _hydra(command, arguments)
+    else:
+        importlib.import_module(f"fieldctr.commands.{command}").main(*arguments)
+
+
+def _hydra(command: str, arguments: tuple[str, ...]) -> None:
+    if command == "bench":
+        if not arguments or arguments[0] not in BENCHES:
+            raise UserError(unknown("benchmark", arguments[0] if arguments else "", BENCHES))
+        command, arguments = f"bench_{arguments[0]}", arguments[1:]
+    importlib.import_module("fieldctr.commands.launch").launch(command, arguments)
+
+
+def unknown(kind: str, word: str, known: tuple[str, ...]) -> str:
+    """The message for a word that is not among the known ones."""
+    from fieldctr.config import nearest  # costs 20 ms, and only a mistake needs it
+
+    return f"no {kind} '{word}'. {nearest(word, known)}All: {', '.join(known)}"
+
+
+def fail(text: str, code: int = 2) -> NoReturn:
+    print(f"fieldctr: {text}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""Start a Hydra command: one `hydra.main` for each, with its own root YAML, and Hydra's errors in one line.
+
+A plain switch in front of `hydra.main` keeps multirun, sweepers, launchers, --cfg, --config-dir and completion as
+Hydra's users know them.
+"""
+
+import importlib
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fieldctr.catalog import conf_dir, groups, options
+from fieldctr.config import nearest
+from fieldctr.errors import UserError
+from fieldctr.runs import sweep_table
+
+FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-name", "-cn", "--config-dir", "-cd", "--info", "-i")
+
+
+def launch(command: str, arguments: tuple[str, ...]) -> None:
+    """Compose the command's configuration and run it, once or for every combination of a multirun."""
+    refuse_null_groups(arguments)
+    show_all = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints and exits by itself
+    sys.argv = [f"fieldctr {command.replace('_', ' ')}", *flags_first(arguments)]
+    try:
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(task(command))()
+    except (HydraException, OmegaConfBaseException) as error:
+        if show_all:
+            raise
+        raise UserError(translate(error, command)) from error
+    finally:
+        if Sweep.folder:
+            print(sweep_table(Sweep.folder))
+
+
+def task(command: str) -> Callable[[DictConfig], None]:
+    """What Hydra calls with the composed configuration. The command is imported only then: typos cost no torch."""
+
+    def run(config: DictConfig) -> None:
+        node: Any = OmegaConf.to_container(config, resolve=True)
+        importlib.import_module(f"fieldctr.commands.{command}").main(node)
+
+    return run
+
+
+class Sweep(Callback):
+    """Remembers the folder of a multirun: its table is printed even when a job fails, and Hydra then calls no hook."""
+
+    folder: Path | None = None
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        type(self).folder = Path(config.hydra.sweep.dir)
+
+
+def flags_first(arguments: tuple[str, ...]) -> list[str]:
+    """Hydra's parser refuses a flag between overrides (`a=1 -m b=2`): move flags, with their values, to the front."""
+    flags, overrides, takes_value = [], [], False
+    for argument in arguments:
+        is_value = takes_value and not argument.startswith("-") and "=" not in argument
+        (flags if is_value or argument.startswith("-") else overrides).append(argument)
+        takes_value = argument in FLAGS_WITH_VALUE
+    return flags + overrides
+
+
+def refuse_null_groups(arguments: tuple[str, ...]) -> None:
+    """Hydra raises a bare ValueError for `enhancer=null`."""
+    for argument in arguments:
+        group, _, option = argument.partition("=")
+        if group in groups() and option in ("", "null"):
+            raise UserError(f"{argument}: a group is chosen by name. All: {', '.join(options(group))}")
+
+
+def translate(error: Exception, command: str) -> str:
+    """One or two lines for what Hydra or OmegaConf found wrong: the key, the nearest valid ones, what is allowed."""
+    causes = _causes(error)
+    for cause in causes:
+        if isinstance(cause, OverrideParseException):
+            reason = str(cause).splitlines()[-2].strip()
+            return f"cannot read '{cause.override}': {reason}. Expected KEY=VALUE, with quotes around blanks and commas"
+        if isinstance(cause, MissingConfigException) and cause.missing_cfg_file:
+            return _no_option(cause)
+    match = re.search(r"Could not (?:override|delete from config\.) '([^']+)'", str(error))
+    if match:
+        return _no_key(match[1], command)
+    key = next((cause.full_key for cause in causes if isinstance(cause, OmegaConfBaseException) and cause.full_key), "")
+    text = str(error).splitlines()[0]
+    return f"{key}: {text}" if key and key not in text else text
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    chain = [error]
+    while cause := chain[-1].__cause__ or chain[-1].__context__:
+        chain.append(cause)
+    return chain
+
+
+def _no_option(error: MissingConfigException) -> str:
+    group, _, option = str(error.missing_cfg_file).rpartition("/")
+    known = sorted(error.options or ())
+    hint = f"All: fieldctr list {group}s" if group in groups() else f"All: {', '.join(known)}"
+    return f"no {group or 'configuration'} '{option.removesuffix('.yaml')}'. {nearest(option, known)}{hint}"
+
+
+def _no_key(key: str, command: str) -> str:
+    known = _keys(command)
+    parent = key.rpartition(".")[0]
+    siblings = [name for name in known if name.rpartition(".")[0] == parent] or [n for n in known if "." not in n]
+    last = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]  # `lr` for optimizer.lr
+    hint = nearest(key, known) or (f"Did you mean {last[0]}? " if last else "")
+    return f"no key '{key}'. {hint}All: {', '.join(siblings)}"
+
+
+def _keys(command: str) -> list[str]:
+    """All keys of the command's configuration, with the groups that this call chose."""
+    chosen = [word for word in sys.argv[1:] if word.partition("=")[0] in groups() and "," not in word]
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        config = compose(command, chosen)
+    found: list[str] = []
+    pending = [("", config)]
+    while pending:
+        prefix, node = pending.pop()
+        for name in node:
+            found.append(f"{prefix}{name}")
+            child = node._get_node(name)
+            if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():
+                pending.append((f"{prefix}{name}.", child))
+    return found

@@ -1,0 +1,26 @@
+"""`fieldctr list [models|datasets|...]`: what there is to choose from, from the headers of the YAML files."""
+
+from fieldctr.catalog import groups, headline, options
+from fieldctr.config import nearest
+from fieldctr.errors import UserError
+
+
+def main(*arguments: str) -> None:
+    """Print the options of the named groups, of all groups without a name."""
+    known = {f"{group}s": group for group in groups()}
+    if arguments and arguments[0] in ("--help", "-h"):
+        print(f"usage: fieldctr list [{' | '.join(known)}]")
+        return
+    for word in arguments:
+        if word not in known and word not in known.values():
+            raise UserError(f"nothing to list called '{word}'. {nearest(word, known)}All: {', '.join(known)}")
+    for group in [known.get(word, word) for word in arguments] or list(known.values()):
+        print(table(group))
+
+
+def table(group: str) -> str:
+    """One line for each option of a group."""
+    names = options(group)
+    width = max(map(len, names), default=0)
+    lines = [f"  {name:{width}}  {headline(group, name)}" for name in names]
+    return "\n".join([f"{group}=", *lines, ""])

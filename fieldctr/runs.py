@@ -1,0 +1,179 @@
+"""A run's folder: everything that a number in a table leads back to.
+
+config.json     the resolved configuration          run.json       commit, versions, host, command line
+metrics.jsonl   every evaluation                    checkpoint/    where a killed run goes on
+model.safetensors, schema.json, {valid,test}.scores.npy
+result.json     written last: it exists if and only if the run finished; error.txt if it failed
+"""
+
+import contextlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from fieldctr.artifacts import digest, write_json, write_text
+from fieldctr.errors import UserError
+
+RESULT, CONFIG, METRICS, RECORD, ERROR = "result.json", "config.json", "metrics.jsonl", "run.json", "error.txt"
+VOLATILE = ("resume", "tracker", "outputs", "data_root")  # keys that do not change what a run computes
+LIBRARIES = ("torch", "numpy", "polars", "hydra-core")
+
+
+class Run:
+    """A context manager around one run's folder; an exception leaves error.txt."""
+
+    def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
+        self.folder, self.config, self.began = folder, config, time.perf_counter()
+
+    @classmethod
+    def start(cls, folder: Path, config: Mapping[str, Any], *, resume: bool) -> Self:
+        """Open the folder. With `resume` an unfinished run of the same configuration goes on; else earlier files move aside."""
+        folder.mkdir(parents=True, exist_ok=True)
+        if resume and (folder / CONFIG).exists():
+            _refuse_another(folder, config)
+        elif not resume:
+            _move_aside(folder)
+        (folder / ERROR).unlink(missing_ok=True)
+        write_json(folder / CONFIG, config)
+        write_json(folder / RECORD, provenance() | {"config_digest": config_digest(config)})
+        return cls(folder, config)
+
+    def rewrite_metrics(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """metrics.jsonl from the beginning: after a resume it holds each evaluation once."""
+        write_text(self.folder / METRICS, "".join(f"{json.dumps(record)}\n" for record in records))
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        with (self.folder / METRICS).open("a", encoding="utf-8") as file:
+            file.write(f"{json.dumps(record)}\n")
+
+    def finish(self, result: Mapping[str, Any]) -> dict[str, Any]:
+        """Write result.json, the last file of a run, and give its content."""
+        record = json.loads((self.folder / RECORD).read_text(encoding="utf-8"))
+        whole = {**result, **{key: record[key] for key in ("config_digest", "versions", "commit")}}
+        write_json(self.folder / RESULT, whole)
+        return whole
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            with contextlib.suppress(OSError):  # a full disk must not hide the first error
+                write_text(self.folder / ERROR, "".join(traceback.format_exception(error)))
+
+
+def finished(folder: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The result of a finished run of this very configuration in `folder`, or None."""
+    if not (folder / RESULT).exists():
+        return None
+    result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    return result if result["config_digest"] == config_digest(config) else None
+
+
+def load_config(folder: Path) -> dict[str, Any]:
+    """The configuration of the run in `folder`; a UserError where there is none."""
+    path = folder / CONFIG
+    if not path.exists():
+        raise UserError(f"run={folder}: no {CONFIG} there, so it is no run folder. Runs are below outputs/train")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def config_digest(config: Mapping[str, Any]) -> str:
+    """sha256 of what determines a run's numbers."""
+    return digest({key: value for key, value in config.items() if key not in VOLATILE})
+
+
+def provenance() -> dict[str, Any]:
+    """Commit, versions, host and command line of this process."""
+    versions = {"python": platform.python_version(), "fieldctr": metadata.version("fieldctr")}
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": sys.argv,
+        "commit": _commit(),
+        "versions": versions | {name: metadata.version(name) for name in LIBRARIES},
+        "host": {"machine": platform.machine(), "system": platform.platform(), "cores": os.cpu_count()},
+    }
+
+
+def sweep_table(folder: Path) -> str:
+    """One line for each job of a multirun: done with its AUCs, failed with its error, or lost (killed)."""
+    lines = [f"{'job':44} {'status':8} {'valid auc':>9} {'test auc':>9}"]
+    for job in sorted((path.parent for path in folder.glob(f"*/{CONFIG}")), key=_job_number):
+        lines.append(f"{job.name:44} {_status(job)}")
+    return "\n".join([*lines, f"in {folder}"])
+
+
+def _status(job: Path) -> str:
+    if (job / RESULT).exists():
+        result = json.loads((job / RESULT).read_text(encoding="utf-8"))
+        return f"{'done':8} {result['valid']['auc']:9.4f} {result['test']['auc']:9.4f}"
+    if (job / ERROR).exists():
+        return f"{'failed':8} {(job / ERROR).read_text(encoding='utf-8').splitlines()[-1]}"
+    return "lost"
+
+
+def _job_number(job: Path) -> tuple[int, str]:
+    number = job.name.partition("_")[0]
+    return (int(number) if number.isdigit() else -1, job.name)
+
+
+def _refuse_another(folder: Path, config: Mapping[str, Any]) -> None:
+    before = load_config(folder)
+    keys = sorted(set(_flat(before)) | set(_flat(config)))
+    differing = [
+        key for key in keys if key.split(".")[0] not in VOLATILE and _flat(before).get(key) != _flat(config).get(key)
+    ]
+    if differing:
+        changes = ", ".join(f"{key}={_flat(config).get(key)} (was {_flat(before).get(key)})" for key in differing[:3])
+        raise UserError(
+            f"resume=true: the run in {folder} has another configuration: {changes}. "
+            "Resume it with its own keys, or start anew with resume=false"
+        )
+
+
+def _move_aside(folder: Path) -> None:
+    """Keep what an earlier run left here: nothing is lost and nothing is mixed."""
+    mine = (RESULT, CONFIG, METRICS, RECORD, ERROR, "checkpoint", "model.safetensors", "schema.json", "field_pairs.svg")
+    old = [folder / name for name in mine] + list(folder.glob("*.scores.npy"))
+    old = [path for path in old if path.exists()]
+    if old:
+        number = 1 + len(list(folder.glob("earlier-*")))
+        (folder / f"earlier-{number}").mkdir()
+        for path in old:
+            path.rename(folder / f"earlier-{number}" / path.name)
+        print(f"{folder} held an earlier run: moved to its subfolder earlier-{number}", file=sys.stderr)
+
+
+def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    leaves: dict[str, Any] = {}
+    for key, value in node.items():
+        leaves |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return leaves
+
+
+def _commit() -> str | None:
+    """The checkout's commit, with + when it has local changes; None for an installed wheel."""
+    source = Path(__file__).parent.parent
+    if not (source / ".git").exists():
+        return None
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        head = _git(source, "rev-parse", "HEAD")
+        return head + ("+" if _git(source, "status", "--porcelain", "--untracked-files=no") else "")
+    return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    return subprocess.run(
+        ["git", "-C", str(folder), *arguments], check=True, capture_output=True, text=True, timeout=10
+    ).stdout.strip()

@@ -1,0 +1,117 @@
+"""Mirrors of a run's metrics: Weights & Biases or TensorBoard. Nothing ever reads a mirror back.
+
+A mirror starts with the first metrics, so that it costs no time before the first training step, and its failure never
+ends a run: it is said once on stderr and the run goes on without it.
+"""
+
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from fieldctr.config import TrackerConfig
+from fieldctr.errors import UserError
+
+
+class Mirror(Protocol):
+    """What a tracking library is asked to do."""
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None: ...
+    def finish(self, summary: Mapping[str, float], page: str | None, exit_code: int) -> None: ...
+
+
+class Tracker:
+    """One run's mirror, started lazily and silenced at its first failure."""
+
+    def __init__(self, config: TrackerConfig, folder: Path, name: str, run_config: Mapping[str, Any]) -> None:
+        kinds: dict[str, type[WandbMirror] | type[TensorboardMirror]] = {
+            "wandb": WandbMirror,
+            "tensorboard": TensorboardMirror,
+        }
+        self.kind = kinds.get(config.name)
+        self.start = (config, folder, name, run_config)
+        self.mirror: Mirror | None = None
+        if config.name == "tensorboard" and not importlib.util.find_spec("tensorboard"):
+            raise UserError(
+                "tracker=tensorboard needs a package that is not installed: pip install 'fieldctr[tensorboard]'"
+            )
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        self._try(lambda mirror: mirror.log(metrics, step))
+
+    def finish(self, summary: Mapping[str, float], page: str | None = None, exit_code: int = 0) -> None:
+        """Close the mirror. `page` is an SVG to show beside the metrics."""
+        if self.mirror or exit_code == 0:
+            self._try(lambda mirror: mirror.finish(summary, page, exit_code))
+        self.kind = None
+
+    def _try(self, action: Callable[[Mirror], None]) -> None:
+        if self.kind is None:
+            return
+        try:
+            self.mirror = self.mirror or self.kind(*self.start)
+            action(self.mirror)
+        except Exception as error:  # noqa: BLE001  whatever a tracking library raises, the run must go on
+            print(f"fieldctr: the tracker failed and is off for this run: {error}", file=sys.stderr)
+            self.kind = None
+
+
+class WandbMirror:
+    """Weights & Biases, offline unless the configuration says online. Never prompts."""
+
+    def __init__(self, config: TrackerConfig, folder: Path, name: str, run_config: Mapping[str, Any]) -> None:
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # the one look-up of a host that offline mode leaves
+        for kind in ("CACHE", "CONFIG", "DATA"):
+            os.environ.setdefault(f"WANDB_{kind}_DIR", str((folder / "wandb").absolute()))
+        import wandb  # 1-2 s
+
+        self.wandb = wandb
+        quiet = wandb.Settings(
+            silent=True,
+            console="off",
+            disable_git=True,
+            x_disable_stats=True,
+            x_disable_meta=True,
+            x_disable_machine_info=True,
+            init_timeout=30,
+        )
+        self.run = wandb.init(
+            project=config.project,
+            group=config.group,
+            tags=config.tags,
+            name=name,
+            mode=config.mode,
+            dir=folder,
+            config=dict(run_config),
+            settings=quiet,
+            reinit="finish_previous",  # a multirun holds many runs in one process
+        )
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        self.run.log(dict(metrics), step=step)
+
+    def finish(self, summary: Mapping[str, float], page: str | None, exit_code: int) -> None:
+        self.run.summary.update(dict(summary))
+        if page:
+            self.run.log({"field_pairs": self.wandb.Html(page, inject=False)})
+        self.run.finish(exit_code=exit_code)
+
+
+class TensorboardMirror:
+    """TensorBoard event files in the run folder."""
+
+    def __init__(self, config: TrackerConfig, folder: Path, name: str, run_config: Mapping[str, Any]) -> None:
+        from tensorboard.summary import Writer  # not torch.utils.tensorboard: that imports all of TensorFlow's stubs
+
+        self.writer = Writer(str(folder / "tensorboard"))
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        for name, value in metrics.items():
+            self.writer.add_scalar(name, value, step)
+
+    def finish(self, summary: Mapping[str, float], page: str | None, exit_code: int) -> None:
+        for name, value in summary.items():
+            self.writer.add_scalar(f"final/{name}", value, 0)
+        self.writer.close()
