@@ -8,7 +8,7 @@ import importlib
 import inspect
 import types
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from fieldctr.errors import UserError
@@ -83,6 +83,24 @@ class TrackerConfig:
     tags: list[str]
 
 
+@dataclass(frozen=True)
+class TrainConfig:
+    """The root of `fieldctr train`. The open nodes stay mappings: their owner checks them."""
+
+    data_root: str
+    outputs: str
+    seed: Annotated[int, Between(0, 2**32 - 1)]
+    embedding_dim: Positive
+    resume: bool
+    dataset: dict[str, Any]
+    model: dict[str, Any]
+    enhancer: dict[str, Any] | None
+    trainer: TrainerConfig
+    optimizer: OptimizerConfig
+    runtime: RuntimeConfig
+    tracker: TrackerConfig
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """'Nearest: a, b. ' for an error message, or '' when nothing is near."""
     close = difflib.get_close_matches(word, list(known), n=3, cutoff=0.5)
@@ -91,14 +109,14 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 def parse(kind: Callable[..., T], node: Mapping[str, Any], name: str) -> T:
     """The frozen dataclass `kind` from a plain mapping; a UserError names the key, what is expected and what came."""
-    hints = get_type_hints(kind, include_extras=True)
+    hints, prefix = get_type_hints(kind, include_extras=True), f"{name}." if name else ""
     for key in node:
         if key not in hints:
-            raise UserError(f"no key '{name}.{key}'. {nearest(key, hints)}All: {', '.join(hints)}")
+            raise UserError(f"no key '{prefix}{key}'. {nearest(key, hints)}All: {', '.join(hints)}")
     for key, hint in hints.items():
         if key not in node:
-            raise UserError(f"key '{name}.{key}' is missing: expected {spell(hint)}")
-    return kind(**{key: checked(node[key], hint, f"{name}.{key}") for key, hint in hints.items()})
+            raise UserError(f"key '{prefix}{key}' is missing: expected {spell(hint)}")
+    return kind(**{key: checked(node[key], hint, f"{prefix}{key}") for key, hint in hints.items()})
 
 
 def build(node: Mapping[str, Any], name: str, *runtime: Any) -> Any:
@@ -129,6 +147,8 @@ def locate(node: Mapping[str, Any], name: str) -> Callable[..., Any]:
 
 def checked(value: Any, hint: Any, key: str) -> Any:
     """`value` if it is of type `hint` (a whole number passes for a float); else a UserError that names `key`."""
+    if is_dataclass(hint) and isinstance(value, Mapping):
+        return parse(hint, value, key)
     if _accepts(value, hint):
         return value
     if isinstance(value, int) and not isinstance(value, bool) and _accepts(float(value), hint):
@@ -146,7 +166,7 @@ def _accepts(value: Any, hint: Any) -> bool:
         return any(_accepts(value, option) for option in options)
     if origin is list:
         return isinstance(value, list) and all(_accepts(item, options[0]) for item in value)
-    return isinstance(value, hint) and not (isinstance(value, bool) and hint is not bool)
+    return isinstance(value, origin or hint) and not (isinstance(value, bool) and hint is not bool)
 
 
 def spell(hint: Any) -> str:

@@ -36,7 +36,7 @@ class Run:
 
     @classmethod
     def start(cls, folder: Path, config: Mapping[str, Any], *, resume: bool) -> Self:
-        """Open the folder. With `resume` an unfinished run of the same configuration goes on; else earlier files move aside."""
+        """Open the folder: with `resume` a run of the same configuration goes on; else earlier files move aside."""
         folder.mkdir(parents=True, exist_ok=True)
         if resume and (folder / CONFIG).exists():
             _refuse_another(folder, config)

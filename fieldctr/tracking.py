@@ -34,9 +34,7 @@ class Tracker:
         self.start = (config, folder, name, run_config)
         self.mirror: Mirror | None = None
         if config.name == "tensorboard" and not importlib.util.find_spec("tensorboard"):
-            raise UserError(
-                "tracker=tensorboard needs a package that is not installed: pip install 'fieldctr[tensorboard]'"
-            )
+            raise UserError("tracker=tensorboard needs its package: pip install 'fieldctr[tensorboard]'")
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         self._try(lambda mirror: mirror.log(metrics, step))

@@ -1,0 +1,49 @@
+# Two commands do everything on a machine with Python 3.11, pip and git:
+#   make demo    set up, then train the default model on the built-in synthetic table
+#   make test    set up, then run the tests
+# `make check` is what CI and contributors run: lint, types, tests.
+
+PYTHON ?= python3.11
+UV := .tools/bin/uv
+BIN := .venv/bin
+# uv lives beside the project's environment, not in it: a sync would remove it.
+export UV_PYTHON_PREFERENCE := only-system
+
+.PHONY: setup demo test check lint types lock wheel clean
+
+setup: .venv/ready
+
+$(UV):
+	@command -v $(PYTHON) >/dev/null || { echo "no $(PYTHON) here: install Python 3.11, or make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --target .tools 'uv>=0.13,<0.14'
+
+.venv/ready: $(UV) requirements.lock pyproject.toml
+	$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv
+	$(UV) pip sync --quiet --compile-bytecode --python .venv requirements.lock
+	$(UV) pip install --quiet --no-deps --python .venv --editable .
+	@touch $@
+
+demo: setup
+	$(BIN)/fieldctr train
+
+test: setup
+	$(BIN)/pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/ty check fieldctr
+
+check: lint types test
+
+lock: $(UV)
+	$(UV) pip compile --quiet --upgrade --universal --generate-hashes --no-header --python-version 3.11 --all-extras \
+		--output-file requirements.lock pyproject.toml
+
+wheel: setup
+	$(BIN)/python -m build --wheel --no-isolation
+
+clean:
+	rm -rf .venv .tools dist

@@ -1,0 +1,65 @@
+"""The house's rules that a machine can check: layers, homes of dependencies, sizes."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "fieldctr"
+LAYERS = [
+    {"schema", "config", "artifacts", "tracking", "errors", "catalog", "__init__"},
+    {"data", "nn", "runs"},
+    {"models", "enhancers", "llm"},
+    {"training", "analysis"},
+    {"commands"},
+    {"cli", "__main__"},
+]
+HOMES = {
+    "polars": {"data", "analysis"},
+    "transformers": {"llm"},
+    "peft": {"llm"},
+    "wandb": {"tracking"},
+    "hydra": {"cli", "config", "commands"},
+    "omegaconf": {"config", "commands"},
+}
+# A command may use the dispatcher's word lists; nothing else looks up.
+ALLOWED = {("commands", "cli")}
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def layer(name: str) -> int:
+    return next(level for level, rooms in enumerate(LAYERS) if name in rooms)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_module_imports_only_from_lower_layers_or_its_own_room(path):
+    for name in imports(path):
+        if name.startswith("fieldctr."):
+            other = name.split(".")[1]
+            below = layer(other) < layer(room(path)) or other == room(path) or layer(room(path)) == layer(other) == 0
+            assert below or (room(path), other) in ALLOWED, f"{path.name} imports {name}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_dependency_has_one_home(path):
+    for name in imports(path):
+        assert room(path) in HOMES.get(name.split(".")[0], {room(path)}), f"{path.name} imports {name}"
+
+
+def test_no_module_outgrows_its_room():
+    sizes = {path: sum(1 for line in path.read_text(encoding="utf-8").splitlines() if line.strip()) for path in MODULES}
+    assert max(sizes.values()) <= 400, max(sizes, key=lambda path: sizes[path])
