@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
@@ -32,7 +32,8 @@ class Run:
     """A context manager around one run's folder; an exception leaves error.txt."""
 
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
-        self.folder, self.config, self.began = folder, config, time.perf_counter()
+        self.folder, self.config = folder, config
+        self.seconds: dict[str, float] = {}
 
     @classmethod
     def start(cls, folder: Path, config: Mapping[str, Any], *, resume: bool) -> Self:
@@ -47,6 +48,13 @@ class Run:
         write_json(folder / RECORD, provenance() | {"config_digest": config_digest(config)})
         return cls(folder, config)
 
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a stage of the run: its wall seconds go into result.json."""
+        began = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - began, 3)
+
     def rewrite_metrics(self, records: Iterable[Mapping[str, Any]]) -> None:
         """metrics.jsonl from the beginning: after a resume it holds each evaluation once."""
         write_text(self.folder / METRICS, "".join(f"{json.dumps(record)}\n" for record in records))
@@ -58,7 +66,7 @@ class Run:
     def finish(self, result: Mapping[str, Any]) -> dict[str, Any]:
         """Write result.json, the last file of a run, and give its content."""
         record = json.loads((self.folder / RECORD).read_text(encoding="utf-8"))
-        whole = {**result, **{key: record[key] for key in ("config_digest", "versions", "commit")}}
+        whole = {**result, "seconds": self.seconds, **{key: record[key] for key in ("config_digest", "versions", "commit")}}
         write_json(self.folder / RESULT, whole)
         return whole
 

@@ -15,10 +15,11 @@ from typing import Any
 import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from fieldctr.catalog import conf_dir, groups, options
 from fieldctr.config import nearest
@@ -49,10 +50,20 @@ def task(command: str) -> Callable[[DictConfig], None]:
     """What Hydra calls with the composed configuration. The command is imported only then: typos cost no torch."""
 
     def run(config: DictConfig) -> None:
-        node: Any = OmegaConf.to_container(config, resolve=True)
+        node: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
         importlib.import_module(f"fieldctr.commands.{command}").main(node)
 
     return run
+
+
+def run_folder() -> Path:
+    """hydra.run.dir of this job, or its folder in a multirun."""
+    return Path(HydraConfig.get().runtime.output_dir)
+
+
+def choice(group: str) -> str:
+    """The option that this job took of a config group: model=fat gives fat."""
+    return HydraConfig.get().runtime.choices[group]
 
 
 class Sweep(Callback):
@@ -91,6 +102,8 @@ def translate(error: Exception, command: str) -> str:
             return f"cannot read '{cause.override}': {reason}. Expected KEY=VALUE, with quotes around blanks and commas"
         if isinstance(cause, MissingConfigException) and cause.missing_cfg_file:
             return _no_option(cause)
+        if isinstance(cause, MissingMandatoryValue):
+            return f"{command} needs a value for '{cause.full_key}': give {cause.full_key}=..."
     match = re.search(r"Could not (?:override|delete from config\.) '([^']+)'", str(error))
     if match:
         return _no_key(match[1], command)

@@ -1,0 +1,72 @@
+"""`fieldctr doctor`: what this machine has, what is missing, and how to get it."""
+
+import importlib.util
+import os
+import platform
+import tempfile
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import torch
+import yaml
+
+from fieldctr.catalog import conf_dir, options
+from fieldctr.config import RuntimeConfig
+from fieldctr.errors import UserError
+from fieldctr.training.runtime import Runtime
+
+LIBRARIES = ("torch", "transformers", "peft", "hydra-core", "omegaconf", "polars", "numpy", "torchmetrics", "wandb")
+EXTRAS = {
+    "tensorboard": "tracker=tensorboard needs: pip install 'fieldctr[tensorboard]'",
+    "hydra_plugins.hydra_joblib_launcher": "hydra/launcher=joblib needs: pip install 'fieldctr[joblib]'",
+}
+
+
+def main(*arguments: str) -> None:
+    """Print one line for each thing looked at; exit with 1 when something that every run needs is broken."""
+    if arguments:
+        raise UserError(f"doctor takes no '{arguments[0]}': call it alone")
+    lines = [*_software(), *_machine(), *_folders(), *_tables()]
+    for mark, text in lines:
+        print(f"{mark:8} {text}")
+    if any(mark == "broken" for mark, _ in lines):
+        raise SystemExit(1)
+
+
+def _software() -> Iterator[tuple[str, str]]:
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in LIBRARIES)
+    yield "ok", f"fieldctr {metadata.version('fieldctr')}, python {platform.python_version()}, {versions}"
+    for module, cure in EXTRAS.items():
+        try:
+            found = importlib.util.find_spec(module)
+        except ModuleNotFoundError:  # its parent package is absent
+            found = None
+        yield ("ok", f"{module} is installed") if found else ("absent", cure)
+
+
+def _machine() -> Iterator[tuple[str, str]]:
+    defaults = yaml.safe_load((conf_dir() / "runtime/default.yaml").read_text(encoding="utf-8"))
+    yield "ok", Runtime.choose(RuntimeConfig(**defaults)).describe()
+    if not torch.cuda.is_available():
+        yield "absent", "no CUDA device: runs use the CPU; the same commands use a GPU where there is one"
+
+
+def _folders() -> Iterator[tuple[str, str]]:
+    folder = Path("outputs")
+    try:
+        folder.mkdir(exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            yield "ok", f"results go to {folder.absolute()}"
+    except OSError as error:
+        yield "broken", f"cannot write to {folder.absolute()}: {error}. Set outputs=FOLDER"
+
+
+def _tables() -> Iterator[tuple[str, str]]:
+    root = os.environ.get("FIELDCTR_DATA", "data")
+    for name in options("dataset"):
+        raw_dir = yaml.safe_load((conf_dir() / f"dataset/{name}.yaml").read_text(encoding="utf-8")).get("raw_dir")
+        if isinstance(raw_dir, str) and "${data_root}" in raw_dir:
+            folder = Path(raw_dir.replace("${data_root}", root))
+            missing = f"dataset={name}: no {folder}; set FIELDCTR_DATA to the folder that holds it, or dataset.raw_dir"
+            yield ("ok", f"dataset={name} in {folder}") if folder.is_dir() else ("absent", missing)

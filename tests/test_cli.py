@@ -1,0 +1,119 @@
+"""The console script as a user meets it: help, typos, completion. No torch, no traceback, the right word offered."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fieldctr.catalog import groups, headline, options
+from fieldctr.commands.completion import SCRIPTS, completions
+from fieldctr.commands.launch import flags_first
+
+SCRIPT = Path(sys.executable).parent / "fieldctr"
+
+
+def call(*arguments: str, folder: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    without = {key: value for key, value in os.environ.items() if key not in ("FIELDCTR_DATA", "HYDRA_FULL_ERROR")}
+    return subprocess.run(
+        [SCRIPT, *arguments], capture_output=True, text=True, cwd=folder, env=without | environment, timeout=120
+    )
+
+
+def test_help_and_completion_never_import_torch_or_hydra() -> None:
+    code = (
+        "import sys; from fieldctr.cli import run; run('--help'); run('completion', 'query'); run('list');"
+        "print(sorted({'torch', 'hydra', 'polars', 'numpy'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | {"COMP_LINE": "fieldctr train m"}
+    )
+    assert done.stdout.splitlines()[-1] == "[]", done.stdout + done.stderr
+    assert "usage: fieldctr COMMAND" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["trian", "model=fat"], ["trian", "train"]),
+        (["bench", "trian"], ["trian", "train"]),
+        (["list", "modles"], ["modles", "models"]),
+        (["train", "model=fta"], ["model 'fta'", "fat"]),
+        (["train", "dataset=kuairnad"], ["kuairnad", "kuairand"]),
+        (["train", "modle=fm"], ["modle", "model"]),
+        (["train", "sede=1"], ["sede", "seed"]),
+        (["train", "trianer.max_epochs=1"], ["trianer.max_epochs", "trainer.max_epochs"]),
+        (["train", "trainer.max_epoch=1"], ["trainer.max_epoch", "trainer.max_epochs"]),
+        (["train", "lr=1"], ["lr", "optimizer.lr"]),
+        (["train", "~optimizer.lrr"], ["optimizer.lrr", "optimizer.lr"]),
+        (["train", "seed=abc"], ["seed=abc", "int"]),
+        (["train", "trainer.precision=fp8"], ["trainer.precision=fp8", "bf16"]),
+        (["train", "+trainer.foo=1"], ["trainer.foo"]),
+        (["train", "+model.foo=1"], ["model.foo"]),
+        (["train", "enhancer=null"], ["enhancer=null", "none"]),
+        (["train", "seed"], ["seed", "KEY=VALUE"]),
+        (["evaluate"], ["run"]),
+        (["evaluate", "run=nowhere"], ["nowhere", "run folder"]),
+    ],
+    ids=" ".join,
+)
+def test_a_mistake_gets_one_or_two_lines_that_name_it(arguments: list[str], words: list[str], tmp_path: Path) -> None:
+    done = call(*arguments, folder=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert all(word in done.stderr for word in words), done.stderr
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    done = call("train", "model=fta", "--debug", folder=tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+def test_cfg_job_prints_the_configuration_without_a_run(tmp_path: Path) -> None:
+    done = call("train", "model=fm", "--cfg", "job", "seed=7", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "seed: 7" in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_flags_may_stand_anywhere() -> None:
+    assert flags_first(("a=1", "-m", "b=2")) == ["-m", "a=1", "b=2"]
+    assert flags_first(("a=1", "--config-dir", "mine", "b=2")) == ["--config-dir", "mine", "a=1", "b=2"]
+    assert flags_first(("a=1", "--cfg", "job")) == ["--cfg", "job", "a=1"]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("", ["train", "predict", "list"]),
+        ("tr", ["train"]),
+        ("list mod", ["models"]),
+        ("bench ", ["data", "train"]),
+        ("train model=f", ["model=fat", "model=fm"]),
+        ("train -m model=lr,f", ["model=lr,fat", "model=lr,fm"]),
+        ("train trainer.max", ["trainer.max_epochs="]),
+        ("train trainer.precision=b", ["trainer.precision=bf16"]),
+        ("train resume=", ["resume=true", "resume=false"]),
+        ("doctor ", []),
+    ],
+)
+def test_completion_offers(line: str, expected: list[str]) -> None:
+    offered = completions(line.split() + ([""] if line.endswith(" ") or not line else []))
+    assert set(expected) <= set(offered)
+    assert expected or not offered
+
+
+def test_bash_accepts_the_completion_script() -> None:
+    script = f"{SCRIPTS['bash']}\nCOMP_LINE='fieldctr train track'; COMP_POINT=20; _fieldctr; echo ${{COMPREPLY[*]}}"
+    path = f"{SCRIPT.parent}:{os.environ['PATH']}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=os.environ | {"PATH": path})
+    assert "tracker=" in done.stdout.split(), done.stderr
+
+
+@pytest.mark.parametrize("group", groups())
+def test_every_option_has_a_line_for_the_list(group: str) -> None:
+    for option in options(group):
+        assert len(headline(group, option)) > 15, f"{group}/{option}.yaml needs a first comment"

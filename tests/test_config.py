@@ -1,0 +1,82 @@
+"""Reading a node: types, ranges, stray and missing keys."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from fieldctr.config import OptimizerConfig, Positive, Share, build, parse
+from fieldctr.errors import UserError
+
+ADAM: dict[str, Any] = {
+    "lr": 1e-3,
+    "beta1": 0.9,
+    "beta2": 0.999,
+    "eps": 1e-8,
+    "embedding_l2": 0,
+    "dense_l2": 0,
+    "embedding_update": "dense",
+}
+
+
+@dataclass(frozen=True)
+class Outer:
+    optimizer: OptimizerConfig
+    count: Positive
+    share: Share | None
+    names: list[str]
+
+
+def test_a_whole_number_passes_for_a_float_and_keeps_its_value() -> None:
+    config = parse(OptimizerConfig, ADAM, "optimizer")
+    assert config.embedding_l2 == 0.0
+    assert isinstance(config.embedding_l2, float)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("lr", "fast", ["optimizer.lr=fast", "float >= 0"]),
+        ("lr", None, ["optimizer.lr=null"]),
+        ("lr", True, ["optimizer.lr=True"]),
+        ("beta1", 1.5, ["from 0 to 1"]),
+        ("embedding_update", "lzy", ["dense | lazy"]),
+        ("beta3", 0.5, ["no key 'optimizer.beta3'", "beta1"]),
+    ],
+)
+def test_a_wrong_value_is_answered_with_key_and_what_is_allowed(key: str, value: object, words: list[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        parse(OptimizerConfig, ADAM | {key: value}, "optimizer")
+    assert all(word in str(caught.value) for word in words)
+
+
+def test_a_missing_key_is_named() -> None:
+    with pytest.raises(UserError, match=r"optimizer\.lr.*missing"):
+        parse(OptimizerConfig, {key: value for key, value in ADAM.items() if key != "lr"}, "optimizer")
+
+
+def test_nested_nodes_unions_and_lists() -> None:
+    node: dict[str, Any] = {"optimizer": ADAM, "count": 3, "share": None, "names": ["a"]}
+    assert parse(Outer, node, "").optimizer.beta1 == 0.9
+    for wrong, words in [({"count": 0}, "count=0"), ({"share": 2}, "null"), ({"names": [1]}, "list of str")]:
+        with pytest.raises(UserError, match=words):
+            parse(Outer, node | wrong, "")
+    with pytest.raises(UserError, match=r"optimizer\.beta1"):
+        parse(Outer, node | {"optimizer": ADAM | {"beta1": "x"}}, "")
+
+
+def pair(first: int, *, second: int, third: int = 3) -> tuple[int, int, int]:
+    return first, second, third
+
+
+def test_build_binds_the_signature() -> None:
+    node = {"_target_": f"{__name__}.pair", "second": 2}
+    assert build(node, "model", 1)[:2] == (1, 2)
+    with pytest.raises(UserError, match=r"no key 'model\.thrid'.*third"):
+        build(node | {"thrid": 1}, "model", 1)
+    with pytest.raises(UserError, match=r"model\.second.*missing"):
+        build({"_target_": node["_target_"]}, "model", 1)
+    with pytest.raises(UserError, match="cannot be imported"):
+        build({"_target_": "fieldctr.models.nothing.Nothing"}, "model", 1)
+    with pytest.raises(UserError, match="no _target_"):
+        build({}, "model", 1)

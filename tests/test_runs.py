@@ -1,0 +1,78 @@
+"""A run's folder: result.json if and only if the run finished; nothing lost, nothing mixed."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fieldctr.errors import UserError
+from fieldctr.runs import Run, config_digest, finished, load_config, sweep_table
+
+CONFIG: dict[str, Any] = {"seed": 1, "trainer": {"lr": 0.1}, "tracker": {"name": "none"}, "resume": False}
+RESULT = {"valid": {"auc": 0.71}, "test": {"auc": 0.72}}
+
+
+def test_a_finished_run_can_be_found_by_its_configuration(tmp_path: Path) -> None:
+    with Run.start(tmp_path, CONFIG, resume=False) as run:
+        assert finished(tmp_path, CONFIG) is None
+        run.finish(RESULT)
+    result = finished(tmp_path, CONFIG | {"tracker": {"name": "wandb"}, "resume": True})
+    assert result is not None
+    assert result["test"]["auc"] == 0.72
+    assert result["config_digest"] == config_digest(CONFIG)
+    assert {"torch", "python", "fieldctr"} <= set(result["versions"])
+    assert finished(tmp_path, CONFIG | {"seed": 2}) is None
+
+
+def test_a_failure_leaves_its_traceback_and_no_result(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), Run.start(tmp_path, CONFIG, resume=False):
+        _ = 1 / 0
+    assert "ZeroDivisionError" in (tmp_path / "error.txt").read_text()
+    assert not (tmp_path / "result.json").exists()
+    Run.start(tmp_path, CONFIG, resume=True)
+    assert not (tmp_path / "error.txt").exists()
+
+
+def test_a_second_run_in_the_folder_moves_the_first_aside(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(3):
+        Run.start(tmp_path, CONFIG, resume=False).finish({"number": number})
+    kept = [json.loads((tmp_path / f"earlier-{n}/result.json").read_text())["number"] for n in (1, 2)]
+    assert kept == [0, 1]
+    assert json.loads((tmp_path / "result.json").read_text())["number"] == 2
+    assert "earlier-2" in capsys.readouterr().err
+
+
+def test_resume_refuses_another_configuration(tmp_path: Path) -> None:
+    Run.start(tmp_path, CONFIG, resume=False)
+    with pytest.raises(UserError, match=r"trainer\.lr=0\.2 \(was 0\.1\)"):
+        Run.start(tmp_path, CONFIG | {"trainer": {"lr": 0.2}}, resume=True)
+    assert load_config(tmp_path) == CONFIG
+
+
+def test_metrics_are_appended_and_rewritten_whole(tmp_path: Path) -> None:
+    run = Run.start(tmp_path, CONFIG, resume=False)
+    run.log({"step": 1})
+    run.log({"step": 2})
+    run.rewrite_metrics([{"step": 1}])
+    run.log({"step": 2})
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2]
+
+
+def test_a_folder_without_a_run_is_named() -> None:
+    with pytest.raises(UserError, match="no run folder"):
+        load_config(Path("nowhere"))
+
+
+def test_the_table_of_a_sweep_shows_done_failed_and_lost(tmp_path: Path) -> None:
+    Run.start(tmp_path / "0_a", CONFIG, resume=False).finish(RESULT)
+    with pytest.raises(ValueError, match="boom"), Run.start(tmp_path / "1_b", CONFIG, resume=False):
+        raise ValueError("boom")
+    Run.start(tmp_path / "10_c", CONFIG, resume=False)
+    lines = sweep_table(tmp_path).splitlines()
+    assert [line.split()[0] for line in lines[1:4]] == ["0_a", "1_b", "10_c"]
+    assert "0.7200" in lines[1]
+    assert "failed" in lines[2]
+    assert "boom" in lines[2]
+    assert "lost" in lines[3]

@@ -1,0 +1,60 @@
+"""Mirrors: the real clients, offline; and what happens when one fails."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from fieldctr.config import TrackerConfig
+from fieldctr.tracking import Tracker
+
+
+def tracker(name: str, folder: Path) -> Tracker:
+    config = TrackerConfig(name=name, project="test", mode="offline", group=None, tags=[])  # type: ignore[arg-type]
+    return Tracker(config, folder, "a run", {"seed": 1})
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # of the client's own
+def test_wandb_runs_offline_without_account_prompt_or_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    began = time.monotonic()
+    mirror = tracker("wandb", tmp_path)
+    mirror.log({"valid/auc": 0.7}, step=10)
+    mirror.finish({"test/auc": 0.71}, page="<svg/>")
+    assert time.monotonic() - began < 60
+    recorded = list(tmp_path.rglob("*.wandb"))
+    assert len(recorded) == 1
+    assert recorded[0].stat().st_size > 0
+    assert b"field_pairs" in recorded[0].read_bytes()
+    assert "WANDB_DIR" not in os.environ
+
+
+def test_tensorboard_writes_its_event_file(tmp_path: Path) -> None:
+    mirror = tracker("tensorboard", tmp_path)
+    mirror.log({"valid/auc": 0.7}, step=10)
+    mirror.finish({"test/auc": 0.71})
+    content = next((tmp_path / "tensorboard").iterdir()).read_bytes()
+    assert b"valid/auc" in content
+    assert b"final/test/auc" in content
+
+
+def test_a_failing_tracker_is_said_once_and_never_ends_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mirror = tracker("tensorboard", tmp_path)
+    mirror.log({"a": 1.0}, step=1)
+    monkeypatch.setattr(mirror.mirror, "log", lambda *_: 1 / 0)
+    mirror.log({"a": 1.0}, step=2)
+    mirror.log({"a": 1.0}, step=3)
+    mirror.finish({})
+    assert capsys.readouterr().err.count("tracker failed") == 1
+
+
+def test_none_writes_nothing(tmp_path: Path) -> None:
+    mirror = tracker("none", tmp_path)
+    mirror.log({"a": 1.0}, step=1)
+    mirror.finish({})
+    assert not list(tmp_path.iterdir())
