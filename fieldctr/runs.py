@@ -66,7 +66,11 @@ class Run:
     def finish(self, result: Mapping[str, Any]) -> dict[str, Any]:
         """Write result.json, the last file of a run, and give its content."""
         record = json.loads((self.folder / RECORD).read_text(encoding="utf-8"))
-        whole = {**result, "seconds": self.seconds, **{key: record[key] for key in ("config_digest", "versions", "commit")}}
+        whole = {
+            **result,
+            "seconds": self.seconds,
+            **{key: record[key] for key in ("config_digest", "versions", "commit")},
+        }
         write_json(self.folder / RESULT, whole)
         return whole
 

@@ -1,5 +1,6 @@
 """`fieldctr train`: prepare, build, fit, evaluate, record."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,16 +9,16 @@ from safetensors.torch import save_file
 
 from fieldctr.analysis.heatmap import field_pair_heatmap
 from fieldctr.artifacts import write_text
-from fieldctr.commands.launch import choices, run_folder
+from fieldctr.commands.launch import choice, run_folder
 from fieldctr.config import TrainConfig, parse
 from fieldctr.data.prepare import prepared
 from fieldctr.models.ctr_model import CTRModel, build_model
 from fieldctr.runs import Run, finished
 from fieldctr.schema import Schema
 from fieldctr.tracking import Tracker
-from fieldctr.training.evaluate import evaluate
+from fieldctr.training.evaluate import Evaluation, evaluate
 from fieldctr.training.runtime import Runtime
-from fieldctr.training.trainer import Trainer
+from fieldctr.training.trainer import Record, Trainer
 
 
 def main(node: dict[str, Any]) -> None:
@@ -28,3 +29,100 @@ def main(node: dict[str, Any]) -> None:
         with Run.start(folder, node, resume=config.resume) as run:
             result = train(config, run)
     print(summary(result, folder))
+
+
+def train(config: TrainConfig, run: Run) -> dict[str, Any]:
+    """The walk of README, in its order; gives the content of result.json."""
+    outputs, settings = Path(config.outputs), config.trainer
+    runtime = Runtime.start(
+        config.runtime, precision=settings.precision, deterministic=settings.deterministic, cache=outputs / "machine"
+    )
+    tracker = Tracker(config.tracker, run.folder, run.folder.name, run.config)
+    with run.stage("prepare"):
+        dataset = prepared(config.dataset, data_dir=outputs / "data")
+    with run.stage("build"):
+        model = build_model(
+            dataset.schema, dim=config.embedding_dim, model=config.model, enhancer=config.enhancer, seed=config.seed
+        )
+    size = model.num_parameters()
+    say(f"{choice('model')} on {dataset.name}: {size['embedding']:,} embedding + {size['dense']:,} dense parameters")
+    say(f"{runtime.describe()}; results go to {run.folder}")
+
+    def log(record: Record) -> None:
+        run.log(record)
+        tracker.log(record, step=int(record["step"]))
+
+    with run.stage("fit"):
+        trainer = Trainer(settings, config.optimizer, runtime, seed=config.seed)
+        fit = trainer.fit(
+            model,
+            dataset.train,
+            dataset.valid,
+            folder=run.folder,
+            resume=config.resume,
+            log=log,
+            rewrite=run.rewrite_metrics,
+        )
+    with run.stage("evaluate"):
+        found = {
+            name: evaluate(
+                model, split, batch_size=settings.eval_batch_size, runtime=runtime, extra=settings.extra_metrics
+            )
+            for name, split in (("valid", dataset.valid), ("test", dataset.test))
+        }
+    picture = record_model(run.folder, dataset.schema, model, found)
+    tracker.finish(
+        {f"{name}/{key}": value for name, split in found.items() for key, value in split.metrics.items()}, picture
+    )
+    return run.finish(
+        {
+            "dataset": dataset.name,
+            "model": choice("model"),
+            "enhancer": choice("enhancer"),
+            "seed": config.seed,
+            "valid": found["valid"].metrics,
+            "test": found["test"].metrics,
+            "num_parameters": size,
+            "best_step": fit.best_step,
+            "stopped": fit.stopped,
+            "samples_per_s": round(fit.samples_per_s),
+            "fit_seconds": {stage: round(value, 3) for stage, value in fit.seconds.items()},
+            "peak_memory_mb": round(runtime.peak_memory_mb()),
+            "runtime": runtime.describe(),
+            "data_digest": dataset.digest,
+            "schema_digest": dataset.schema.fingerprint(),
+        }
+    )
+
+
+def record_model(folder: Path, schema: Schema, model: CTRModel, found: dict[str, Evaluation]) -> str | None:
+    """Leave the model, its schema, the scores and the field-pair picture; gives the picture's SVG."""
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    save_file(state, folder / ".model.safetensors")
+    (folder / ".model.safetensors").replace(folder / "model.safetensors")
+    schema.save(folder / "schema.json")
+    for name, evaluation in found.items():
+        np.save(folder / f"{name}.scores.npy", evaluation.logit)
+    if not hasattr(model.backbone, "pair_weights"):
+        return None
+    weight = model.backbone.pair_weights().detach().float().cpu().numpy()  # ty: ignore
+    picture = field_pair_heatmap([field.name for field in schema.fields], weight, f"{folder.name}: field pairs")
+    write_text(folder / "field_pairs.svg", picture)
+    return picture
+
+
+def summary(result: dict[str, Any], folder: Path) -> str:
+    """What a person wants to know first."""
+    test, valid = result["test"], result["valid"]
+    share = f", {test['attainable_share']:.1%} of what is attainable" if "attainable_share" in test else ""
+    return (
+        f"{result['model']} on {result['dataset']}, seed {result['seed']}: "
+        f"test AUC {test['auc']:.4f}{share}, LogLoss {test['logloss']:.4f}; valid AUC {valid['auc']:.4f}\n"
+        f"best step {result['best_step']}, {result['stopped']}; {result['samples_per_s']:,} samples/s, "
+        f"{sum(result['seconds'].values()):.0f} s in all; {folder}/result.json"
+    )
+
+
+def say(text: str) -> None:
+    """Progress goes to stderr, results to stdout."""
+    print(text, file=sys.stderr)

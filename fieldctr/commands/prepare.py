@@ -1,0 +1,26 @@
+"""`fieldctr prepare`: turn a raw table into id matrices and say what became of every row."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fieldctr.config import parse
+from fieldctr.data.describe import describe
+from fieldctr.data.prepare import prepared
+
+
+@dataclass(frozen=True)
+class PrepareConfig:
+    """The root of `fieldctr prepare`."""
+
+    data_root: str
+    outputs: str
+    dataset: dict[str, Any]
+
+
+def main(node: dict[str, Any]) -> None:
+    """Print the table's account; a table that is already prepared is only described."""
+    config = parse(PrepareConfig, node, "")
+    dataset = prepared(config.dataset, data_dir=Path(config.outputs) / "data")
+    print(describe(dataset))
+    print(f"in {dataset.folder}")

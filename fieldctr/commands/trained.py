@@ -1,0 +1,45 @@
+"""A finished run, loaded again: its configuration, its result, its table and its model."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors.torch import load_file
+
+from fieldctr.artifacts import KEY_FILE
+from fieldctr.config import RuntimeConfig, TrainConfig, parse
+from fieldctr.data.dataset import Dataset
+from fieldctr.errors import UserError
+from fieldctr.models.ctr_model import CTRModel, build_model
+from fieldctr.runs import load_config, load_result
+from fieldctr.training.runtime import Runtime
+
+
+class Trained(NamedTuple):
+    """What `fieldctr train` left in a folder, ready to compute on `runtime`."""
+
+    config: TrainConfig
+    result: dict[str, Any]
+    dataset: Dataset
+    model: CTRModel
+    runtime: Runtime
+
+
+def load_trained(folder: Path, *, outputs: Path, runtime: RuntimeConfig) -> Trained:
+    """The finished run in `folder`, its prepared table below `outputs`; UserError when either is missing."""
+    config, result = parse(TrainConfig, load_config(folder), ""), load_result(folder)
+    data_folder = outputs / "data" / result["data_digest"]
+    if not (data_folder / KEY_FILE).exists():
+        raise UserError(
+            f"run={folder}: its prepared table {data_folder} is gone. Set outputs=... to the folder that holds it, or "
+            f"make it again: fieldctr prepare dataset={result['dataset']}"
+        )
+    dataset = Dataset.load(data_folder, name=result["dataset"])
+    model = build_model(
+        dataset.schema, dim=config.embedding_dim, model=config.model, enhancer=config.enhancer, seed=config.seed
+    )
+    model.load_state_dict(load_file(folder / "model.safetensors"))
+    settings = config.trainer
+    chosen = Runtime.start(
+        runtime, precision=settings.precision, deterministic=settings.deterministic, cache=outputs / "machine"
+    )
+    return Trained(config, result, dataset, model.to(chosen.device), chosen)
