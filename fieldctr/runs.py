@@ -24,7 +24,7 @@ from fieldctr.artifacts import digest, write_json, write_text
 from fieldctr.errors import UserError
 
 RESULT, CONFIG, METRICS, RECORD, ERROR = "result.json", "config.json", "metrics.jsonl", "run.json", "error.txt"
-VOLATILE = ("resume", "tracker", "outputs", "data_root")  # keys that do not change what a run computes
+VOLATILE = ("resume", "tracker", "outputs", "data_root", "dataset.raw_dir")  # these do not change what is computed
 LIBRARIES = ("torch", "numpy", "polars", "hydra-core")
 
 
@@ -101,9 +101,17 @@ def load_config(folder: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def load_result(folder: Path) -> dict[str, Any]:
+    """The result of the run in `folder`; a UserError while it has not finished."""
+    path = folder / RESULT
+    if not path.exists():
+        raise UserError(f"run={folder}: no {RESULT}, so it has not finished. Go on: resume=true hydra.run.dir={folder}")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def config_digest(config: Mapping[str, Any]) -> str:
     """sha256 of what determines a run's numbers."""
-    return digest({key: value for key, value in config.items() if key not in VOLATILE})
+    return digest(_lasting(config))
 
 
 def provenance() -> dict[str, Any]:
@@ -141,13 +149,10 @@ def _job_number(job: Path) -> tuple[int, str]:
 
 
 def _refuse_another(folder: Path, config: Mapping[str, Any]) -> None:
-    before = load_config(folder)
-    keys = sorted(set(_flat(before)) | set(_flat(config)))
-    differing = [
-        key for key in keys if key.split(".")[0] not in VOLATILE and _flat(before).get(key) != _flat(config).get(key)
-    ]
+    before, now = _lasting(load_config(folder)), _lasting(config)
+    differing = [key for key in sorted(before | now) if before.get(key) != now.get(key)]
     if differing:
-        changes = ", ".join(f"{key}={_flat(config).get(key)} (was {_flat(before).get(key)})" for key in differing[:3])
+        changes = ", ".join(f"{key}={now.get(key)} (was {before.get(key)})" for key in differing[:3])
         raise UserError(
             f"resume=true: the run in {folder} has another configuration: {changes}. "
             "Resume it with its own keys, or start anew with resume=false"
@@ -165,6 +170,12 @@ def _move_aside(folder: Path) -> None:
         for path in old:
             path.rename(folder / f"earlier-{number}" / path.name)
         print(f"{folder} held an earlier run: moved to its subfolder earlier-{number}", file=sys.stderr)
+
+
+def _lasting(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The leaves, by dotted key, that decide what a run computes."""
+    leaves = _flat(config)
+    return {key: leaves[key] for key in leaves if key not in VOLATILE and key.partition(".")[0] not in VOLATILE}
 
 
 def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
