@@ -1,0 +1,50 @@
+"""A model on a whole split: its logits and their exact metrics."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from fieldctr.data.batches import Batches
+from fieldctr.data.dataset import Split
+from fieldctr.errors import UserError
+from fieldctr.training.metrics import metrics
+from fieldctr.training.runtime import Runtime
+
+CAUSES = (
+    "Likely causes: optimizer.lr too high, a large initial scale (model.embedding_std), or an unscaled numeric field"
+)
+
+
+class Evaluation(NamedTuple):
+    """What a model says about a split, and how right it is."""
+
+    metrics: dict[str, float]
+    logit: np.ndarray  # (R,) float32, in the split's order
+
+
+def evaluate(
+    model: nn.Module, split: Split, *, batch_size: int, runtime: Runtime, extra: Sequence[str] = ()
+) -> Evaluation:
+    """Metrics and logits of a split; the model's mode is restored. Raises UserError when a logit is not finite."""
+    logit = predict(model, split, batch_size=batch_size, runtime=runtime)
+    if not np.isfinite(logit).all():
+        bad = int((~np.isfinite(logit)).sum())
+        raise UserError(f"{bad} of {len(logit)} logits are not finite numbers. {CAUSES}")
+    return Evaluation(metrics(split.label, logit, split.group, split.pctr, extra), logit)
+
+
+def predict(model: nn.Module, split: Split, *, batch_size: int, runtime: Runtime) -> np.ndarray:
+    """Logits (R,) float32 of a split in its order, without gradient or dropout. Draws no random number."""
+    was_training = model.training
+    model.eval()
+    logit = torch.empty(len(split), device=runtime.device)
+    start = 0
+    with torch.inference_mode(), runtime.autocast():
+        for inputs, label in Batches(split, batch_size=batch_size, device=runtime.device).ordered():
+            logit[start : start + len(label)] = model(inputs).logit
+            start += len(label)
+    model.train(was_training)
+    return logit.cpu().numpy()

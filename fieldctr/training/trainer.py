@@ -1,0 +1,297 @@
+"""Fit a model: one loop for CPU and CUDA, early stopping, averaged weights, resumable at any step.
+
+Source: training settings of LLaCTR's released code (papers.md A9).
+Differs: evaluates several times an epoch, because deep CTR models peak after one pass; keeps averaged weights.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from fieldctr.config import OptimizerConfig, TrainerConfig
+from fieldctr.data.batches import Batches
+from fieldctr.data.dataset import Split
+from fieldctr.errors import UserError
+from fieldctr.nn.embedding import Inputs
+from fieldctr.training import checkpoint
+from fieldctr.training.evaluate import CAUSES, evaluate
+from fieldctr.training.optim import Optimizer
+from fieldctr.training.progress import Progress
+from fieldctr.training.runtime import Runtime
+
+Record = dict[str, float]  # one evaluation: step, epoch, lr, train_loss, seconds, valid/<metric>
+
+
+class Fit(NamedTuple):
+    """How a fit went. The model holds the best weights."""
+
+    best_step: int
+    best: Record  # the record of the best evaluation
+    history: list[Record]
+    seconds: dict[str, float]  # train, evaluate, checkpoint; of all lives of a resumed run
+    samples_per_s: float
+    stopped: str  # why
+
+
+@dataclass
+class State:
+    """What a fit knows besides tensors; JSON in its checkpoint."""
+
+    lr: float
+    step: int = 0
+    samples: int = 0
+    best_step: int = 0
+    best_score: float | None = None
+    bad_evals: int = 0  # in a row, without a gain
+    history: list[Record] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=lambda: {"train": 0.0, "evaluate": 0.0, "checkpoint": 0.0})
+    stopped: str = ""
+
+
+class Trainer:
+    """Fits models with one set of settings."""
+
+    def __init__(self, settings: TrainerConfig, optimizer: OptimizerConfig, runtime: Runtime, *, seed: int) -> None:
+        self.settings, self.optimizer, self.runtime, self.seed = settings, optimizer, runtime, seed
+
+    def fit(
+        self,
+        model: nn.Module,
+        train: Split,
+        valid: Split,
+        *,
+        folder: Path | None = None,
+        resume: bool = False,
+        log: Callable[[Record], None] = lambda record: None,
+        rewrite: Callable[[list[Record]], None] = lambda records: None,
+    ) -> Fit:
+        """Train until patience or epochs run out; the best averaged weights end up in `model`.
+
+        `folder` gets the checkpoints; with `resume` the newest one there is where the fit goes on, and `rewrite` is
+        called first with the evaluations before it. `log` is called after each evaluation. Raises UserError when the
+        loss or the logits become useless.
+        """
+        fitting = Fitting(self, model.to(self.runtime.device), train, valid, folder)
+        if resume and fitting.load():
+            rewrite(fitting.state.history)
+        fitting.run(log)
+        return fitting.result()
+
+
+class Fitting:
+    """One fit in progress."""
+
+    def __init__(self, trainer: Trainer, model: nn.Module, train: Split, valid: Split, folder: Path | None) -> None:
+        self.settings, self.runtime, self.seed = trainer.settings, trainer.runtime, trainer.seed
+        self.model, self.valid, self.folder = model, valid, folder
+        self.batches = Batches(train, batch_size=self.settings.batch_size, device=self.runtime.device)
+        self.steps_per_epoch = math.ceil(len(train) / self.settings.batch_size)
+        self.total_steps = self.settings.max_epochs * self.steps_per_epoch
+        self.eval_steps = eval_positions(self.steps_per_epoch, self.settings.evals_per_epoch)
+        self.optimizer = Optimizer(
+            model, trainer.optimizer, clip_norm=self.settings.clip_norm, ema_decay=self.settings.ema_decay
+        )
+        self.state = State(lr=trainer.optimizer.lr)
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.runtime.device)  # since the last evaluation
+        self.losses = 0
+        self.best: dict[str, Tensor] = {}
+        torch.manual_seed(self.seed)  # dropout
+        if self.settings.compile:
+            compile_backbone(model)
+
+    def run(self, log: Callable[[Record], None]) -> None:
+        """Epoch by epoch, from wherever the state stands."""
+        self.clock = self.saved = time.perf_counter()
+        with Progress(
+            total_steps=self.total_steps, step=self.state.step, batch_size=self.settings.batch_size
+        ) as progress:
+            self.model.train()
+            while not self.state.stopped:
+                epoch, start = divmod(self.state.step, self.steps_per_epoch)
+                self.run_epoch(epoch, start, progress, log)
+
+    def run_epoch(self, epoch: int, start: int, progress: Progress, log: Callable[[Record], None]) -> None:
+        for inputs, label in self.batches.shuffled(self.seed, epoch, start):
+            self.train_step(inputs, label)
+            if (self.state.step - 1) % self.steps_per_epoch + 1 in self.eval_steps:
+                record, better = self.evaluate()
+                progress.evaluated(record, better=better)
+                self.save()
+                log(record)
+                if self.state.stopped:
+                    return
+            elif time.perf_counter() - self.saved > self.settings.checkpoint_every_s:
+                self.save()
+            progress.tick(self.state.step, self.epochs, self.mean_loss)
+
+    def train_step(self, inputs: Inputs, label: Tensor) -> None:
+        """Forward, backward, update. Nothing here waits for the device."""
+        with self.runtime.autocast():
+            output = self.model(inputs)
+        loss = binary_cross_entropy_with_logits(output.logit.float(), label) + output.penalty
+        loss.backward()
+        self.optimizer.step(self.state.lr)
+        self.loss_sum += loss.detach()
+        self.losses += 1
+        self.state.step += 1
+        self.state.samples += len(label)
+
+    def evaluate(self) -> tuple[Record, bool]:
+        """Evaluate the averaged weights; keep them if they are the best; decide about learning rate and stopping."""
+        train_loss = self.mean_loss()
+        self.lap("train")
+        with self.optimizer.averaged():
+            found = self.validated()
+            better = self.judge(found)
+            if better:
+                self.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        record = {"step": self.state.step, "epoch": self.epochs, "lr": self.state.lr, "train_loss": train_loss}
+        record |= {f"valid/{name}": value for name, value in found.items()}
+        self.decide(better)
+        self.loss_sum.zero_()
+        self.losses = 0
+        self.lap("evaluate")
+        record["seconds"] = sum(self.state.seconds.values())
+        self.state.history.append(record)
+        return record, better
+
+    def validated(self) -> Record:
+        """Metrics on the validation split; UserError when the model says nothing."""
+        found, logit = evaluate(
+            self.model,
+            self.valid,
+            batch_size=self.settings.eval_batch_size,
+            runtime=self.runtime,
+            extra=self.settings.extra_metrics,
+        )
+        if logit.min() == logit.max():
+            raise UserError(
+                f"step {self.state.step}: all validation logits are {logit[0]:.4g}: the model tells no samples apart. "
+                f"{CAUSES}; or dead units (a zero initial scale)"
+            )
+        return found
+
+    def judge(self, found: Mapping[str, float]) -> bool:
+        """Whether these metrics are the best so far."""
+        score = monitored(found, self.settings.monitor)
+        better = self.state.best_score is None or score > self.state.best_score + self.settings.min_delta
+        if better:
+            self.state.best_score, self.state.best_step = score, self.state.step
+        return better
+
+    def decide(self, better: bool) -> None:
+        """Learning rate, patience and the end, after an evaluation."""
+        state, settings = self.state, self.settings
+        state.bad_evals = 0 if better else state.bad_evals + 1
+        if not better:
+            state.lr = min(state.lr, max(settings.min_lr, state.lr * settings.lr_decay))
+        if state.bad_evals >= settings.patience:
+            state.stopped = f"no gain in {settings.patience} evaluations"
+        elif state.step == self.total_steps:
+            state.stopped = f"{settings.max_epochs} epochs are over"
+
+    @property
+    def epochs(self) -> float:
+        return self.state.step / self.steps_per_epoch
+
+    def mean_loss(self) -> float:
+        """Mean training loss since the last evaluation. Waits for the device; UserError when it is not finite."""
+        loss = float(self.loss_sum) / max(self.losses, 1)
+        if not math.isfinite(loss):
+            raise UserError(f"step {self.state.step}: the training loss is {loss}. {CAUSES}")
+        return loss
+
+    def lap(self, stage: str) -> None:
+        """Add the time since the last lap to a stage's seconds."""
+        now = time.perf_counter()
+        self.state.seconds[stage] += now - self.clock
+        self.clock = now
+
+    def save(self) -> None:
+        """A checkpoint of this very step."""
+        if self.folder is None:
+            return
+        self.runtime.synchronize()
+        self.lap("train")
+        tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
+        tensors |= {f"best/{name}": value for name, value in self.best.items()}
+        tensors |= self.optimizer.tensors() | {f"rng/{name}": value for name, value in rng(self.runtime.device).items()}
+        tensors["loss_sum"] = self.loss_sum
+        checkpoint.save(self.folder, self.state.step, tensors, {"losses": self.losses, **asdict(self.state)})
+        self.lap("checkpoint")
+        self.saved = self.clock
+
+    def load(self) -> bool:
+        """Go on from the newest checkpoint of the folder; False when there is none."""
+        found = checkpoint.load(self.folder) if self.folder else None
+        if found is None:
+            return False
+        tensors, state = found
+        self.model.load_state_dict(part(tensors, "model"))
+        self.optimizer.load(tensors)
+        self.best = {name: value.to(self.runtime.device) for name, value in part(tensors, "best").items()}
+        self.loss_sum.copy_(tensors["loss_sum"])
+        restore_rng(part(tensors, "rng"), self.runtime.device)
+        self.losses = state.pop("losses")
+        self.state = State(**state)
+        return True
+
+    def result(self) -> Fit:
+        """Put the best weights into the model and sum up."""
+        self.model.load_state_dict(self.best)
+        state = self.state
+        best = next(record for record in state.history if record["step"] == state.best_step)
+        rate = state.samples / state.seconds["train"]
+        return Fit(state.best_step, best, state.history, state.seconds, rate, state.stopped)
+
+
+def eval_positions(steps_per_epoch: int, evals_per_epoch: int) -> frozenset[int]:
+    """Steps of an epoch (1..steps_per_epoch) after which to evaluate; the last is one of them."""
+    return frozenset(math.ceil(steps_per_epoch * i / evals_per_epoch) for i in range(1, evals_per_epoch + 1))
+
+
+def monitored(found: Mapping[str, float], monitor: str) -> float:
+    """The number to maximise."""
+    return {
+        "auc": found["auc"],
+        "logloss": -found["logloss"],
+        "auc-logloss": found["auc"] - found["logloss"],
+    }[monitor]
+
+
+def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors named prefix/..., without it."""
+    return {name.removeprefix(f"{prefix}/"): value for name, value in tensors.items() if name.startswith(f"{prefix}/")}
+
+
+def rng(device: torch.device) -> dict[str, Tensor]:
+    """States of the generators that a step may draw from."""
+    states = {"cpu": torch.get_rng_state()}
+    return states | {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else states
+
+
+def restore_rng(states: Mapping[str, Tensor], device: torch.device) -> None:
+    torch.set_rng_state(states["cpu"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)
+
+
+def compile_backbone(model: Any) -> None:
+    """Compile the dense part in place, which leaves the names of the weights alone."""
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler as error:
+        raise UserError(
+            "trainer.compile=true needs a C++ compiler (g++ or clang++), got none: install one, or say false"
+        ) from error
+    model.backbone.compile()

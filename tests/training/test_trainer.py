@@ -1,0 +1,206 @@
+"""The loop: learns, repeats itself, stops for the right reasons, and survives being killed anywhere."""
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fieldctr.errors import UserError
+from fieldctr.training.evaluate import evaluate
+from fieldctr.training.runtime import Runtime
+from fieldctr.training.trainer import Fit, Fitting, Trainer, eval_positions, monitored
+
+
+class Killed(Exception):
+    """Stands for SIGKILL inside one process."""
+
+
+def fit(planted: ModuleType, runtime: Runtime, model: nn.Module, **settings: Any) -> Fit:
+    trainer = Trainer(planted.trainer_config(**settings), planted.optimizer_config(), runtime, seed=3)
+    return trainer.fit(model, planted.split(2000, 1), planted.split(500, 2))
+
+
+def timeless(history: list[dict[str, float]]) -> list[dict[str, float]]:
+    return [{key: value for key, value in record.items() if key != "seconds"} for record in history]
+
+
+def equal_weights(a: nn.Module, b: nn.Module) -> bool:
+    mine, other = a.state_dict(), b.state_dict()
+    return all(torch.equal(mine[name], other[name]) for name in mine)
+
+
+def test_a_fit_learns_and_leaves_the_best_weights_in_the_model(planted: ModuleType, runtime: Runtime) -> None:
+    model = planted.Tiny(seed=1)
+    done = fit(planted, runtime, model, max_epochs=10)
+    found = evaluate(model, planted.split(500, 2), batch_size=100, runtime=runtime).metrics
+    assert found["auc"] == done.best["valid/auc"] == max(record["valid/auc"] for record in done.history)
+    assert done.best["step"] == done.best_step
+    assert done.best["valid/attainable_share"] > 0.75
+    assert done.samples_per_s > 0
+    assert set(done.seconds) == {"train", "evaluate", "checkpoint"}
+
+
+def test_two_runs_with_one_seed_are_equal_and_another_seed_is_not(planted: ModuleType, runtime: Runtime) -> None:
+    models = [planted.Tiny(seed=1) for _ in range(2)]
+    first, second = (fit(planted, runtime, model) for model in models)
+    assert timeless(first.history) == timeless(second.history)
+    assert equal_weights(*models)
+    other = Trainer(planted.trainer_config(), planted.optimizer_config(), runtime, seed=4)
+    third = other.fit(planted.Tiny(seed=1), planted.split(2000, 1), planted.split(500, 2))
+    assert timeless(third.history) != timeless(first.history)
+
+
+def test_a_step_is_the_textbooks(planted: ModuleType, runtime: Runtime) -> None:
+    """Loss, clip, coupled L2, Adam: one hand-written step gives the same weights."""
+    model, twin = planted.Tiny(seed=1, dropout=0.0), planted.Tiny(seed=1, dropout=0.0)
+    trainer = Trainer(planted.trainer_config(clip_norm=0.1), planted.optimizer_config(), runtime, seed=3)
+    fitting = Fitting(trainer, model, planted.split(64, 1), planted.split(50, 2), None)
+    optimizer = torch.optim.Adam(
+        [
+            {"params": [twin.table.weight, twin.linear.weight], "weight_decay": 1e-5},
+            {"params": twin.backbone.parameters(), "weight_decay": 1e-6},
+        ],
+        lr=0.01,
+    )
+    for epoch in range(5):
+        inputs, label = next(iter(fitting.batches.shuffled(3, epoch, 0)))
+        fitting.train_step(inputs, label)
+        loss = nn.functional.binary_cross_entropy(twin(inputs).logit.sigmoid(), label)
+        optimizer.zero_grad()
+        loss.backward()
+        assert float(nn.utils.clip_grad_norm_(twin.parameters(), 0.1)) > 0.1
+        optimizer.step()
+        torch.testing.assert_close(model.state_dict(), twin.state_dict(), rtol=1e-4, atol=1e-6)
+
+
+def test_the_penalty_is_part_of_the_loss(planted: ModuleType, runtime: Runtime) -> None:
+    class Penalised(planted.Tiny):  # type: ignore[name-defined]
+        def forward(self, inputs: Any) -> Any:
+            return super().forward(inputs)._replace(penalty=self.table.weight.abs().sum())
+
+    plain, penalised = planted.Tiny(seed=1), Penalised(seed=1)
+    fit(planted, runtime, plain)
+    fit(planted, runtime, penalised)
+    assert penalised.table.weight.abs().sum() < 0.3 * plain.table.weight.abs().sum()
+
+
+def test_patience_stops_and_each_bad_evaluation_lowers_the_rate(planted: ModuleType, runtime: Runtime) -> None:
+    done = fit(planted, runtime, planted.Tiny(seed=1), patience=3, min_delta=1.0, min_lr=4e-3)
+    assert (done.stopped, done.best_step, len(done.history)) == ("no gain in 3 evaluations", 16, 4)
+    assert [record["lr"] for record in done.history] == [0.01, 0.01, 0.005, 0.004]
+
+
+def test_a_rate_below_min_lr_is_not_raised(planted: ModuleType, runtime: Runtime) -> None:
+    done = fit(planted, runtime, planted.Tiny(seed=1), patience=3, min_delta=1.0, min_lr=1.0)
+    assert {record["lr"] for record in done.history} == {0.01}
+
+
+def test_evaluations_stand_at_fixed_steps(planted: ModuleType, runtime: Runtime) -> None:
+    done = fit(planted, runtime, planted.Tiny(seed=1), max_epochs=2, evals_per_epoch=3)
+    assert [record["step"] for record in done.history] == [11, 22, 32, 43, 54, 64]
+    assert done.stopped == "2 epochs are over"
+
+
+@pytest.mark.parametrize(("steps", "times"), [(1, 1), (1, 5), (7, 2), (10, 3), (5, 5), (3, 10)])
+def test_eval_positions_end_an_epoch_and_never_exceed_it(steps: int, times: int) -> None:
+    positions = eval_positions(steps, times)
+    assert max(positions) == steps
+    assert min(positions) >= 1
+    assert len(positions) == min(steps, times)
+
+
+def test_what_is_monitored() -> None:
+    found = {"auc": 0.7, "logloss": 0.6}
+    assert [monitored(found, name) for name in ("auc", "logloss", "auc-logloss")] == [0.7, -0.6, pytest.approx(0.1)]
+
+
+def test_nan_stops_the_run_with_its_likely_causes(planted: ModuleType, runtime: Runtime) -> None:
+    model = planted.Tiny(seed=1)
+    with torch.no_grad():
+        model.table.weight[3] = float("nan")
+    with pytest.raises(UserError, match=r"step 16: the training loss is nan.*optimizer\.lr"):
+        fit(planted, runtime, model)
+
+
+def test_constant_logits_stop_the_run(planted: ModuleType, runtime: Runtime) -> None:
+    class Constant(planted.Tiny):  # type: ignore[name-defined]
+        def forward(self, inputs: Any) -> Any:
+            output = super().forward(inputs)
+            return output._replace(logit=output.logit * 0)
+
+    with pytest.raises(UserError, match="tells no samples apart"):
+        fit(planted, runtime, Constant(seed=1))
+
+
+@pytest.mark.parametrize("step", range(1, 13))
+def test_stopped_after_any_step_and_resumed_is_undisturbed(
+    planted: ModuleType, runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    train, valid = planted.split(200, 1), planted.split(100, 2)  # 4 steps an epoch, 12 in all
+    settings = planted.trainer_config()
+    trainer = Trainer(settings, planted.optimizer_config(), runtime, seed=3)
+    whole, halves = planted.Tiny(seed=1), planted.Tiny(seed=1)
+    undisturbed = trainer.fit(whole, train, valid)
+
+    saved = Fitting.save
+
+    def save_and_die(self: Fitting) -> None:
+        saved(self)
+        if self.state.step == step:
+            raise Killed
+
+    logged: list[dict[str, float]] = []
+    monkeypatch.setattr(Fitting, "save", save_and_die)
+    with pytest.raises(Killed):
+        trainer.fit(halves, train, valid, folder=tmp_path, log=logged.append)
+    monkeypatch.setattr(Fitting, "save", saved)
+    fresh = planted.Tiny(seed=77)
+    torch.rand(5)  # another state of the global generator
+
+    def rewrite(records: list[dict[str, float]]) -> None:
+        logged[:] = records
+
+    resumed = trainer.fit(fresh, train, valid, folder=tmp_path, resume=True, log=logged.append, rewrite=rewrite)
+    assert equal_weights(whole, fresh)
+    assert timeless(resumed.history) == timeless(undisturbed.history) == timeless(logged)
+
+
+def test_resuming_a_fit_that_had_ended_gives_its_result_again(
+    planted: ModuleType, runtime: Runtime, tmp_path: Path
+) -> None:
+    train, valid = planted.split(200, 1), planted.split(100, 2)
+    trainer = Trainer(planted.trainer_config(), planted.optimizer_config(), runtime, seed=3)
+    first, second = planted.Tiny(seed=1), planted.Tiny(seed=2)
+    done = trainer.fit(first, train, valid, folder=tmp_path)
+    again = trainer.fit(second, train, valid, folder=tmp_path, resume=True)
+    assert again._replace(seconds={}) == done._replace(seconds={})
+    assert equal_weights(first, second)
+
+
+def test_evaluation_gives_every_row_its_logit_and_changes_nothing(planted: ModuleType, runtime: Runtime) -> None:
+    model, split = planted.Tiny(seed=1), planted.split(257, 4)
+    state = torch.get_rng_state()
+    a = evaluate(model, split, batch_size=100, runtime=runtime)
+    b = evaluate(model, split, batch_size=1, runtime=runtime)
+    np.testing.assert_allclose(a.logit, b.logit, rtol=1e-4, atol=1e-6)
+    assert a.logit.dtype == np.float32
+    assert model.training
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_no_step_waits_for_the_device(planted: ModuleType, runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = Trainer(planted.trainer_config(), planted.optimizer_config(), runtime, seed=3)
+    fitting = Fitting(trainer, planted.Tiny(seed=1), planted.split(128, 1), planted.split(50, 2), None)
+    batches = list(fitting.batches.shuffled(3, 0, 0))
+    fitting.train_step(*batches[0])  # Adam reads scalars while it builds its state
+
+    def waits(self: Tensor) -> float:
+        raise AssertionError("a device sync inside the step")
+
+    for name in ("item", "__float__", "__bool__", "__int__", "tolist", "numpy"):
+        monkeypatch.setattr(Tensor, name, waits)
+    fitting.train_step(*batches[1])
