@@ -1,11 +1,17 @@
 """A prepared table, memory-mapped."""
 
+import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from fieldctr.schema import Schema
+
+SCHEMA_FILE = "schema.json"
+FACTS_FILE = "facts.json"
 
 
 @dataclass(frozen=True)
@@ -21,6 +27,12 @@ class Split:
     def __len__(self) -> int:
         return len(self.label)
 
+    @classmethod
+    def load(cls, folder: Path, name: str) -> "Split":
+        """Memory-map the files `name`.*.npy of a prepared folder; nothing is read yet."""
+        paths = {part: folder / f"{name}.{part}.npy" for part in ("ids", "label", "values", "group", "pctr")}
+        return cls(**{part: np.load(path, mmap_mode="c") for part, path in paths.items() if path.exists()})
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -31,3 +43,20 @@ class Dataset:
     valid: Split
     test: Split
     folder: Path
+    name: str = ""
+
+    @classmethod
+    def load(cls, folder: Path, *, name: str) -> "Dataset":
+        """A folder that `encode` wrote."""
+        splits = (Split.load(folder, split) for split in ("train", "valid", "test"))
+        return cls(Schema.load(folder / SCHEMA_FILE), *splits, folder, name)
+
+    @property
+    def digest(self) -> str:
+        """Names the prepared table: equal for equal files and settings."""
+        return self.folder.name
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """Rows with reasons, positive rates, unseen shares, and what the source knows (a planted graph, ...)."""
+        return json.loads((self.folder / FACTS_FILE).read_text(encoding="utf-8"))

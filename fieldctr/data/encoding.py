@@ -1,0 +1,96 @@
+"""What encoding learned from train: per field a vocabulary, bins or a scale; saved beside the data, and applied."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from fieldctr.artifacts import write_json
+from fieldctr.data.lexicon import WORDS, lookup
+from fieldctr.data.numbers import Binning, Scaling
+from fieldctr.data.reader import Reader
+from fieldctr.data.specs import FieldSpec
+from fieldctr.schema import Field, Schema
+
+ENCODING_FILE = "encoding.json"
+VOCABULARY_FILE = "vocabulary.parquet"
+
+Rule = np.ndarray | Binning | Scaling  # (codes,) ids per code, or what a numeric field needs
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """Per field its spec, its known values (frame of value, id, count by id; None for kind value) and its scale."""
+
+    specs: tuple[FieldSpec, ...]
+    words: tuple[pl.DataFrame | None, ...]
+    scales: tuple[Binning | Scaling | None, ...]  # None where codes are looked up
+
+    def schema(self) -> Schema:
+        """What a model sees."""
+        fields = []
+        for spec, words in zip(self.specs, self.words, strict=True):
+            known = 1 if words is None else len(words)
+            fields.append(Field(spec.name, known + 1, spec.width, spec.kind == "value", spec.text))
+        return Schema(tuple(fields))
+
+    def rules(self, reader: Reader) -> list[Rule]:
+        """Per field, what turns the codes of `reader`, or its numbers, into ids."""
+        rules: list[Rule] = []
+        for lexicon, words, scale in zip(reader.lexicons, self.words, self.scales, strict=True):
+            if scale is not None:
+                rules.append(scale)
+            elif lexicon is not None and words is not None:
+                rules.append(lookup(lexicon.texts(), words))
+        return rules
+
+    def save(self, folder: Path) -> None:
+        scales = [None if scale is None else scale._asdict() for scale in self.scales]
+        write_json(folder / ENCODING_FILE, {"fields": [asdict(spec) for spec in self.specs], "scales": scales})
+        tables = [pl.DataFrame(schema={"field": pl.String} | WORDS)]
+        for spec, words in zip(self.specs, self.words, strict=True):
+            if words is not None:
+                tables.append(words.select(pl.lit(spec.name).alias("field"), *WORDS))
+        pl.concat(tables).write_parquet(folder / VOCABULARY_FILE)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Encoding":
+        record = json.loads((folder / ENCODING_FILE).read_text(encoding="utf-8"))
+        specs = tuple(FieldSpec(**node) for node in record["fields"])
+        scales = [node and (Binning(**node) if "edges" in node else Scaling(**node)) for node in record["scales"]]
+        words = pl.read_parquet(folder / VOCABULARY_FILE).partition_by("field", as_dict=True, include_key=False)
+        known = [
+            None if spec.kind == "value" else words.get((spec.name,), pl.DataFrame(schema=WORDS)) for spec in specs
+        ]
+        return cls(specs, tuple(known), tuple(scales))
+
+
+def apply(
+    rules: Sequence[Rule], specs: Sequence[FieldSpec], codes: np.ndarray, numbers: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """(n, S) codes and (n, Q) numbers to (n, S) int32 ids and (n, N) float32 values."""
+    ids = np.empty(codes.shape, np.int32)
+    values = np.empty((len(codes), sum(spec.kind == "value" for spec in specs)), np.float32)
+    column = numeric = value = 0
+    for rule, spec in zip(rules, specs, strict=True):
+        if isinstance(rule, np.ndarray):
+            own = slice(column, column + spec.width)
+            ids[:, own] = left_aligned(rule[codes[:, own]]) if spec.width > 1 else rule[codes[:, own]]
+        elif isinstance(rule, Binning):
+            ids[:, column] = rule.ids(numbers[:, numeric])
+        else:
+            ids[:, column] = ~np.isnan(numbers[:, numeric])
+            values[:, value] = rule.values(numbers[:, numeric])
+            value += 1
+        numeric += spec.numeric
+        column += spec.width
+    return ids, values
+
+
+def left_aligned(ids: np.ndarray) -> np.ndarray:
+    """Known ids first, in their order; an unseen part leaves no hole."""
+    order = np.argsort(ids == 0, axis=1, kind="stable")
+    return np.take_along_axis(ids, order, axis=1)

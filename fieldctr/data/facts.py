@@ -1,0 +1,75 @@
+"""What is worth knowing about a prepared table: rows with reasons, positive rates, vocabularies, unseen shares."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fieldctr.data.encoding import Encoding, Rule
+from fieldctr.data.reader import Reader
+from fieldctr.data.table import SPLITS
+from fieldctr.errors import UserError
+
+
+@dataclass
+class Tally:
+    """What pass one counts."""
+
+    missing: np.ndarray  # (3, F) rows without a value
+    rows: np.ndarray = field(default_factory=lambda: np.zeros(len(SPLITS), np.int64))
+    clicks: np.ndarray = field(default_factory=lambda: np.zeros(len(SPLITS), np.int64))
+    dropped: Counter[str] = field(default_factory=Counter)
+
+    def add(self, split: int, label: np.ndarray, missing: np.ndarray) -> None:
+        """Count rows of one split: labels (n,), and (F,) rows without a value."""
+        self.rows[split] += len(label)
+        self.clicks[split] += int(label.sum())
+        self.missing[split] += missing
+
+    def facts(self) -> dict[str, object]:
+        """Rows in and out, and positive rates."""
+        read = int(self.rows.sum()) + self.dropped.total()
+        return {
+            "rows": {"read": read, "dropped": dict(self.dropped), **_by_split(self.rows.tolist())},
+            "positive_rate": _by_split((self.clicks / self.rows).tolist()),
+        }
+
+    def refuse_degenerate(self) -> None:
+        """UserError for an empty split, or one whose labels are all equal: no AUC could be computed on it."""
+        for split, rows, clicks in zip(SPLITS, self.rows.tolist(), self.clicks.tolist(), strict=True):
+            if not rows:
+                raise UserError(f"split '{split}' is empty ({self.facts_line()}). Change the split rule.")
+            if clicks in (0, rows):
+                raise UserError(f"label is constant in split '{split}': {rows:,} rows, all {int(clicks > 0)}")
+
+    def facts_line(self) -> str:
+        kept = ", ".join(f"{split} {rows:,}" for split, rows in zip(SPLITS, self.rows.tolist(), strict=True))
+        return f"{kept}; dropped {self.dropped.total():,}"
+
+
+def field_facts(reader: Reader, encoding: Encoding, rules: list[Rule], tally: Tally) -> dict[str, object]:
+    """Per field: kind, vocab_size, and per split the share of rows without a value and of values without an id."""
+    facts: dict[str, object] = {}
+    missing = tally.missing / tally.rows[:, None]
+    for i, (spec, known) in enumerate(zip(reader.specs, encoding.schema().fields, strict=True)):
+        lexicon, rule = reader.lexicons[i], rules[i]
+        facts[spec.name] = {
+            "kind": spec.kind,
+            "vocab_size": known.vocab_size,
+            "missing": _by_split(missing[:, i].tolist()),
+            "unseen": _by_split([0.0] * len(SPLITS) if lexicon is None else lexicon.unseen(rule).tolist()),
+        }
+    return facts
+
+
+def attainable(pctr: np.ndarray, label: np.ndarray) -> dict[str, float]:
+    """AUC and log loss of the true click probabilities against the labels drawn from them."""
+    p = pctr.astype(np.float64)
+    loss = -np.where(label > 0, np.log(p), np.log1p(-p)).mean()
+    clicked, other = np.sort(p[label > 0]), np.sort(p[label == 0])
+    below, upto = (np.searchsorted(other, clicked, side=side).mean() for side in ("left", "right"))
+    return {"auc": float((below + upto) / 2 / len(other)), "logloss": float(loss)}
+
+
+def _by_split(numbers: list) -> dict[str, object]:
+    return dict(zip(SPLITS, numbers, strict=True))

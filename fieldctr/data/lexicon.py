@@ -1,0 +1,61 @@
+"""Texts to codes while a table streams by, and codes to ids once all of it was seen."""
+
+import numpy as np
+import polars as pl
+
+from fieldctr.data.specs import canonical_text
+from fieldctr.data.table import SPLITS
+
+
+WORDS = {"value": pl.String, "id": pl.Int32, "count": pl.Int64}  # a vocabulary, one row per known value
+
+
+class Lexicon:
+    """Texts to codes in order of appearance: 0 for null, k+1 for the k-th distinct text. Counts them per split."""
+
+    def __init__(self) -> None:
+        categories = pl.Categories.random()
+        self.dtype = pl.Categorical(categories)
+        # polars forgets a Categories mapping when its last Series dies: codes would restart in the next chunk.
+        self.alive = pl.Series([], dtype=self.dtype)
+        self.counts = np.zeros((len(SPLITS), 1), np.int64)
+
+    def code(self, text: pl.Expr) -> pl.Expr:
+        """The UInt32 codes of an expression of texts."""
+        return (text.cast(self.dtype).to_physical().cast(pl.UInt32) + 1).fill_null(0)
+
+    def count(self, split: int, codes: np.ndarray) -> None:
+        """Add codes of one split, of any shape."""
+        more = np.bincount(codes.reshape(-1))
+        if len(more) > self.counts.shape[1]:
+            grown = max(len(more), 2 * self.counts.shape[1])  # doubling: a copy per chunk would cost the square
+            self.counts = np.pad(self.counts, [(0, 0), (0, grown - self.counts.shape[1])])
+        self.counts[split, : len(more)] += more
+
+    def settle(self) -> None:
+        """Call once reading is over: from now on `counts` has one column per code."""
+        size = 1 + len(self.dtype.categories.to_series())
+        self.counts = np.pad(self.counts, [(0, 0), (0, max(0, size - self.counts.shape[1]))])[:, :size]
+
+    def texts(self) -> pl.Series:
+        """(codes,) canonical text of every code; null for code 0."""
+        texts = pl.concat([pl.Series([None], dtype=pl.String), self.dtype.categories.to_series()])
+        return pl.select(canonical_text(pl.lit(texts)).alias("value")).to_series()
+
+    def unseen(self, ids: np.ndarray) -> np.ndarray:
+        """(3,) per split the share of non-missing values whose code has no id; `ids` (codes,)."""
+        counts = self.counts[:, 1 : len(ids)]
+        return counts @ (ids[1:] == 0) / np.maximum(counts.sum(1), 1)
+
+
+def vocabulary(texts: pl.Series, counts: np.ndarray, min_count: int) -> pl.DataFrame:
+    """WORDS of the texts counted at least `min_count` times: ids from 1 by descending count, then by text."""
+    seen = pl.DataFrame({"value": texts, "count": counts}).drop_nulls().group_by("value").sum()
+    kept = seen.filter(pl.col("count") >= min_count).sort(["count", "value"], descending=[True, False])
+    return kept.with_row_index("id", offset=1).select(*WORDS).cast(WORDS)
+
+
+def lookup(texts: pl.Series, known: pl.DataFrame) -> np.ndarray:
+    """(codes,) int32: the id of every code, 0 where the vocabulary `known` lacks its text."""
+    ids = texts.to_frame("value").join(known, on="value", how="left", maintain_order="left")["id"]
+    return ids.fill_null(0).to_numpy()

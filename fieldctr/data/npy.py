@@ -1,0 +1,49 @@
+"""Write and read .npy files some rows at a time: a memory map would count every touched page as memory of the process."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+
+class NpyWriter:
+    """A .npy file whose number of rows is known at the end. A context manager.
+
+    numpy pads the header so that its first axis can grow in place; a test holds it to that.
+    """
+
+    def __init__(self, path: Path, *, dtype: type, columns: int | None = None) -> None:
+        self.path, self.dtype, self.tail, self.rows = path, np.dtype(dtype), () if columns is None else (columns,), 0
+        self.file = path.open("wb")
+        self._header()
+
+    def append(self, rows: np.ndarray) -> None:
+        """Add rows, (n,) or (n, columns), cast to the file's dtype."""
+        np.ascontiguousarray(rows, dtype=self.dtype).tofile(self.file)
+        self.rows += len(rows)
+
+    def _header(self) -> None:
+        header = {"descr": self.dtype.str, "fortran_order": False, "shape": (self.rows, *self.tail)}
+        np.lib.format.write_array_header_1_0(self.file, header)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.file.seek(0)
+        self._header()
+        self.file.close()
+
+
+def read_chunks(path: Path, *, rows: int = 1 << 16) -> Iterator[np.ndarray]:
+    """The rows of a .npy file in order, `rows` at a time."""
+    with path.open("rb") as file:
+        np.lib.format.read_magic(file)
+        (total, *tail), _, dtype = np.lib.format.read_array_header_1_0(file)
+        for start in range(0, total, rows):
+            shape = (min(rows, total - start), *tail)
+            yield np.fromfile(file, dtype, count=int(np.prod(shape))).reshape(shape)

@@ -1,0 +1,50 @@
+"""From a dataset's YAML node to a prepared table: read, encode once, load ever after."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fieldctr.artifacts import cached
+from fieldctr.config import Positive, build, parse
+from fieldctr.data.dataset import Dataset
+from fieldctr.data.encode import encode
+from fieldctr.data.specs import field_specs
+from fieldctr.data.table import Table, digests
+from fieldctr.errors import UserError
+
+VERSION = 1  # of what the sources and the encoder write; raise it when the same input gives other files
+
+
+@dataclass(frozen=True)
+class DatasetConfig:
+    """A table and how to read it. Node `dataset`."""
+
+    name: str
+    raw_dir: str  # folder with the publisher's files
+    source: dict[str, Any]  # _target_ and keywords of a `read` function
+    min_count: Positive  # of a value in train, for fields that do not set their own
+    group: str | None  # column that groups samples for gAUC
+    fields: dict[str, Any]  # name -> keys of FieldSpec, or null
+
+
+def prepared(node: Mapping[str, Any], *, data_dir: Path) -> Dataset:
+    """The dataset of a resolved `dataset` node, from the cache below `data_dir` or encoded now.
+
+    What decides its folder: fields, source with its keywords, and the bytes of the raw files; not where those lie.
+    """
+    config = parse(DatasetConfig, node, "dataset")
+    try:
+        specs = field_specs(config.fields, config.min_count)
+        table: Table = build(config.source, "dataset.source", Path(config.raw_dir))
+        key = {
+            "version": VERSION,
+            "source": config.source,
+            "fields": [asdict(spec) for spec in specs],
+            "group": config.group,
+            "files": digests(table.files, data_dir / ".digests.json"),
+        }
+        folder = cached(data_dir, key, lambda folder: encode(table, specs, folder, group=config.group))
+    except UserError as error:
+        raise UserError(f"dataset '{config.name}': {error}") from error
+    return Dataset.load(folder, name=config.name)

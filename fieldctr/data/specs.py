@@ -1,0 +1,169 @@
+"""How a raw column becomes a field: one FieldSpec per field, parsed from the dataset's YAML node `fields`.
+
+log_square: Juan et al., "Field-aware Factorization Machines for CTR Prediction", RecSys 2016 (the authors' winning
+Criteo recipe), as used by most published Criteo preparations.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_type_hints
+
+import polars as pl
+
+from fieldctr.config import Positive, checked, nearest
+from fieldctr.errors import UserError
+
+Kind = Literal["categorical", "multi", "quantile", "log_square", "value", "datetime"]
+Part = Literal["minute", "hour", "weekday", "is_weekend", "day", "month", "year"]
+
+SHARED = ("kind", "column", "text")
+KEYS: dict[str, tuple[str, ...]] = {  # what a kind accepts besides SHARED
+    "categorical": ("min_count",),
+    "multi": ("min_count", "separator", "max_length"),
+    "quantile": ("bins",),
+    "log_square": ("min_count",),
+    "value": ("scale",),
+    "datetime": ("min_count", "part", "unit"),
+}
+WHOLE = r"^(-?\d+)\.0+$"  # a whole number that passed through floats
+
+
+@dataclass(frozen=True)
+class FieldSpec:
+    """One field: where it is read and how it is encoded. `min_count` is the frequency a value needs in train."""
+
+    name: str
+    column: str
+    kind: Kind = "categorical"
+    min_count: Positive = 1
+    separator: str = ","  # multi; a list column needs none
+    max_length: Positive = 8  # multi: values kept per row
+    bins: Positive = 16  # quantile
+    scale: Literal["standard", "none"] = "standard"  # value
+    part: Part = "hour"  # datetime; weekday counts from Monday = 1
+    unit: str = "s"  # datetime: s | ms | us since 1970 in UTC, iso, or a format such as %d/%m/%Y
+    text: str = ""  # what a language model reads
+
+    @property
+    def width(self) -> int:
+        """Its id columns."""
+        return self.max_length if self.kind == "multi" else 1
+
+    @property
+    def numeric(self) -> bool:
+        """Whether the raw value itself, not only a code for it, is needed to encode."""
+        return self.kind in ("quantile", "value")
+
+
+def field_specs(fields: Mapping[str, Any], default_min_count: int) -> tuple[FieldSpec, ...]:
+    """The specs of a dataset's `fields` node, in its order; a UserError names a stray key or a wrong value."""
+    specs = tuple(_parse(name, node or {}, default_min_count) for name, node in fields.items())
+    refuse_twins(specs)
+    return specs
+
+
+def _parse(name: str, node: Mapping[str, Any], default_min_count: int) -> FieldSpec:
+    where, hints = f"dataset.fields.{name}", get_type_hints(FieldSpec, include_extras=True)
+    if not isinstance(node, Mapping):
+        raise UserError(f"{where}={node} is not allowed: expected null or keys such as kind, column, text")
+    kind = checked(node.get("kind", "categorical"), hints["kind"], f"{where}.kind")
+    known = (*SHARED, *KEYS[kind])
+    for key in node:
+        if key not in known:
+            raise UserError(f"no key '{where}.{key}' for kind {kind}. {nearest(key, known)}All: {', '.join(known)}")
+    given = {key: checked(value, hints[key], f"{where}.{key}") for key, value in node.items()}
+    return FieldSpec(**{"name": name, "column": name, "min_count": default_min_count, "text": words(name)} | given)
+
+
+def words(name: str) -> str:
+    """A field's name as a language model reads it."""
+    return name.replace("_", " ")
+
+
+def refuse_twins(specs: tuple[FieldSpec, ...]) -> None:
+    """UserError for two fields of one name, for one column encoded twice in the same way, and for no field at all."""
+    if not specs:
+        raise UserError("dataset.fields is empty: expected at least one field")
+    for name, times in Counter(spec.name for spec in specs).items():
+        if times > 1:
+            raise UserError(f"field '{name}' is given {times} times. Names must differ.")
+    seen: dict[FieldSpec, str] = {}
+    for spec in specs:
+        twin = seen.setdefault(replace(spec, name="", text=""), spec.name)
+        if twin != spec.name:
+            raise UserError(f"fields '{twin}' and '{spec.name}' are the same encoding of column '{spec.column}'")
+
+
+def number(column: str, dtype: pl.DataType) -> pl.Expr:
+    """Column as Float64, null where blank or NaN; polars raises for text that is no number."""
+    raw = pl.col(column)
+    if dtype == pl.String:
+        raw = raw.str.strip_chars()
+        raw = pl.when(raw != "").then(raw)
+    return raw.cast(pl.Float64).fill_nan(None)
+
+
+def spelled(raw: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    """Values as text, null where blank. Whole floats lose their point here; text once per distinct value, later."""
+    if dtype.is_float():
+        whole = (raw == raw.floor()) & (raw.abs() < 2**63)
+        exact = raw.cast(pl.Int64, strict=False).cast(pl.String)
+        return pl.when(whole).then(exact).otherwise(raw.fill_nan(None).cast(pl.String))
+    text = raw.cast(pl.String)
+    return pl.when(text != "").then(text)
+
+
+def canonical_text(text: pl.Expr) -> pl.Expr:
+    """3.0 and 3 are one value; -0 is 0."""
+    return text.str.replace(WHOLE, "$1").replace("^-0$", "0")
+
+
+def values(spec: FieldSpec, dtype: pl.DataType) -> pl.Expr:
+    """The field's value per row: text, a list of texts (multi) or a number (quantile, value); null where missing."""
+    if spec.kind == "multi":
+        return _parts(spec, dtype)
+    if isinstance(dtype, pl.List | pl.Array | pl.Struct | pl.Binary):
+        raise UserError(f"field '{spec.name}': column '{spec.column}' holds {dtype}. A list needs kind: multi.")
+    if spec.kind == "datetime":
+        return _datetime_part(spec, dtype)
+    if spec.kind == "categorical":
+        return spelled(pl.col(spec.column), dtype)
+    if spec.kind == "log_square":
+        x = number(spec.column, dtype)
+        return pl.when(x > 2).then((x.log() ** 2).floor()).otherwise(x).cast(pl.Int64).cast(pl.String)
+    return number(spec.column, dtype)
+
+
+def _parts(spec: FieldSpec, dtype: pl.DataType) -> pl.Expr:
+    if isinstance(dtype, pl.List):
+        parts = pl.col(spec.column).list.eval(spelled(pl.element(), dtype.inner))
+    else:
+        parts = spelled(pl.col(spec.column), dtype).str.split(spec.separator)
+    clean = parts.list.eval(canonical_text(pl.element().str.strip_chars()))
+    known = clean.list.eval(pl.element().filter(pl.element() != ""))
+    return known.list.unique(maintain_order=True).list.head(spec.max_length)
+
+
+def _datetime_part(spec: FieldSpec, dtype: pl.DataType) -> pl.Expr:
+    moment = _moment(spec, dtype)
+    if spec.part == "is_weekend":
+        return (moment.dt.weekday() > 5).cast(pl.Int8).cast(pl.String)
+    return getattr(moment.dt, spec.part)().cast(pl.String)
+
+
+def _moment(spec: FieldSpec, dtype: pl.DataType) -> pl.Expr:
+    if dtype.is_temporal():
+        return pl.col(spec.column).cast(pl.Datetime("us"))
+    if spec.unit in ("s", "ms", "us"):
+        ticks = number(spec.column, dtype) * {"s": 1e6, "ms": 1e3, "us": 1}[spec.unit]
+        return ticks.cast(pl.Int64).cast(pl.Datetime("us"))
+    text = pl.col(spec.column).cast(pl.String).str.strip_chars()
+    text = pl.when(text != "").then(text)
+    if spec.unit == "iso":
+        return text.str.to_datetime(time_unit="us")
+    if "%" not in spec.unit:
+        raise UserError(
+            f"dataset.fields.{spec.name}.unit={spec.unit} is not allowed: s | ms | us | iso | a format with %"
+        )
+    return text.str.strptime(pl.Datetime("us"), spec.unit)
