@@ -1,0 +1,79 @@
+"""The model that is trained: feature embeddings, a backbone, and at most one enhancer.
+
+A backbone is a class with this signature; none inherits from another:
+    __init__(self, schema: Schema, dim: int, *, ...)        what its YAML sets, keyword-only
+    forward(self, emb: Tensor, inputs: Inputs) -> Tensor    (B, F, D) -> logit (B,)
+One that reads no feature embeddings says `reads_embeddings = False` and gets (B, F, 0).
+
+An enhancer likewise:
+    __init__(self, schema: Schema, dim: int, *, ...)
+    forward(self, emb: Tensor) -> tuple[Tensor, Tensor]     (B, F, D) -> extra logit (B,), penalty ()
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fieldctr.config import Weight, build, checked, locate
+from fieldctr.errors import UserError
+from fieldctr.nn.embedding import FeatureEmbedding, Inputs, NoEmbedding, Table
+from fieldctr.schema import Schema
+
+
+class Output(NamedTuple):
+    """What a forward pass gives."""
+
+    logit: Tensor  # (B,)
+    penalty: Tensor  # (), added to the training loss
+
+
+class CTRModel(nn.Module):
+    """Embed, predict, and let the enhancer add to the logit and to the loss."""
+
+    def __init__(
+        self, embedding: FeatureEmbedding | NoEmbedding, backbone: nn.Module, enhancer: nn.Module | None = None
+    ) -> None:
+        super().__init__()
+        self.embedding = embedding
+        self.backbone = backbone
+        self.enhancer = enhancer
+
+    def forward(self, inputs: Inputs) -> Output:
+        emb = self.embedding(inputs)  # B,F,D
+        logit = self.backbone(emb, inputs)
+        if self.enhancer is None:
+            return Output(logit, logit.new_zeros(()))
+        extra, penalty = self.enhancer(emb)
+        return Output(logit + extra, penalty)
+
+    def num_parameters(self) -> dict[str, int]:
+        """Counts: `embedding` (all tables, first-order weights too), `dense` (the rest), `total`."""
+        total = sum(parameter.numel() for parameter in self.parameters())
+        embedding = sum(module.weight.numel() for module in self.modules() if isinstance(module, Table))
+        return {"embedding": embedding, "dense": total - embedding, "total": total}
+
+
+def build_model(
+    schema: Schema, *, dim: int, model: Mapping[str, Any], enhancer: Mapping[str, Any] | None, seed: int
+) -> CTRModel:
+    """The model of two YAML nodes on the CPU. Equal seeds give equal weights, whatever was drawn before.
+
+    The node `model` is the backbone's `_target_` and keywords, and `embedding_std`: the initial scale of the feature
+    embeddings. Embeddings and backbone are drawn before the enhancer, so that runs with and without one are paired.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        embedding = _embedding(schema, dim, model)
+        keywords = {key: value for key, value in model.items() if key != "embedding_std"}
+        backbone = build(keywords, "model", schema, dim)
+        return CTRModel(embedding, backbone, build(enhancer, "enhancer", schema, dim) if enhancer else None)
+
+
+def _embedding(schema: Schema, dim: int, model: Mapping[str, Any]) -> FeatureEmbedding | NoEmbedding:
+    if not getattr(locate(model, "model"), "reads_embeddings", True):
+        return NoEmbedding(schema)
+    if "embedding_std" not in model:
+        raise UserError("key 'model.embedding_std' is missing: expected float >= 0, such as 1e-4")
+    return FeatureEmbedding(schema, dim, init_std=checked(model["embedding_std"], Weight, "model.embedding_std"))

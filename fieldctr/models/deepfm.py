@@ -1,0 +1,24 @@
+"""DeepFM: a factorization machine and a feed-forward network on the same embeddings.
+
+Source: Guo et al., "DeepFM: A Factorization-Machine based Neural Network for CTR Prediction", IJCAI 2017, equation 1.
+Differs: the first-order term has no bias of its own, because the network's last layer has one.
+"""
+
+from torch import Tensor, nn
+
+from fieldctr.nn.embedding import Inputs, LinearTerm
+from fieldctr.nn.interaction import pair_sum
+from fieldctr.nn.mlp import MLP
+from fieldctr.schema import Schema
+
+
+class DeepFM(nn.Module):
+    """sum_i w_i + sum_{i<j} <e_i, e_j> + MLP(e_1, ..., e_F)."""
+
+    def __init__(self, schema: Schema, dim: int, *, hidden_dims: list[int], dropout: float, batch_norm: bool) -> None:
+        super().__init__()
+        self.linear = LinearTerm(schema, bias=False)
+        self.mlp = MLP(schema.num_fields * dim, hidden_dims=hidden_dims, dropout=dropout, batch_norm=batch_norm)
+
+    def forward(self, emb: Tensor, inputs: Inputs) -> Tensor:
+        return self.linear(inputs) + pair_sum(emb) + self.mlp(emb.flatten(1))

@@ -1,0 +1,21 @@
+"""Factorization machine: every pair of features interacts through the inner product of two vectors.
+
+Source: Rendle, "Factorization Machines", ICDM 2010, equation 1.
+"""
+
+from torch import Tensor, nn
+
+from fieldctr.nn.embedding import Inputs, LinearTerm
+from fieldctr.nn.interaction import pair_sum
+from fieldctr.schema import Schema
+
+
+class FM(nn.Module):
+    """b + sum_i w_i + sum_{i<j} <e_i, e_j>."""
+
+    def __init__(self, schema: Schema, dim: int) -> None:
+        super().__init__()
+        self.linear = LinearTerm(schema)
+
+    def forward(self, emb: Tensor, inputs: Inputs) -> Tensor:
+        return self.linear(inputs) + pair_sum(emb)

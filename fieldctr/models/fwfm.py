@@ -1,0 +1,32 @@
+"""FwFM: an FM with one learned weight per field pair.
+
+Source: Pan et al., "Field-weighted Factorization Machines", WWW 2018, equation 5.
+Differs: first-order term linear in the embeddings (the paper's FiLV, in place of one weight per feature), and pair
+weights drawn Xavier-normal, because LLaCTR's tables use that form.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from fieldctr.nn.embedding import Inputs
+from fieldctr.nn.interaction import upper, weighted_pair_sum
+from fieldctr.nn.mlp import xavier
+from fieldctr.schema import Schema
+
+
+class FwFM(nn.Module):
+    """b + sum_i <w_i, e_i> + sum_{i<j} r_ij <e_i, e_j>."""
+
+    def __init__(self, schema: Schema, dim: int) -> None:
+        super().__init__()
+        self.num_fields = schema.num_fields
+        self.first_order = xavier(nn.Linear(schema.num_fields * dim, 1))
+        self.pair_weight = nn.Parameter(torch.empty(schema.num_pairs).normal_(std=(2 / (schema.num_pairs + 1)) ** 0.5))
+
+    def forward(self, emb: Tensor, inputs: Inputs) -> Tensor:
+        first = self.first_order(emb.flatten(1)).squeeze(1)  # B
+        return first + weighted_pair_sum(emb, self.pair_weight)
+
+    def pair_weights(self) -> Tensor:
+        """r as a (F, F) matrix, zero on and below the diagonal."""
+        return upper(self.pair_weight.detach(), self.num_fields)
