@@ -116,7 +116,12 @@ def choose_threads() -> int:
 
 def remembered_matmul(cache: Path, threads: int) -> str:
     """'mkl' or 'onednn', measured once per processor, torch version and thread count."""
-    key = {"choice": "matmul", "torch": torch.__version__, "threads": threads, "cpu": dict(torch.cpu.get_capabilities())}
+    key = {
+        "choice": "matmul",
+        "torch": torch.__version__,
+        "threads": threads,
+        "cpu": dict(torch.cpu.get_capabilities()),
+    }
     folder = cached(cache, key, lambda folder: write_json(folder / CHOICE, {"matmul": measured_matmul()}))
     return json.loads((folder / CHOICE).read_text(encoding="utf-8"))["matmul"]
 

@@ -92,7 +92,7 @@ class Fitting:
         self.settings, self.runtime, self.seed = trainer.settings, trainer.runtime, trainer.seed
         self.model, self.valid, self.folder = model, valid, folder
         self.batches = Batches(train, batch_size=self.settings.batch_size, device=self.runtime.device)
-        self.steps_per_epoch = math.ceil(len(train) / self.settings.batch_size)
+        self.steps_per_epoch = len(self.batches)
         self.total_steps = self.settings.max_epochs * self.steps_per_epoch
         self.eval_steps = eval_positions(self.steps_per_epoch, self.settings.evals_per_epoch)
         self.optimizer = Optimizer(

@@ -25,7 +25,8 @@ def _one_thread_and_the_old_switches() -> Iterator[None]:
 def planted() -> ModuleType:
     """planted.py, which is also a program: tests are no package, so it is loaded by path."""
     spec = importlib.util.spec_from_file_location("planted", Path(__file__).with_name("planted.py"))
-    assert spec and spec.loader
+    assert spec
+    assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -35,9 +35,9 @@ class Tiny(nn.Module):
         torch.manual_seed(seed)
         schema = Schema(tuple(Field(f"f{i}", size) for i, size in enumerate(VOCABULARY)))
         self.register_buffer("offsets", torch.tensor(schema.row_offsets))
-        self.table, self.linear = Table(schema.vocab_size, dim), Table(schema.vocab_size, 1)
-        nn.init.normal_(self.table.weight, std=0.1)
-        nn.init.zeros_(self.linear.weight)
+        self.table, self.linear = (
+            Table(schema.vocab_size, width, init_std=std) for width, std in ((dim, 0.1), (1, 0.0))
+        )
         width = dim * len(VOCABULARY)
         self.backbone = nn.Sequential(
             nn.Linear(width, 8, bias=False), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(dropout), nn.Linear(8, 1)
