@@ -18,6 +18,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
@@ -31,12 +32,13 @@ FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-name", "-cn", "-
 
 def launch(command: str, arguments: tuple[str, ...]) -> None:
     """Compose the command's configuration and run it, once or for every combination of a multirun."""
-    refuse_null_groups(arguments)
+    refuse_what_hydra_would_not(arguments)
     show_all = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints and exits by itself
     sys.argv = [f"fieldctr {command.replace('_', ' ')}", *flags_first(arguments)]
+    refused: list[UserError] = []
     try:
-        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(task(command))()
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(task(command, refused))()
     except (HydraException, OmegaConfBaseException) as error:
         if show_all:
             raise
@@ -44,14 +46,21 @@ def launch(command: str, arguments: tuple[str, ...]) -> None:
     finally:
         if Sweep.folder:
             print(sweep_table(Sweep.folder))
+    if refused:
+        raise refused[0]
 
 
-def task(command: str) -> Callable[[DictConfig], None]:
+def task(command: str, refused: list[UserError]) -> Callable[[DictConfig], None]:
     """What Hydra calls with the composed configuration. The command is imported only then: typos cost no torch."""
 
     def run(config: DictConfig) -> None:
         node: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-        importlib.import_module(f"fieldctr.commands.{command}").main(node)
+        try:
+            importlib.import_module(f"fieldctr.commands.{command}").main(node)
+        except UserError as error:
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                raise  # Hydra goes on with the other jobs and raises the first error at the end
+            refused.append(error)  # Hydra would put a line of its own before the message
 
     return run
 
@@ -85,12 +94,14 @@ def flags_first(arguments: tuple[str, ...]) -> list[str]:
     return flags + overrides
 
 
-def refuse_null_groups(arguments: tuple[str, ...]) -> None:
-    """Hydra raises a bare ValueError for `enhancer=null`."""
+def refuse_what_hydra_would_not(arguments: tuple[str, ...]) -> None:
+    """`enhancer=null` raises a bare ValueError in Hydra, and a misspelt option of the optional group passes for none."""
     for argument in arguments:
-        group, _, option = argument.partition("=")
-        if group in groups() and option in ("", "null"):
+        group, equals, option = argument.partition("=")
+        if equals and group in groups() and option in ("", "null"):
             raise UserError(f"{argument}: a group is chosen by name. All: {', '.join(options(group))}")
+        if group == "tuned" and option not in options(group):
+            raise UserError(f"no tuned '{option}'. {nearest(option, options(group))}All: {', '.join(options(group))}")
 
 
 def translate(error: Exception, command: str) -> str:
