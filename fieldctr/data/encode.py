@@ -17,7 +17,7 @@ from fieldctr.data.dataset import FACTS_FILE, SCHEMA_FILE, Split
 from fieldctr.data.encoding import Encoding, Rule, apply
 from fieldctr.data.facts import Tally, attainable, field_facts
 from fieldctr.data.lexicon import WORDS, Lexicon, vocabulary
-from fieldctr.data.npy import NpyWriter, read_chunks
+from fieldctr.data.npy import NpyWriter, read_blocks, read_chunks
 from fieldctr.data.numbers import Binning, Scaling, fit_bins, fit_scaling
 from fieldctr.data.reader import Reader, require
 from fieldctr.data.specs import FieldSpec, number, refuse_twins, spelled
@@ -25,6 +25,7 @@ from fieldctr.data.table import SPLITS, Table, explained, refuse_short_lines
 from fieldctr.errors import UserError
 
 SCALARS = {"label": np.float32, "group": np.int32, "pctr": np.float32}  # one number per row
+BLOCKS = ("codes", "numbers")  # files between the passes
 NO_SPLIT = -1
 
 
@@ -39,10 +40,10 @@ def encode(table: Table, specs: tuple[FieldSpec, ...], folder: Path, *, group: s
         for path in table.files if table.separator else ():
             refuse_short_lines(path, table.separator)
         extra = _extra(table.frame.collect_schema(), group, groups)
-        tally = _read(reader, table.frame, extra, folder)
+        tally = _read(reader, groups, table.frame, extra, folder)
     tally.refuse_degenerate()
 
-    encoding = _learn(reader, folder / "train.numbers.npy")
+    encoding = _learn(reader, folder / "train.numbers")
     rules = encoding.rules(reader)
     for split in SPLITS:
         _write_ids(encoding, rules, folder, split)
@@ -53,10 +54,7 @@ def encode(table: Table, specs: tuple[FieldSpec, ...], folder: Path, *, group: s
     if groups:
         facts["group"] = {"column": group, "groups": _write_groups(groups, folder)}
     if "pctr" in extra:
-        facts["attainable"] = {
-            split: attainable(*(np.load(folder / f"{split}.{name}.npy") for name in ("pctr", "label")))
-            for split in SPLITS
-        }
+        facts |= attainable(folder)
     write_json(folder / FACTS_FILE, facts)
 
 
@@ -66,10 +64,13 @@ def encode_rows(frame: pl.LazyFrame, folder: Path) -> Split:
     reader = Reader.of(encoding.specs)
     schema = frame.collect_schema()
     label = number("label", schema["label"]) if "label" in schema else pl.lit(float("nan"))
-    chunks = list(reader.chunks(frame, {"label": label}))
+    chunks = []
+    for chunk in reader.chunks(frame, {"label": label}):
+        reader.count(0, chunk.codes, chunk.numbers)
+        chunks.append(chunk)
     if not chunks:
         raise UserError("no rows to encode")
-    codes, numbers = (np.concatenate([chunk[part] for chunk in chunks]) for part in range(2))
+    codes, numbers = (np.concatenate([chunk[part] for chunk in chunks], axis=1) for part in range(2))
     ids, values = apply(encoding.rules(reader), encoding.specs, codes, numbers)
     labels = pl.concat([chunk.extra["label"] for chunk in chunks]).cast(pl.Float32).to_numpy()
     return Split(ids, labels, values if values.shape[1] else None)
@@ -87,25 +88,34 @@ def _extra(schema: pl.Schema, group: str | None, groups: Lexicon | None) -> dict
     return extra | {name: pl.col(name) for name in ("drop", "pctr") if name in schema}
 
 
-def _read(reader: Reader, frame: pl.LazyFrame, extra: dict[str, pl.Expr], folder: Path) -> Tally:
+def _read(
+    reader: Reader, groups: Lexicon | None, frame: pl.LazyFrame, extra: dict[str, pl.Expr], folder: Path
+) -> Tally:
     """Pass one: append codes, numbers, labels, groups and pCTR to the files of their split."""
-    tally = Tally(np.zeros((len(SPLITS), len(reader.specs)), np.int64))
-    layout = {"codes": (np.int32, reader.num_columns), "numbers": (np.float64, reader.num_numbers)}
-    layout |= {name: (kind, None) for name, kind in SCALARS.items() if name in extra}
+    tally = Tally()
     with ExitStack() as stack:
-        files = {
-            (split, name): stack.enter_context(NpyWriter(folder / f"{split}.{name}.npy", dtype=kind, columns=columns))
-            for name, (kind, columns) in layout.items()
+        blocks = {
+            (split, name): stack.enter_context((folder / f"{split}.{name}").open("wb"))
             for split in SPLITS
+            for name in BLOCKS
+        }
+        files = {
+            (split, name): stack.enter_context(NpyWriter(folder / f"{split}.{name}.npy", dtype=kind))
+            for split in SPLITS
+            for name, kind in SCALARS.items()
+            if name in extra
         }
         for chunk in reader.chunks(frame, extra):
-            arrays = {"codes": chunk.codes, "numbers": chunk.numbers}
-            arrays |= {name: chunk.extra[name].to_numpy() for name in SCALARS if name in extra}
             for s, rows in enumerate(_rows_of_splits(chunk.extra, frame, tally)):
-                part = {name: array[rows] for name, array in arrays.items()}
-                reader.count(s, part["codes"])
-                tally.add(s, part["label"], reader.missing(part["codes"], part["numbers"]))
-                for name, array in part.items():
+                codes, numbers = (np.take(part, rows, axis=1) for part in (chunk.codes, chunk.numbers))
+                scalars = {name: chunk.extra[name].to_numpy()[rows] for name in SCALARS if name in extra}
+                reader.count(s, codes, numbers)
+                tally.add(s, scalars["label"])
+                if groups:
+                    groups.count(s, scalars["group"])
+                np.save(blocks[SPLITS[s], "codes"], codes)
+                np.save(blocks[SPLITS[s], "numbers"], numbers)
+                for name, array in scalars.items():
                     files[SPLITS[s], name].append(array)
     return tally
 
@@ -131,46 +141,46 @@ def _learn(reader: Reader, numbers: Path) -> Encoding:
     """Vocabularies, bins and scales from the train rows."""
     words: list[pl.DataFrame | None] = []
     scales: list[Binning | Scaling | None] = []
-    column = 0
+    line = 0  # of the numeric field among the numbers
     for spec, lexicon in zip(reader.specs, reader.lexicons, strict=True):
+        scale = None if lexicon else _fit(spec, numbers, line)
+        line += spec.numeric
+        scales.append(scale)
         if lexicon is not None:
-            words.append(vocabulary(lexicon.texts(), lexicon.counts[0], spec.min_count))
-            scales.append(None)
-            continue
-        if spec.kind == "quantile":
-            bins = fit_bins((chunk[:, column] for chunk in read_chunks(numbers)), spec.bins)
-            counts = sum(
-                np.bincount(bins.ids(chunk[:, column]), minlength=spec.bins + 1) for chunk in read_chunks(numbers)
-            )
-            texts = bins.texts()
-            ids = np.arange(1, len(texts) + 1)
-            words.append(pl.DataFrame({"value": texts, "id": ids, "count": counts[ids]}, schema=WORDS))
-            scales.append(bins)
+            words.append(vocabulary(lexicon.texts(), lexicon.counts[0, : lexicon.size], spec.min_count))
         else:
-            words.append(None)
-            scaled = spec.scale == "standard"
-            scales.append(
-                fit_scaling(chunk[:, column] for chunk in read_chunks(numbers)) if scaled else Scaling(0.0, 1.0)
-            )
-        column += 1
+            words.append(_bin_words(scale, numbers, line - 1) if isinstance(scale, Binning) else None)
     return Encoding(reader.specs, tuple(words), tuple(scales))
+
+
+def _fit(spec: FieldSpec, numbers: Path, line: int) -> Binning | Scaling:
+    stream = (block[line] for block in read_blocks(numbers))
+    if spec.kind == "quantile":
+        return fit_bins(stream, spec.bins)
+    return fit_scaling(stream) if spec.scale == "standard" else Scaling(0.0, 1.0)
+
+
+def _bin_words(bins: Binning, numbers: Path, line: int) -> pl.DataFrame:
+    """The bins as a vocabulary, in ascending order."""
+    texts = bins.texts()
+    counts = sum(np.bincount(bins.ids(block[line]), minlength=len(texts) + 1) for block in read_blocks(numbers))
+    ids = np.arange(1, len(texts) + 1)
+    return pl.DataFrame({"value": texts, "id": ids, "count": counts[ids]}, schema=WORDS)
 
 
 def _write_ids(encoding: Encoding, rules: list[Rule], folder: Path, split: str) -> None:
     """Pass two: codes and numbers of a split to its ids and values."""
-    schema, codes, numbers = encoding.schema(), *(folder / f"{split}.{name}.npy" for name in ("codes", "numbers"))
+    schema, (codes, numbers) = encoding.schema(), (folder / f"{split}.{name}" for name in BLOCKS)
     with (
         NpyWriter(folder / f"{split}.ids.npy", dtype=np.int32, columns=schema.num_columns) as id_file,
         NpyWriter(folder / f"{split}.values.npy", dtype=np.float32, columns=schema.num_numeric) as value_file,
     ):
-        for code_rows, number_rows in zip(read_chunks(codes), read_chunks(numbers), strict=True):
-            ids, values = apply(rules, encoding.specs, code_rows, number_rows)
+        for code_block, number_block in zip(read_blocks(codes), read_blocks(numbers), strict=True):
+            ids, values = apply(rules, encoding.specs, code_block, number_block)
             id_file.append(ids)
             value_file.append(values)
-    codes.unlink()
-    numbers.unlink()
-    if not schema.num_numeric:
-        value_file.path.unlink()
+    for path in (codes, numbers, *([] if schema.num_numeric else [value_file.path])):
+        path.unlink()
 
 
 def _write_groups(groups: Lexicon, folder: Path) -> int:

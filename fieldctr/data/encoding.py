@@ -71,26 +71,23 @@ class Encoding:
 def apply(
     rules: Sequence[Rule], specs: Sequence[FieldSpec], codes: np.ndarray, numbers: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(n, S) codes and (n, Q) numbers to (n, S) int32 ids and (n, N) float32 values."""
-    ids = np.empty(codes.shape, np.int32)
-    values = np.empty((len(codes), sum(spec.kind == "value" for spec in specs)), np.float32)
-    column = numeric = value = 0
+    """Codes (S, n) and numbers (Q, n), column by column, to ids (n, S) int32 and values (n, N) float32."""
+    ids, values = np.empty(codes.shape, np.int32), [np.empty((0, codes.shape[1]), np.float32)]
+    column = numeric = 0
     for rule, spec in zip(rules, specs, strict=True):
+        own = slice(column, column + spec.width)
         if isinstance(rule, np.ndarray):
-            own = slice(column, column + spec.width)
-            ids[:, own] = left_aligned(rule[codes[:, own]]) if spec.width > 1 else rule[codes[:, own]]
+            ids[own] = known_first(rule[codes[own]]) if spec.width > 1 else rule[codes[own]]
         elif isinstance(rule, Binning):
-            ids[:, column] = rule.ids(numbers[:, numeric])
+            ids[own] = rule.ids(numbers[numeric])
         else:
-            ids[:, column] = ~np.isnan(numbers[:, numeric])
-            values[:, value] = rule.values(numbers[:, numeric])
-            value += 1
-        numeric += spec.numeric
-        column += spec.width
-    return ids, values
+            ids[own] = ~np.isnan(numbers[numeric])
+            values.append(rule.values(numbers[numeric]).astype(np.float32)[None])
+        column, numeric = column + spec.width, numeric + spec.numeric
+    return np.ascontiguousarray(ids.T), np.concatenate(values).T
 
 
-def left_aligned(ids: np.ndarray) -> np.ndarray:
-    """Known ids first, in their order; an unseen part leaves no hole."""
-    order = np.argsort(ids == 0, axis=1, kind="stable")
-    return np.take_along_axis(ids, order, axis=1)
+def known_first(ids: np.ndarray) -> np.ndarray:
+    """Ids (W, n) with the known ones of each row first, in their order: an unseen part leaves no hole."""
+    order = np.argsort(ids == 0, axis=0, kind="stable")
+    return np.take_along_axis(ids, order, axis=0)

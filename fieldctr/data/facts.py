@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -15,16 +16,14 @@ from fieldctr.errors import UserError
 class Tally:
     """What pass one counts."""
 
-    missing: np.ndarray  # (3, F) rows without a value
     rows: np.ndarray = field(default_factory=lambda: np.zeros(len(SPLITS), np.int64))
     clicks: np.ndarray = field(default_factory=lambda: np.zeros(len(SPLITS), np.int64))
     dropped: Counter[str] = field(default_factory=Counter)
 
-    def add(self, split: int, label: np.ndarray, missing: np.ndarray) -> None:
-        """Count rows of one split: labels (n,), and (F,) rows without a value."""
+    def add(self, split: int, label: np.ndarray) -> None:
+        """Count labels (n,) of one split."""
         self.rows[split] += len(label)
         self.clicks[split] += int(label.sum())
-        self.missing[split] += missing
 
     def facts(self) -> dict[str, object]:
         """Rows in and out, and positive rates."""
@@ -50,7 +49,7 @@ class Tally:
 def field_facts(reader: Reader, encoding: Encoding, rules: list[Rule], tally: Tally) -> dict[str, object]:
     """Per field: kind, vocab_size, and per split the share of rows without a value and of values without an id."""
     facts: dict[str, object] = {}
-    missing = tally.missing / tally.rows[:, None]
+    missing = reader.missing / tally.rows[:, None]
     for i, (spec, known) in enumerate(zip(reader.specs, encoding.schema().fields, strict=True)):
         lexicon, rule = reader.lexicons[i], rules[i]
         facts[spec.name] = {
@@ -62,13 +61,16 @@ def field_facts(reader: Reader, encoding: Encoding, rules: list[Rule], tally: Ta
     return facts
 
 
-def attainable(pctr: np.ndarray, label: np.ndarray) -> dict[str, float]:
-    """AUC and log loss of the true click probabilities against the labels drawn from them."""
-    p = pctr.astype(np.float64)
-    loss = -np.where(label > 0, np.log(p), np.log1p(-p)).mean()
-    clicked, other = np.sort(p[label > 0]), np.sort(p[label == 0])
-    below, upto = (np.searchsorted(other, clicked, side=side).mean() for side in ("left", "right"))
-    return {"auc": float((below + upto) / 2 / len(other)), "logloss": float(loss)}
+def attainable(folder: Path) -> dict[str, object]:
+    """Per split the AUC and log loss of the true click probabilities against the labels that were drawn from them."""
+    auc, logloss = {}, {}
+    for split in SPLITS:
+        p, label = (np.load(folder / f"{split}.{name}.npy").astype(np.float64) for name in ("pctr", "label"))
+        clicked, other = p[label > 0], np.sort(p[label == 0])
+        below, upto = (np.searchsorted(other, np.sort(clicked), side=side).mean() for side in ("left", "right"))
+        auc[split] = float((below + upto) / 2 / len(other))
+        logloss[split] = float(-np.where(label > 0, np.log(p), np.log1p(-p)).mean())
+    return {"bayes_auc": auc, "bayes_logloss": logloss}
 
 
 def _by_split(numbers: list) -> dict[str, object]:

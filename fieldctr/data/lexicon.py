@@ -32,15 +32,17 @@ class Lexicon:
             self.counts = np.pad(self.counts, [(0, 0), (0, grown - self.counts.shape[1])])
         self.counts[split, : len(more)] += more
 
-    def settle(self) -> None:
-        """Call once reading is over: from now on `counts` has one column per code."""
-        size = 1 + len(self.dtype.categories.to_series())
-        self.counts = np.pad(self.counts, [(0, 0), (0, max(0, size - self.counts.shape[1]))])[:, :size]
+    @property
+    def size(self) -> int:
+        """Codes counted so far, 0 included."""
+        return 1 + int(self.counts.any(0).nonzero()[0].max(initial=0))
 
     def texts(self) -> pl.Series:
-        """(codes,) canonical text of every code; null for code 0."""
-        texts = pl.concat([pl.Series([None], dtype=pl.String), self.dtype.categories.to_series()])
-        return pl.select(canonical_text(pl.lit(texts)).alias("value")).to_series()
+        """(size,) canonical text of every code; null for code 0."""
+        codes = pl.Series("value", np.arange(self.size - 1, dtype=np.uint32))
+        known = codes.cat.to(self.dtype).cast(pl.String)
+        texts = pl.concat([pl.Series("value", [None], dtype=pl.String), known])
+        return texts.to_frame().select(canonical_text(pl.col("value"))).to_series()
 
     def unseen(self, ids: np.ndarray) -> np.ndarray:
         """(3,) per split the share of non-missing values whose code has no id; `ids` (codes,)."""

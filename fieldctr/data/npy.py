@@ -1,4 +1,7 @@
-"""Write and read .npy files some rows at a time: a memory map would count every touched page as memory of the process."""
+"""Write and read .npy files some rows at a time.
+
+A memory map would do it in fewer lines, but every page it touches counts as memory of the process.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,3 +50,10 @@ def read_chunks(path: Path, *, rows: int = 1 << 16) -> Iterator[np.ndarray]:
         for start in range(0, total, rows):
             shape = (min(rows, total - start), *tail)
             yield np.fromfile(file, dtype, count=int(np.prod(shape))).reshape(shape)
+
+
+def read_blocks(path: Path) -> Iterator[np.ndarray]:
+    """The arrays that were saved one behind the other with `np.save` into one file."""
+    with path.open("rb") as file:
+        while file.peek(1):
+            yield np.load(file)
