@@ -1,8 +1,8 @@
-"""Search settings for models on a dataset: one grid of equal size for each, chosen on validation, written to conf/tuned.
+"""Search settings for models on a dataset: a grid of equal size for each, chosen on validation, written to conf/tuned.
 
     python scripts/search.py --dataset kuairand --models fm fat
 
-Runs `fieldctr train -m` once per model with the grid of scripts/search_spaces.yaml and a seed that no results table uses.
+Runs `fieldctr train -m` once per model with the grid of scripts/search_spaces.yaml and a seed that no table uses.
 Reads nothing but the validation metrics of the finished runs.
 """
 
@@ -41,7 +41,8 @@ def search(dataset: str, model: str, grid: dict[str, list[Any]]) -> None:
     fixed = [f"model={model}", f"dataset={dataset}", f"seed={SEED}", "tracker=none", "resume=true", "tuned=none"]
     began = time.monotonic()
     subprocess.run(
-        [Path(sys.executable).parent / "fieldctr", "train", "-m", *fixed, *sweep, f"hydra.sweep.dir={folder}"], check=True
+        [Path(sys.executable).parent / "fieldctr", "train", "-m", *fixed, *sweep, f"hydra.sweep.dir={folder}"],
+        check=True,
     )
     runs = [read(path) for path in folder.glob("*/result.json")]
     if len(runs) != trials:
@@ -62,7 +63,9 @@ def chosen(config: dict[str, Any], grid: dict[str, list[Any]]) -> dict[str, Any]
     return {key: config[key.split(".")[0]][key.split(".")[1]] for key in grid}
 
 
-def write(dataset: str, model: str, best: tuple[float, dict[str, Any]], grid: dict[str, list[Any]], minutes: float) -> None:
+def write(
+    dataset: str, model: str, best: tuple[float, dict[str, Any]], grid: dict[str, list[Any]], minutes: float
+) -> None:
     nodes: dict[str, dict[str, Any]] = {}
     for key, value in chosen(best[1], grid).items():
         node, _, leaf = key.partition(".")

@@ -1,0 +1,85 @@
+"""`fieldctr bench train`: what one training step costs here, and which share of the machine's peak it reaches."""
+
+import statistics
+import time
+from dataclasses import dataclass
+from itertools import chain, islice, repeat
+from pathlib import Path
+from typing import Annotated, Any
+
+from torch.utils.flop_counter import FlopCounterMode
+
+from fieldctr.commands.launch import choice
+from fieldctr.config import Between, OptimizerConfig, Positive, RuntimeConfig, TrainerConfig, parse
+from fieldctr.data.generated import generated_split
+from fieldctr.models.ctr_model import build_model
+from fieldctr.training.runtime import Runtime
+from fieldctr.training.trainer import Fitting, Trainer
+
+WARM_UP = 5  # steps: allocations, first touch of the moments
+
+
+@dataclass(frozen=True)
+class BenchTrainConfig:
+    """The root of `fieldctr bench train`."""
+
+    data_root: str
+    outputs: str
+    model: dict[str, Any]
+    enhancer: dict[str, Any] | None
+    trainer: TrainerConfig
+    optimizer: OptimizerConfig
+    runtime: RuntimeConfig
+    num_fields: Positive
+    vocab_size: Positive
+    embedding_dim: Positive
+    steps: Positive
+    seed: Annotated[int, Between(0)]
+
+
+def main(node: dict[str, Any]) -> None:
+    """Print the medians: they stand a busy machine, means do not."""
+    config = parse(BenchTrainConfig, node, "")
+    settings = config.trainer
+    runtime = Runtime.start(
+        config.runtime,
+        precision=settings.precision,
+        deterministic=settings.deterministic,
+        cache=Path(config.outputs) / "machine",
+    )
+    peak = runtime.matmul_gflops(size=1024, repeats=20)
+    rows = min(WARM_UP + config.steps, 50) * settings.batch_size
+    schema, split = generated_split(config.num_fields, config.vocab_size, rows, seed=config.seed)
+    model = build_model(
+        schema, dim=config.embedding_dim, model=config.model, enhancer=config.enhancer, seed=config.seed
+    )
+    fitting = Fitting(Trainer(settings, config.optimizer, runtime, seed=config.seed), model, split, split, folder=None)
+    seconds, cpu_seconds, gflop = measure(fitting, config.steps)
+    rate = settings.batch_size / seconds
+    busy = seconds if runtime.device.type == "cuda" else cpu_seconds / runtime.threads
+    print(
+        f"{choice('model')}, batch {settings.batch_size}, {config.num_fields} fields, {schema.vocab_size:,} rows, "
+        f"dim {config.embedding_dim}; {runtime.describe()}; median of {config.steps} steps\n"
+        f"  {seconds * 1e3:9.1f} ms per step, {cpu_seconds * 1e3:.1f} CPU ms\n"
+        f"  {rate:9,.0f} samples/s\n"
+        f"  {gflop:9.2f} GFLOP of matrix products per step: {gflop / busy / peak:.0%} of the measured peak, "
+        f"{peak:.0f} GFLOP/s a {'GPU' if runtime.device.type == 'cuda' else 'thread'}\n"
+        f"  {runtime.peak_memory_mb():9,.0f} MB peak memory"
+    )
+
+
+def measure(fitting: Fitting, steps: int) -> tuple[float, float, float]:
+    """Median wall seconds and CPU seconds of a step, and the GFLOP of its matrix products."""
+    fitting.model.train()
+    batches = chain.from_iterable(fitting.batches.shuffled(fitting.seed, epoch, 0) for epoch in repeat(0))
+    with FlopCounterMode(display=False) as counter:
+        fitting.train_step(*next(batches))
+    wall, cpu = [], []
+    for inputs, label in islice(batches, WARM_UP + steps):
+        fitting.runtime.synchronize()
+        begin, cpu_begin = time.perf_counter(), time.process_time()
+        fitting.train_step(inputs, label)
+        fitting.runtime.synchronize()
+        wall.append(time.perf_counter() - begin)
+        cpu.append(time.process_time() - cpu_begin)
+    return statistics.median(wall[WARM_UP:]), statistics.median(cpu[WARM_UP:]), counter.get_total_flops() / 1e9

@@ -1,0 +1,56 @@
+"""Every YAML composes, parses, and binds the constructor that it names."""
+
+import inspect
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from fieldctr.catalog import conf_dir, options
+from fieldctr.config import TrainConfig, locate, parse
+from fieldctr.data.prepare import DatasetConfig
+from fieldctr.data.specs import field_specs
+
+ROOTS = sorted(path.stem for path in conf_dir().glob("*.yaml") if path.stem != "base")
+GROUPS = ("dataset", "model", "enhancer", "trainer", "optimizer", "runtime", "tracker", "tuned", "experiment")
+
+
+def composed(*overrides: str, root: str = "train") -> dict[str, Any]:
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        node: Any = OmegaConf.to_container(compose(root, list(overrides)), resolve=True)
+    return node
+
+
+@pytest.mark.parametrize("root", ROOTS)
+def test_every_command_composes(root: str) -> None:
+    assert {"outputs", "data_root"} <= set(composed(root=root))
+
+
+@pytest.mark.parametrize("choice", [f"{group}={option}" for group in GROUPS for option in options(group)])
+def test_every_option_composes_and_parses(choice: str) -> None:
+    config = parse(TrainConfig, composed(choice), "")
+    assert config.embedding_dim >= 1
+
+
+@pytest.mark.parametrize("group", ["model", "enhancer"])
+def test_every_target_binds_its_keywords(group: str) -> None:
+    for option in options(group):
+        node = composed(f"{group}={option}")[group]
+        if node:
+            bind(node, positional=2, also={"embedding_std"})
+
+
+@pytest.mark.parametrize("option", options("dataset"))
+def test_every_dataset_has_a_reader_and_readable_fields(option: str) -> None:
+    config = parse(DatasetConfig, composed(f"dataset={option}")["dataset"], "dataset")
+    bind(config.source, positional=1)
+    assert option == "tidy" or field_specs(config.fields, config.min_count)
+
+
+def bind(node: dict[str, Any], *, positional: int, also: frozenset[str] | set[str] = frozenset()) -> None:
+    keywords = {key: value for key, value in node.items() if key != "_target_" and key not in also}
+    signature = inspect.signature(locate(node, "node"))
+    signature.bind(*[None] * positional, **keywords)
+    required = {p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY and p.default is p.empty}
+    assert required <= set(keywords), f"{node['_target_']}: YAML lacks {required - set(keywords)}"
