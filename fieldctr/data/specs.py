@@ -26,6 +26,7 @@ KEYS: dict[str, tuple[str, ...]] = {  # what a kind accepts besides SHARED
     "value": ("scale",),
     "datetime": ("min_count", "part", "unit"),
 }
+TICKS = {"s": 1e6, "ms": 1e3, "us": 1.0}  # microseconds
 WHOLE = r"^(-?\d+)\.0+$"  # a whole number that passed through floats
 
 
@@ -73,12 +74,8 @@ def _parse(name: str, node: Mapping[str, Any], default_min_count: int) -> FieldS
         if key not in known:
             raise UserError(f"no key '{where}.{key}' for kind {kind}. {nearest(key, known)}All: {', '.join(known)}")
     given = {key: checked(value, hints[key], f"{where}.{key}") for key, value in node.items()}
-    return FieldSpec(**{"name": name, "column": name, "min_count": default_min_count, "text": words(name)} | given)
-
-
-def words(name: str) -> str:
-    """A field's name as a language model reads it."""
-    return name.replace("_", " ")
+    plain = FieldSpec(name, column=name, min_count=default_min_count, text=name.replace("_", " "))
+    return replace(plain, **given)
 
 
 def refuse_twins(specs: tuple[FieldSpec, ...]) -> None:
@@ -146,24 +143,22 @@ def _parts(spec: FieldSpec, dtype: pl.DataType) -> pl.Expr:
 
 
 def _datetime_part(spec: FieldSpec, dtype: pl.DataType) -> pl.Expr:
-    moment = _moment(spec, dtype)
+    when = moment(spec.column, dtype, spec.unit).dt
     if spec.part == "is_weekend":
-        return (moment.dt.weekday() > 5).cast(pl.Int8).cast(pl.String)
-    return getattr(moment.dt, spec.part)().cast(pl.String)
+        return (when.weekday() > 5).cast(pl.Int8).cast(pl.String)
+    return getattr(when, spec.part)().cast(pl.String)
 
 
-def _moment(spec: FieldSpec, dtype: pl.DataType) -> pl.Expr:
+def moment(column: str, dtype: pl.DataType, unit: str) -> pl.Expr:
+    """Column as a Datetime in UTC; `unit` (see FieldSpec) says how to read numbers and texts."""
     if dtype.is_temporal():
-        return pl.col(spec.column).cast(pl.Datetime("us"))
-    if spec.unit in ("s", "ms", "us"):
-        ticks = number(spec.column, dtype) * {"s": 1e6, "ms": 1e3, "us": 1}[spec.unit]
-        return ticks.cast(pl.Int64).cast(pl.Datetime("us"))
-    text = pl.col(spec.column).cast(pl.String).str.strip_chars()
+        return pl.col(column).cast(pl.Datetime("us"))
+    if unit in TICKS:
+        return (number(column, dtype) * TICKS[unit]).cast(pl.Int64).cast(pl.Datetime("us"))
+    text = pl.col(column).cast(pl.String).str.strip_chars()
     text = pl.when(text != "").then(text)
-    if spec.unit == "iso":
+    if unit == "iso":
         return text.str.to_datetime(time_unit="us")
-    if "%" not in spec.unit:
-        raise UserError(
-            f"dataset.fields.{spec.name}.unit={spec.unit} is not allowed: s | ms | us | iso | a format with %"
-        )
-    return text.str.strptime(pl.Datetime("us"), spec.unit)
+    if "%" in unit:
+        return text.str.strptime(pl.Datetime("us"), unit)
+    raise UserError(f"unit={unit} of column '{column}' is not allowed: expected s | ms | us | iso | a format with %")

@@ -1,0 +1,152 @@
+"""Which split a row belongs to: rules that are pure functions of the table, so that they stream and repeat."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from fieldctr.config import nearest
+from fieldctr.data.specs import moment, number, spelled
+from fieldctr.errors import UserError
+
+ROW = "row number"  # a column that `random` adds; no publisher's column is called so
+RULES: dict[str, tuple[str, ...]] = {
+    "column": ("column", "values", "valid_from_train", "seed"),
+    "time": ("column", "unit", "fractions", "cuts"),
+    "random": ("fractions", "seed"),
+    "hash": ("column", "fractions", "seed"),
+}
+
+
+def with_split(frame: pl.LazyFrame, rule: Mapping[str, Any]) -> pl.LazyFrame:
+    """The frame with a column `split`. `rule` is one of
+
+    {by: column, column, values: {raw value: split}, valid_from_train: fraction, seed}, the last three optional
+    {by: time, column, fractions: [train, valid, test]} or {by: time, column, cuts: [valid from, test from]},
+    with unit as in a datetime field if the column is no number
+    {by: random, fractions, seed}
+    {by: hash, column, fractions, seed}: all rows of one value of the column land in one split
+    """
+    by = rule.get("by")
+    if by not in RULES:
+        raise UserError(f"split.by={by} is not allowed: expected {' | '.join(RULES)}")
+    for key in rule.keys() - {"by"}:
+        if key not in RULES[by]:
+            raise UserError(f"no key 'split.{key}' for by: {by}. {nearest(key, RULES[by])}All: {', '.join(RULES[by])}")
+    if by == "random":
+        return by_random(frame, _fractions(rule), _need(rule, "seed"))
+    column, columns = _need(rule, "column"), frame.collect_schema().names()
+    if column not in columns:
+        raise UserError(f"split.column={column}: no such column. {nearest(column, columns)}All: {', '.join(columns)}")
+    if by == "hash":
+        return by_hash(frame, column, _fractions(rule), _need(rule, "seed"))
+    if by == "column":
+        return by_column(frame, column, rule.get("values"), rule.get("valid_from_train", 0), rule.get("seed", 0))
+    if "cuts" in rule:
+        return by_cuts(frame, column, rule["cuts"], rule.get("unit"))
+    return by_time(frame, column, _fractions(rule), rule.get("unit"))
+
+
+def by_column(
+    frame: pl.LazyFrame, column: str, values: Mapping[Any, str] | None, valid: float, seed: int
+) -> pl.LazyFrame:
+    """The column's values name the split, through `values` where given; a fraction `valid` of train becomes valid."""
+    text = spelled(pl.col(column), frame.collect_schema()[column])
+    split = text.replace([str(raw) for raw in values], list(values.values())) if values else text
+    if not valid:
+        return frame.with_columns(split=split)
+    moved = (split == "train") & (_place(pl.col(ROW), seed) < valid)
+    chosen = pl.when(moved).then(pl.lit("valid")).otherwise(split)
+    return frame.with_row_index(ROW).with_columns(split=chosen).drop(ROW)
+
+
+def by_random(frame: pl.LazyFrame, fractions: Sequence[float], seed: int) -> pl.LazyFrame:
+    """By a hash of the row's number."""
+    split = _cut(_place(pl.col(ROW), seed), *_inner(fractions))
+    return frame.with_row_index(ROW).with_columns(split=split).drop(ROW)
+
+
+def by_hash(frame: pl.LazyFrame, column: str, fractions: Sequence[float], seed: int) -> pl.LazyFrame:
+    """By a hash of the column's text."""
+    text = spelled(pl.col(column), frame.collect_schema()[column]).fill_null("")
+    place = text.map_batches(lambda keys: _hashed(keys, seed), return_dtype=pl.Float64, is_elementwise=True)
+    return frame.with_columns(split=_cut(place, *_inner(fractions)))
+
+
+def by_time(frame: pl.LazyFrame, column: str, fractions: Sequence[float], unit: str | None) -> pl.LazyFrame:
+    """By quantiles of the time, for which the column is read once more. Rows of one instant stay together."""
+    time = _time(frame, column, unit)
+    names = (f"{ROW} valid", f"{ROW} test")
+    cuts = frame.select(**{n: time.quantile(q, "higher") for n, q in zip(names, _inner(fractions), strict=True)})
+    joined = frame.join(cuts, how="cross", maintain_order="left")
+    return joined.with_columns(split=_cut(time, *map(pl.col, names))).drop(names)
+
+
+def by_cuts(frame: pl.LazyFrame, column: str, cuts: Sequence[float | str], unit: str | None) -> pl.LazyFrame:
+    """Valid from the first cut on, test from the second; cuts are numbers, or ISO texts (UTC) for moments."""
+    if len(cuts) != 2:
+        raise UserError(f"split.cuts={list(cuts)} is not allowed: expected [valid from, test from]")
+    return frame.with_columns(split=_cut(_time(frame, column, unit), *map(_instant, cuts)))
+
+
+def _time(frame: pl.LazyFrame, column: str, unit: str | None) -> pl.Expr:
+    dtype = frame.collect_schema()[column]
+    if unit is None and not dtype.is_temporal():
+        return number(column, dtype)
+    return moment(column, dtype, unit or "us").dt.epoch("us").cast(pl.Float64)
+
+
+def _instant(cut: float | str) -> float:
+    if not isinstance(cut, str):
+        return float(cut)
+    try:
+        return datetime.fromisoformat(cut).replace(tzinfo=UTC).timestamp() * 1e6
+    except ValueError as error:
+        raise UserError(f"split.cuts: {cut} is neither a number nor a date such as 2024-05-31") from error
+
+
+def _cut(place: pl.Expr, first: float | pl.Expr, second: float | pl.Expr) -> pl.Expr:
+    """train below `first`, valid below `second`, else test; null stays null."""
+    late = pl.when(place < second).then(pl.lit("valid")).when(place.is_not_null()).then(pl.lit("test"))
+    return pl.when(place < first).then(pl.lit("train")).otherwise(late)
+
+
+def _place(row: pl.Expr, seed: int) -> pl.Expr:
+    return row.map_batches(lambda rows: _mixed(rows, seed), return_dtype=pl.Float64, is_elementwise=True)
+
+
+def _mixed(rows: pl.Series, seed: int) -> pl.Series:
+    """[0, 1) from a row number: splitmix64 (Steele et al., OOPSLA 2014), the same on every machine and version."""
+    x = (rows.cast(pl.UInt64).to_numpy() + np.uint64((seed % 2**32) << 32)) * np.uint64(0x9E3779B97F4A7C15)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
+    return pl.Series((x ^ (x >> np.uint64(31))) >> np.uint64(11)).cast(pl.Float64) / 2**53
+
+
+def _hashed(keys: pl.Series, seed: int) -> pl.Series:
+    """[0, 1) from texts; Python's blake2b, because polars' own hash changes between versions."""
+    known = keys.unique()
+    salt = seed.to_bytes(8, "little")
+    digests = (hashlib.blake2b(key.encode(), digest_size=8, salt=salt).digest() for key in known)
+    places = [(int.from_bytes(digest, "little") >> 11) / 2**53 for digest in digests]
+    return keys.replace_strict(known, places, return_dtype=pl.Float64)
+
+
+def _fractions(rule: Mapping[str, Any]) -> list[float]:
+    fractions = _need(rule, "fractions")
+    if len(fractions) != 3 or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-9:
+        raise UserError(f"split.fractions={list(fractions)} is not allowed: expected three above 0 that sum to 1")
+    return list(fractions)
+
+
+def _inner(fractions: Sequence[float]) -> tuple[float, float]:
+    return fractions[0], fractions[0] + fractions[1]
+
+
+def _need(rule: Mapping[str, Any], key: str) -> Any:
+    if rule.get(key) is None:
+        raise UserError(f"key 'split.{key}' is missing: by: {rule['by']} needs it")
+    return rule[key]
