@@ -4,6 +4,7 @@ A gather of 4,096 rows costs less than handing them between processes would. On 
 it fits into a quarter of its free memory; else batches travel through pinned memory while the device computes.
 """
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -29,7 +30,7 @@ class Batches:
 
     def __len__(self) -> int:
         """Batches per pass."""
-        return -(-self.rows // self.batch_size)
+        return math.ceil(self.rows / self.batch_size)
 
     def shuffled(self, seed: int, epoch: int, start_step: int = 0) -> Iterator[tuple[Inputs, Tensor]]:
         """All rows in an order that depends on (seed, epoch) alone; the first `start_step` batches are passed over."""

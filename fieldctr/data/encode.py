@@ -37,8 +37,9 @@ def encode(table: Table, specs: tuple[FieldSpec, ...], folder: Path, *, group: s
     refuse_twins(specs)
     reader, groups = Reader.of(specs), Lexicon() if group else None
     with explained(table.files, table.separator):
-        for path in table.files if table.separator else ():
-            refuse_short_lines(path, table.separator)
+        if table.separator:
+            for path in table.files:
+                refuse_short_lines(path, table.separator)
         extra = _extra(table.frame.collect_schema(), group, groups)
         tally = _read(reader, groups, table.frame, extra, folder)
     tally.refuse_degenerate()
@@ -163,7 +164,9 @@ def _fit(spec: FieldSpec, numbers: Path, line: int) -> Binning | Scaling:
 def _bin_words(bins: Binning, numbers: Path, line: int) -> pl.DataFrame:
     """The bins as a vocabulary, in ascending order."""
     texts = bins.texts()
-    counts = sum(np.bincount(bins.ids(block[line]), minlength=len(texts) + 1) for block in read_blocks(numbers))
+    counts = np.zeros(len(texts) + 1, np.int64)
+    for block in read_blocks(numbers):
+        counts += np.bincount(bins.ids(block[line]), minlength=len(counts))
     ids = np.arange(1, len(texts) + 1)
     return pl.DataFrame({"value": texts, "id": ids, "count": counts[ids]}, schema=WORDS)
 
@@ -184,8 +187,8 @@ def _write_ids(encoding: Encoding, rules: list[Rule], folder: Path, split: str) 
 
 
 def _write_groups(groups: Lexicon, folder: Path) -> int:
-    """Group codes in the order of their texts, so that they do not depend on the order of rows; returns how many there are."""
-    known = groups.texts().rank("dense").fill_null(0).cast(pl.Int32).to_numpy()  # 0: rows without a group
+    """Group codes, 1 to the number of groups (returned), in the order of their texts; 0 is a row without a group."""
+    known = groups.texts().rank("dense").fill_null(0).cast(pl.Int32).to_numpy()
     for split in SPLITS:
         seen = folder / f"{split}.group.npy"
         codes = seen.rename(folder / f"{split}.codes.npy")

@@ -50,7 +50,7 @@ class Encoding:
     def save(self, folder: Path) -> None:
         scales = [None if scale is None else scale._asdict() for scale in self.scales]
         write_json(folder / ENCODING_FILE, {"fields": [asdict(spec) for spec in self.specs], "scales": scales})
-        tables = [pl.DataFrame(schema={"field": pl.String} | WORDS)]
+        tables = [pl.DataFrame(schema={"field": pl.String, **WORDS})]
         for spec, words in zip(self.specs, self.words, strict=True):
             if words is not None:
                 tables.append(words.select(pl.lit(spec.name).alias("field"), *WORDS))

@@ -52,11 +52,12 @@ def field_facts(reader: Reader, encoding: Encoding, rules: list[Rule], tally: Ta
     missing = reader.missing / tally.rows[:, None]
     for i, (spec, known) in enumerate(zip(reader.specs, encoding.schema().fields, strict=True)):
         lexicon, rule = reader.lexicons[i], rules[i]
+        unseen = lexicon.unseen(rule) if lexicon and isinstance(rule, np.ndarray) else np.zeros(len(SPLITS))
         facts[spec.name] = {
             "kind": spec.kind,
             "vocab_size": known.vocab_size,
             "missing": _by_split(missing[:, i].tolist()),
-            "unseen": _by_split([0.0] * len(SPLITS) if lexicon is None else lexicon.unseen(rule).tolist()),
+            "unseen": _by_split(unseen.tolist()),
         }
     return facts
 

@@ -6,8 +6,9 @@ import polars as pl
 from fieldctr.data.specs import canonical_text
 from fieldctr.data.table import SPLITS
 
-
-WORDS = {"value": pl.String, "id": pl.Int32, "count": pl.Int64}  # a vocabulary, one row per known value
+WORDS: pl.Schema = pl.Schema(
+    {"value": pl.String, "id": pl.Int32, "count": pl.Int64}
+)  # a vocabulary, one row per known value
 
 
 class Lexicon:
@@ -35,7 +36,7 @@ class Lexicon:
     @property
     def size(self) -> int:
         """Codes counted so far, 0 included."""
-        return 1 + int(self.counts.any(0).nonzero()[0].max(initial=0))
+        return 1 + int(np.flatnonzero(self.counts.sum(0)).max(initial=0))
 
     def texts(self) -> pl.Series:
         """(size,) canonical text of every code; null for code 0."""

@@ -5,6 +5,7 @@ spaced sample of at least half that size, which moves a cut by about 0.1 % of th
 """
 
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -24,7 +25,7 @@ class Binning(NamedTuple):
     def texts(self) -> list[str]:
         """The bins as intervals."""
         ends = ["-inf", *(f"{edge:.6g}" for edge in self.edges), "inf"]
-        return [f"({low}, {high}]" for low, high in zip(ends, ends[1:], strict=False)]
+        return [f"({low}, {high}]" for low, high in pairwise(ends)]
 
 
 class Scaling(NamedTuple):

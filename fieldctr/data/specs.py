@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_type_hints
 
 import polars as pl
+from polars.datatypes import DataTypeClass
 
 from fieldctr.config import Positive, checked, nearest
 from fieldctr.errors import UserError
@@ -101,7 +102,7 @@ def number(column: str, dtype: pl.DataType) -> pl.Expr:
     return raw.cast(pl.Float64).fill_nan(None)
 
 
-def spelled(raw: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+def spelled(raw: pl.Expr, dtype: pl.DataType | DataTypeClass) -> pl.Expr:
     """Values as text, null where blank. Whole floats lose their point here; text once per distinct value, later."""
     if dtype.is_float():
         whole = (raw == raw.floor()) & (raw.abs() < 2**63)

@@ -1,12 +1,12 @@
-"""Clicks on ads from a known law: a shop-like log whose true click probabilities, and so the best possible AUC, are known.
+"""Clicks on ads from a known law: each row's true click probability is known, and so is the best possible AUC.
 
 Fields follow the Taobao ad log (https://tianchi.aliyun.com/dataset/56): users with demographics, ads that determine
-category, brand, campaign, customer and price, and a context. All draws are Zipf or hierarchical, rows come in time order.
+category, brand, campaign, customer and price, and a context. Draws are Zipf or hierarchical, rows come in time order.
 
-logit = bias + first_order * a(x) + pair_strength * sum over planted pairs (i, j) of w_ij u_i M_ij u_j + drift * t * d(x)
+logit = bias + first_order a(x) + pair_strength sum over planted pairs (i, j) of w_ij u_i M_ij u_j + drift t d(x)
 
-a and d are sums of one weight per feature; u is a latent vector per feature, centred over the field's distribution, so
-that a pair's effect shows in no single field; M_ij is a rotation of its own, so that fields, not only features, decide.
+a and d sum one weight per feature; u is a latent vector per feature, centred over the field's distribution, so that a
+pair's effect shows in no single field; M_ij is a rotation of its own, so that fields, not only features, decide.
 Rows are drawn in blocks that depend on (seed, block) alone: memory does not grow with rows.
 """
 
@@ -61,7 +61,7 @@ def read(
     """A log of `rows` samples, no file needed: the first 80 % train, then 10 % valid, then 10 % test.
 
     `base_rate` is the click rate; the strengths are standard deviations of their part of the logit (`drift`: of its
-    change from the first row to the last). `numeric` is the strength of price and account age, which are columns always.
+    change from the first row to the last). `numeric` is the strength of price and account age, always columns.
     """
     del raw_dir
     planted = [name for name in FIELDS if name not in SPARSE]
@@ -154,10 +154,9 @@ class World:
 
     def settle(self, pilot: Block, base_rate: float) -> None:
         """Centre the latent vectors, scale every part of the logit to its strength and find the bias of `base_rate`."""
-        for name, latent in self.latent.items():
-            seen = latent[pilot.codes[name]]
-            latent -= seen.mean(0)
-            latent /= np.sqrt((seen.var(0)).mean()) or 1.0
+        for name, vectors in self.latent.items():
+            seen = vectors[pilot.codes[name]]
+            self.latent[name] = ((vectors - seen.mean(0)) / (seen.std() or 1.0)).astype(np.float32)
         for part in self.scale:
             self.scale[part] = 1.0 / max(float(self._part(part, pilot).std()), 1e-12)
         logit = self.logit(pilot)
@@ -171,7 +170,7 @@ class World:
         if part == "pairs":
             for (a, b, weight), rotation in zip(self.pairs, self.rotations, strict=True):
                 left = (self.latent[a] @ (weight * rotation)).astype(np.float32)[block.codes[a]]
-                total += np.einsum("nk,nk->n", left, self.latent[b].astype(np.float32)[block.codes[b]])
+                total += np.einsum("nk,nk->n", left, self.latent[b][block.codes[b]])
             return total * self.scale[part]
         for name, weight in (self.first if part == "first" else self.change).items():
             total += weight[block.codes[name]]

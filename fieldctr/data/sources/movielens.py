@@ -1,0 +1,110 @@
+"""MovieLens ratings as clicks, in the publisher's four layouts: latest-small, 100K, 1M and 20M (also 25M, 32M).
+
+Source: Harper, Konstan, "The MovieLens Datasets: History and Context", TiiS 2015; https://grouplens.org/datasets/movielens
+Label rule `llactr`: as in LLaCTR's experiments, a rating above 3 is a click and a rating of 3 is left out.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+
+from fieldctr.data.splits import with_split
+from fieldctr.data.table import Table, explained, required, scan_csv
+from fieldctr.errors import UserError
+
+CURE = "Get it from https://grouplens.org/datasets/movielens."
+MARKS = {"csv": "ratings.csv", "100k": "u.data", "1m": "ratings.dat"}  # the file that tells a layout
+FILES = {
+    "csv": ("ratings.csv", "movies.csv"),
+    "100k": ("u.data", "u.item", "u.user", "u.genre"),
+    "1m": ("ratings.dat", "movies.dat", "users.dat"),
+}
+
+
+def read(
+    raw_dir: Path,
+    *,
+    layout: Literal["auto", "csv", "100k", "1m"],
+    label: Literal["ge4", "llactr"],
+    split: Mapping[str, Any],
+) -> Table:
+    """Columns userId, movieId, rating, timestamp, title, genres (a|b), year.
+
+    The layouts 100k and 1m add gender, age, occupation and zip. For auto the files tell.
+
+    `label` ge4: a rating of 4 or more is 1. `split` as in `fieldctr.data.splits.with_split`, over all ratings.
+    """
+    found = next((name for name, file in MARKS.items() if (raw_dir / file).is_file()), "csv")
+    chosen = found if layout == "auto" else layout
+    if chosen not in FILES or label not in ("ge4", "llactr"):
+        raise UserError(f"dataset.source: expected layout auto | {' | '.join(FILES)}, label ge4 | llactr")
+    paths = tuple(required(raw_dir, file, CURE) for file in FILES[chosen])
+    with explained(paths):
+        frame = {"csv": _csv, "100k": _100k, "1m": _1m}[chosen](*paths)
+        frame = frame.with_columns(pl.col("rating").cast(pl.Float64), pl.col("timestamp").cast(pl.Int64))
+    year = pl.col("title").str.extract(r"\((\d{4})\)\s*$")
+    frame = with_split(with_label(frame.with_columns(year=year), label), split)
+    return Table(frame, paths, "," if chosen == "csv" else None)
+
+
+def with_label(frame: pl.LazyFrame, rule: Literal["ge4", "llactr"]) -> pl.LazyFrame:
+    """The frame with `label` and, for llactr, the reason `drop`."""
+    rating = pl.col("rating")
+    if rule == "ge4":
+        return frame.with_columns(label=(rating >= 4).cast(pl.Int8))
+    drop = pl.when(rating == 3).then(pl.lit("rating is 3"))
+    return frame.with_columns(label=(rating > 3).cast(pl.Int8), drop=drop)
+
+
+def _csv(ratings: Path, movies: Path) -> pl.LazyFrame:
+    return scan_csv(ratings).join(scan_csv(movies), on="movieId", how="left", maintain_order="left")
+
+
+def _100k(ratings: Path, items: Path, users: Path, genres: Path) -> pl.LazyFrame:
+    names = [name for name, _ in _cells(genres, "|")]
+    flags = [(cells[0], cells[1], cells[5:]) for cells in _cells(items, "|")]
+    movies = pl.LazyFrame(
+        {
+            "movieId": [movie for movie, _, _ in flags],
+            "title": [title for _, title, _ in flags],
+            "genres": ["|".join(g for g, on in zip(names, row, strict=True) if on == "1") for *_, row in flags],
+        }
+    )
+    people = _table(users, "|", ["userId", "age", "gender", "occupation", "zip"])
+    rows = _scan(ratings, "\t", ["userId", "movieId", "rating", "timestamp"])
+    return _joined(rows, movies, people)
+
+
+def _1m(ratings: Path, items: Path, users: Path) -> pl.LazyFrame:
+    movies = _table(items, "::", ["movieId", "title", "genres"])
+    people = _table(users, "::", ["userId", "gender", "age", "occupation", "zip"])
+    names = ["userId", "movieId", "rating", "timestamp"]
+    # The separator is ::, polars takes one character: between two names there is one empty column.
+    rows = _scan(ratings, ":", [name for pair in zip(names, "abcd", strict=True) for name in pair][:-1])
+    return _joined(rows.select(names), movies, people)
+
+
+def _joined(ratings: pl.LazyFrame, movies: pl.LazyFrame, people: pl.LazyFrame) -> pl.LazyFrame:
+    with_movies = ratings.join(movies, on="movieId", how="left", maintain_order="left")
+    return with_movies.join(people, on="userId", how="left", maintain_order="left")
+
+
+def _scan(path: Path, separator: str, names: list[str]) -> pl.LazyFrame:
+    return pl.scan_csv(
+        path, separator=separator, has_header=False, new_columns=names, infer_schema=False, quote_char=None, glob=False
+    )
+
+
+def _table(path: Path, separator: str, names: list[str]) -> pl.LazyFrame:
+    return pl.LazyFrame(_cells(path, separator), schema=dict.fromkeys(names, pl.String), orient="row")
+
+
+def _cells(path: Path, separator: str) -> list[list[str]]:
+    """The cells of a small file in the old layouts' encoding; every line must have as many as the first."""
+    lines = [line.split(separator) for line in path.read_text(encoding="latin-1").split("\n") if line]
+    for number, cells in enumerate(lines, 1):
+        if len(cells) != len(lines[0]):
+            raise UserError(f"{path} line {number:,}: {len(cells)} columns, expected {len(lines[0])}")
+    return lines
