@@ -2,19 +2,21 @@
 
 Source: Kingma and Ba 2015 (arXiv:1412.6980), algorithm 1; the L2 term joins the gradient after clipping, as in LLaCTR's
 released code (weight_decay of torch.optim.Adam). Average: Polyak and Juditsky 1992, in its exponential form.
-Differs: the average starts from the first weights after a step, not from the initial ones (Adam's bias correction,
-algorithm 1, line 9), so that early evaluations do not mix in the random initialisation.
+Differs: the average is bias-corrected like Adam's moments (algorithm 1, line 9), so that early evaluations do not
+mix in the random initialisation.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fieldctr.config import OptimizerConfig
+from fieldctr.errors import UserError
 from fieldctr.nn.embedding import Table
+from fieldctr.training.adam import Adam
+from fieldctr.training.lazy import LazyTable, Schedule
 
 
 class Optimizer:
@@ -23,106 +25,130 @@ class Optimizer:
     def __init__(
         self, model: nn.Module, config: OptimizerConfig, *, clip_norm: float | None, ema_decay: float | None
     ) -> None:
-        self.names = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-        self.clip_norm = clip_norm
-        self.adam = torch.optim.Adam(
-            parameter_groups(model, config),
-            lr=config.lr,
-            betas=(config.beta1, config.beta2),
-            eps=config.eps,
-            fused=True,  # one pass over weight, gradient and both moments; on a CPU too
+        self.clip_norm, self.ema_decay, self.steps = clip_norm, ema_decay, 0
+        tables = {name: module for name, module in model.named_modules() if isinstance(module, Table)}
+        self.lazy: dict[str, LazyTable] = {}
+        if config.embedding_update == "lazy":
+            _check_lazy(config)
+            self.schedule = Schedule(config, averaged=ema_decay is not None)
+            self.lazy = {name: LazyTable(table, self.schedule) for name, table in tables.items()}
+        lazy = {id(tables[name].weight) for name in self.lazy}
+        self.dense = Adam(
+            {
+                name: weight
+                for name, weight in model.named_parameters()
+                if weight.requires_grad and id(weight) not in lazy
+            },
+            config,
+            tables={id(table.weight) for table in tables.values()},
         )
-        self.average = Average(model, ema_decay) if ema_decay else None
+        self.average = Average(model, without=lazy) if ema_decay else None
 
     def step(self, lr: float) -> None:
         """Apply the gradients at learning rate `lr` and clear them."""
-        for group in self.adam.param_groups:
-            group["lr"] = lr
+        self.steps += 1
+        keep = decay_at(self.ema_decay, self.steps) if self.ema_decay else 0.0
+        sparse = [table.gradient() for table in self.lazy.values()]
+        scale = None
         if self.clip_norm is not None:
-            # Adam divides each gradient by grad_scale (a hook of GradScaler) in its one pass: clipping costs the norm.
-            gradients = [weight.grad for weight in self.names.values() if weight.grad is not None]
-            self.adam.grad_scale = (global_norm(gradients) / self.clip_norm).clamp_(min=1)  # ty: ignore
-        self.adam.step()
-        self.adam.zero_grad()
+            scale = (global_norm(self.dense.gradients() + sparse) / self.clip_norm).clamp_(min=1)
+        self.dense.update(lr, self.steps, scale)
+        if self.lazy:
+            self.schedule.advance(lr, keep)
+            for table, gradient in zip(self.lazy.values(), sparse, strict=True):
+                table.update(lr, self.steps, gradient, scale, keep)
         if self.average:
-            self.average.update()
+            self.average.update(1 - keep)
+
+    def close(self) -> None:
+        """Leave the model's tables as they were before; their rows must be up to date."""
+        for table in self.lazy.values():
+            table.close()
 
     @contextmanager
     def averaged(self) -> Generator[None]:
-        """The model holds the averaged weights inside, the raw ones again outside."""
-        if self.average is None:
-            yield
-            return
-        self.average.swap()
+        """Inside, the model holds the averaged weights of all rows up to now; outside, the raw ones again."""
+        for table in self.lazy.values():
+            table.flush()
+        self._swap()
         try:
             yield
         finally:
+            self._swap()
+
+    def _swap(self) -> None:
+        if self.average:
             self.average.swap()
+            for table in self.lazy.values():
+                table.swap()
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that a later `load` needs, by name."""
-        moments = {
-            f"adam/{key}/{name}": value
-            for name, weight in self.names.items()
-            for key, value in self.adam.state.get(weight, {}).items()
-        }
-        return moments | (self.average.tensors() if self.average else {})
-
-    def load(self, tensors: dict[str, Tensor]) -> None:
-        """Take over what `tensors` of an equal model gave."""
-        for name, value in tensors.items():
-            kind, _, rest = name.partition("/")
-            if kind == "adam":
-                key, _, weight_name = rest.partition("/")
-                weight = self.names[weight_name]
-                self.adam.state[weight][key] = value.to(weight.device, copy=True)
+        found = {"steps": torch.tensor(self.steps)} | _prefixed("dense", self.dense.tensors())
         if self.average:
-            self.average.load(tensors)
+            found |= _prefixed("average", self.average.mean)
+        if self.lazy:
+            found |= _prefixed("schedule", self.schedule.tensors())
+        for name, table in self.lazy.items():
+            found |= _prefixed(f"lazy/{name}", table.tensors())
+        return found
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over what `tensors` of an equal model gave."""
+        self.steps = int(tensors["steps"])
+        if self.lazy:
+            self.schedule.load(tensors["schedule/known"], self.steps)
+        for name, tensor in self.tensors().items():
+            tensor.copy_(tensors[name])
 
 
 class Average:
-    """e_t = d_t e_{t-1} + (1 - d_t) w_t with d_t = d (1 - d^(t-1)) / (1 - d^t): the bias-corrected moving average.
+    """The bias-corrected moving average of weights and floating buffers (running statistics must fit the weights)."""
 
-    Floating buffers (running statistics) are averaged like weights, so that they fit them.
-    """
-
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        state = {name: value for name, value in model.state_dict(keep_vars=True).items() if value.is_floating_point()}
-        self.live = list({id(value): value for value in state.values()}.values())  # a shared tensor has two names
-        self.mean = [value.detach().clone() for value in self.live]
-        self.decay, self.steps = decay, 0
+    def __init__(self, model: nn.Module, *, without: set[int]) -> None:
+        self.live: dict[str, Tensor] = {}
+        seen = set(without)  # a shared tensor has two names
+        for name, value in model.state_dict(keep_vars=True).items():
+            if value.is_floating_point() and id(value) not in seen:
+                self.live[name] = value
+                seen.add(id(value))
+        self.mean = {name: value.detach().clone() for name, value in self.live.items()}
 
     @torch.no_grad()
-    def update(self) -> None:
-        self.steps += 1
-        share = (1 - self.decay) / (1 - self.decay**self.steps) if self.decay < 1 else 1 / self.steps
-        torch._foreach_lerp_(self.mean, self.live, share)
+    def update(self, share: float) -> None:
+        """Move by `share` of the way to the live values."""
+        torch._foreach_lerp_(list(self.mean.values()), list(self.live.values()), share)
 
     def swap(self) -> None:
         """Exchange live and averaged values without a copy."""
-        for value, mean in zip(self.live, self.mean, strict=True):
-            value.data, mean.data = mean.data, value.data
-
-    def tensors(self) -> dict[str, Tensor]:
-        return {f"average/{i}": mean for i, mean in enumerate(self.mean)} | {"average/steps": torch.tensor(self.steps)}
-
-    def load(self, tensors: dict[str, Tensor]) -> None:
-        self.steps = int(tensors["average/steps"])
-        for i, mean in enumerate(self.mean):
-            mean.copy_(tensors[f"average/{i}"])
+        for name, value in self.live.items():
+            value.data, self.mean[name].data = self.mean[name].data, value.data
 
 
-def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
-    """Embedding tables and the other weights, each with its own L2."""
-    tables = {id(module.weight) for module in model.modules() if isinstance(module, Table)}
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
-    groups = [
-        {"params": [weight for weight in weights if id(weight) in tables], "weight_decay": config.embedding_l2},
-        {"params": [weight for weight in weights if id(weight) not in tables], "weight_decay": config.dense_l2},
-    ]
-    return [group for group in groups if group["params"]]
+def decay_at(decay: float, step: int) -> float:
+    """d_t = d (1 - d^(t-1)) / (1 - d^t): with it e_t = d_t e_{t-1} + (1 - d_t) w_t is the bias-corrected average."""
+    if decay == 1.0:
+        return (step - 1) / step  # the limit: the plain mean
+    return decay * (1 - decay ** (step - 1)) / (1 - decay**step)
 
 
 def global_norm(gradients: list[Tensor]) -> Tensor:
     """Euclidean norm of all gradients as one vector, () on their device."""
     return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+
+
+def _check_lazy(config: OptimizerConfig) -> None:
+    if config.embedding_l2 > 0:
+        raise UserError(
+            f"optimizer.embedding_update=lazy cannot be had with optimizer.embedding_l2={config.embedding_l2:g}: "
+            "L2 moves every row at every step. Set optimizer.embedding_l2=0, or optimizer.embedding_update=dense"
+        )
+    if config.beta1**2 >= config.beta2:
+        raise UserError(
+            f"optimizer.embedding_update=lazy needs beta1^2 < beta2, got {config.beta1:g} and {config.beta2:g}: "
+            "else a row without gradient never comes to rest. Use optimizer.embedding_update=dense"
+        )
+
+
+def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}/{name}": tensor for name, tensor in tensors.items()}

@@ -79,9 +79,12 @@ class Trainer:
         loss or the logits become useless.
         """
         fitting = Fitting(self, model.to(self.runtime.device), train, valid, folder)
-        if resume and fitting.load():
-            rewrite(fitting.state.history)
-        fitting.run(log)
+        try:
+            if resume and fitting.load():
+                rewrite(fitting.state.history)
+            fitting.run(log)
+        finally:
+            fitting.optimizer.close()
         return fitting.result()
 
 
@@ -222,7 +225,8 @@ class Fitting:
         self.lap("train")
         tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
         tensors |= {f"best/{name}": value for name, value in self.best.items()}
-        tensors |= self.optimizer.tensors() | {f"rng/{name}": value for name, value in rng(self.runtime.device).items()}
+        tensors |= {f"optimizer/{name}": value for name, value in self.optimizer.tensors().items()}
+        tensors |= {f"rng/{name}": value for name, value in rng(self.runtime.device).items()}
         tensors["loss_sum"] = self.loss_sum
         checkpoint.save(self.folder, self.state.step, tensors, {"losses": self.losses, **asdict(self.state)})
         self.lap("checkpoint")
@@ -235,7 +239,7 @@ class Fitting:
             return False
         tensors, state = found
         self.model.load_state_dict(part(tensors, "model"))
-        self.optimizer.load(tensors)
+        self.optimizer.load(part(tensors, "optimizer"))
         self.best = {name: value.to(self.runtime.device) for name, value in part(tensors, "best").items()}
         self.loss_sum.copy_(tensors["loss_sum"])
         restore_rng(part(tensors, "rng"), self.runtime.device)

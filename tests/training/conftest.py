@@ -14,11 +14,11 @@ from fieldctr.training.runtime import Runtime
 @pytest.fixture(autouse=True)
 def _one_thread_and_the_old_switches() -> Iterator[None]:
     torch.set_num_threads(1)
-    matmul, deterministic = torch.get_float32_matmul_precision(), torch.are_deterministic_algorithms_enabled()
+    matmul, deterministic = torch.get_float32_matmul_precision(), torch.get_deterministic_debug_mode()
     yield
     torch.set_num_threads(1)
     torch.set_float32_matmul_precision(matmul)
-    torch.use_deterministic_algorithms(deterministic)
+    torch.set_deterministic_debug_mode(deterministic)
 
 
 @pytest.fixture(scope="session")

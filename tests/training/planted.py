@@ -1,8 +1,10 @@
-"""A planted click model in memory and a small model that can learn it; as a program: one resumable fit to be killed.
+"""A planted click model in memory and a small model that can learn it; as a program: resumable fits to be killed.
 
-python planted.py <folder> <update>: fits, resuming what is in the folder, and writes folder/weights.safetensors.
+For each line '<folder> <embedding update>' on stdin the program forks a fit that resumes what is in the folder and
+writes folder/weights.safetensors; it prints the fit's process id, and its exit status when it has ended.
 """
 
+import os
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -90,5 +92,17 @@ def main(folder: Path, update: str) -> None:
     save_file(model.state_dict(), folder / "weights.safetensors")
 
 
+def serve() -> None:
+    """Importing torch takes seconds: do it once, and fork."""
+    for line in sys.stdin:
+        folder, update = line.split()
+        child = os.fork()
+        if child == 0:
+            main(Path(folder), update)
+            os._exit(0)
+        print(child, flush=True)
+        print(os.waitpid(child, 0)[1], flush=True)
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    serve()

@@ -63,5 +63,5 @@ def test_no_checkpoint_is_none(tmp_path: Path) -> None:
 def test_a_damaged_checkpoint_is_named_with_its_cure(tmp_path: Path, name: str) -> None:
     checkpoint.save(tmp_path, 3, {"x": torch.tensor(3)}, {"step": 3})
     (tmp_path / "checkpoint" / "step-3" / name).write_bytes(b"{")
-    with pytest.raises(UserError, match="step-3 cannot be read.*resume=false"):
+    with pytest.raises(UserError, match=r"step-3 cannot be read.*resume=false"):
         checkpoint.load(tmp_path)

@@ -136,13 +136,15 @@ def test_constant_logits_stop_the_run(planted: ModuleType, runtime: Runtime) -> 
         fit(planted, runtime, Constant(seed=1))
 
 
+@pytest.mark.parametrize("update", ["dense", "lazy"])
 @pytest.mark.parametrize("step", range(1, 13))
 def test_stopped_after_any_step_and_resumed_is_undisturbed(
-    planted: ModuleType, runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+    planted: ModuleType, runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, update: str
 ) -> None:
     train, valid = planted.split(200, 1), planted.split(100, 2)  # 4 steps an epoch, 12 in all
     settings = planted.trainer_config()
-    trainer = Trainer(settings, planted.optimizer_config(), runtime, seed=3)
+    optimizer = planted.optimizer_config(embedding_update=update, embedding_l2=0.0)
+    trainer = Trainer(settings, optimizer, runtime, seed=3)
     whole, halves = planted.Tiny(seed=1), planted.Tiny(seed=1)
     undisturbed = trainer.fit(whole, train, valid)
 
