@@ -120,8 +120,12 @@ def parse(kind: Callable[..., T], node: Mapping[str, Any], name: str) -> T:
 
 
 def build(node: Mapping[str, Any], name: str, *runtime: Any) -> Any:
-    """Call the node's `_target_` with `runtime` and then the node's other keys; a stray or missing key is named."""
+    """Call the node's `_target_` with `runtime` and then the node's other keys.
+
+    A stray or missing key is named, and so is a value that the target's annotation does not allow.
+    """
     target, keywords = locate(node, name), {key: value for key, value in node.items() if key != "_target_"}
+    hints = get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
     known = [p.name for p in inspect.signature(target).parameters.values() if p.kind is p.KEYWORD_ONLY]
     for key in keywords:
         if key not in known:
@@ -129,7 +133,8 @@ def build(node: Mapping[str, Any], name: str, *runtime: Any) -> Any:
     for p in inspect.signature(target).parameters.values():
         if p.kind is p.KEYWORD_ONLY and p.default is p.empty and p.name not in keywords:
             raise UserError(f"key '{name}.{p.name}' is missing: {node['_target_']} needs it")
-    return target(*runtime, **keywords)
+    typed = {key: checked(value, hints.get(key, Any), f"{name}.{key}") for key, value in keywords.items()}
+    return target(*runtime, **typed)
 
 
 def locate(node: Mapping[str, Any], name: str) -> Callable[..., Any]:
@@ -166,7 +171,10 @@ def _accepts(value: Any, hint: Any) -> bool:
         return any(_accepts(value, option) for option in options)
     if origin is list:
         return isinstance(value, list) and all(_accepts(item, options[0]) for item in value)
-    return isinstance(value, origin or hint) and not (isinstance(value, bool) and hint is not bool)
+    kind = origin or hint
+    if not inspect.isclass(kind) or kind is Any:  # a hint that isinstance cannot test, in a package's own target
+        return True
+    return isinstance(value, kind) and not (isinstance(value, bool) and hint not in (bool, object))
 
 
 def spell(hint: Any) -> str:

@@ -76,6 +76,8 @@ def test_build_binds_the_signature() -> None:
         build(node | {"thrid": 1}, "model", 1)
     with pytest.raises(UserError, match=r"model\.second.*missing"):
         build({"_target_": node["_target_"]}, "model", 1)
+    with pytest.raises(UserError, match=r"model\.second=two is not allowed: expected int"):
+        build(node | {"second": "two"}, "model", 1)
     with pytest.raises(UserError, match="cannot be imported"):
         build({"_target_": "fieldctr.models.nothing.Nothing"}, "model", 1)
     with pytest.raises(UserError, match="no _target_"):

@@ -6,6 +6,7 @@ Differs: the first-order term has no bias of its own, because the network's last
 
 from torch import Tensor, nn
 
+from fieldctr.config import Positive, Share
 from fieldctr.nn.embedding import Inputs, LinearTerm
 from fieldctr.nn.interaction import pair_sum
 from fieldctr.nn.mlp import MLP
@@ -15,7 +16,9 @@ from fieldctr.schema import Schema
 class DeepFM(nn.Module):
     """sum_i w_i + sum_{i<j} <e_i, e_j> + MLP(e_1, ..., e_F)."""
 
-    def __init__(self, schema: Schema, dim: int, *, hidden_dims: list[int], dropout: float, batch_norm: bool) -> None:
+    def __init__(
+        self, schema: Schema, dim: int, *, hidden_dims: list[Positive], dropout: Share, batch_norm: bool
+    ) -> None:
         super().__init__()
         self.linear = LinearTerm(schema, bias=False)
         self.mlp = MLP(schema.num_fields * dim, hidden_dims=hidden_dims, dropout=dropout, batch_norm=batch_norm)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fieldctr.nn.embedding import Inputs
 from fieldctr.nn.interaction import upper, weighted_pair_sum
-from fieldctr.nn.mlp import xavier
+from fieldctr.nn.readout import Readout
 from fieldctr.schema import Schema
 
 
@@ -20,12 +20,11 @@ class FwFM(nn.Module):
     def __init__(self, schema: Schema, dim: int) -> None:
         super().__init__()
         self.num_fields = schema.num_fields
-        self.first_order = xavier(nn.Linear(schema.num_fields * dim, 1))
+        self.first_order = Readout(schema.num_fields, dim, pooling="flat")
         self.pair_weight = nn.Parameter(torch.empty(schema.num_pairs).normal_(std=(2 / (schema.num_pairs + 1)) ** 0.5))
 
     def forward(self, emb: Tensor, inputs: Inputs) -> Tensor:
-        first = self.first_order(emb.flatten(1)).squeeze(1)  # B
-        return first + weighted_pair_sum(emb, self.pair_weight)
+        return self.first_order(emb) + weighted_pair_sum(emb, self.pair_weight)
 
     def pair_weights(self) -> Tensor:
         """r as a (F, F) matrix, zero on and below the diagonal."""

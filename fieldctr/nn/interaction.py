@@ -18,7 +18,8 @@ def pair_dots(emb: Tensor) -> Tensor:
 
 def weighted_pair_sum(emb: Tensor, weight: Tensor) -> Tensor:
     """sum_{i<j} weight_ij <e_i, e_j>: (B, F, D), (P,) -> (B,), without making the P dots."""
-    mixed = upper(weight, emb.shape[1]) @ emb  # F,F @ B,F,D -> B,F,D
+    matrix = upper(weight, emb.shape[1]).expand(len(emb), -1, -1)  # B,F,F without a copy
+    mixed = matrix @ emb  # B,F,D
     return (emb * mixed).sum((1, 2))
 
 
