@@ -1,0 +1,86 @@
+"""Tables and batches for the tests of models, and the models' YAML files."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from torch import nn
+
+from fieldctr.catalog import conf_dir
+from fieldctr.config import build
+from fieldctr.nn.embedding import Inputs
+from fieldctr.schema import Field, Schema
+
+FIELDS = (
+    Field("user", 9),
+    Field("tags", 6, width=3),
+    Field("price", 2, numeric=True),
+    Field("item", 7),
+    Field("hour", 4),
+)
+
+
+def batch_of(schema: Schema, num_rows: int, seed: int = 3) -> Inputs:
+    generator = torch.Generator().manual_seed(seed)
+    columns = {
+        field.name: torch.randint(field.vocab_size, (num_rows, field.width), generator=generator, dtype=torch.int32)
+        for field in schema.fields
+    }
+    values = torch.randn(num_rows, schema.num_numeric, generator=generator)
+    present = [columns[field.name] for field in schema.fields if field.numeric]
+    return Inputs(torch.cat(list(columns.values()), 1), values * torch.cat(present, 1) if present else None)
+
+
+def model_node(name: str) -> dict[str, Any]:
+    return yaml.safe_load((conf_dir() / "model" / f"{name}.yaml").read_text(encoding="utf-8"))
+
+
+def scramble(module: nn.Module, seed: int = 5) -> None:
+    """Give every parameter a visible value, so that no term hides behind a start at zero."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.5)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(1)
+
+
+@pytest.fixture
+def schema() -> Schema:
+    return Schema(FIELDS)
+
+
+@pytest.fixture
+def inputs(schema: Schema) -> Inputs:
+    return batch_of(schema, 12)
+
+
+@pytest.fixture
+def batch() -> Callable[..., Inputs]:
+    return batch_of
+
+
+@pytest.fixture
+def node() -> Callable[[str], dict[str, Any]]:
+    """The YAML of a model as a mapping."""
+    return model_node
+
+
+@pytest.fixture
+def backbone() -> Callable[..., Any]:
+    """backbone(name, schema, dim, key=value ...): the model's YAML with some keys replaced, scrambled."""
+
+    def make(name: str, schema: Schema, dim: int, scrambled: bool = True, **options: object) -> Any:
+        node = {key: value for key, value in model_node(name).items() if key != "embedding_std"}
+        module = build(node | options, "model", schema, dim)
+        if scrambled:
+            scramble(module)
+        return module.eval()
+
+    return make

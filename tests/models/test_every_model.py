@@ -1,0 +1,138 @@
+"""What holds for every YAML in conf/model: it builds, is seeded, saves, and finds a planted pair of fields."""
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.testing import assert_close
+
+from fieldctr.catalog import conf_dir, headline, options
+from fieldctr.errors import UserError
+from fieldctr.models.ctr_model import CTRModel, build_model
+from fieldctr.nn.embedding import Inputs, Table
+from fieldctr.schema import Field, Schema
+
+NAMES = [path.stem for path in sorted((conf_dir() / "model").glob("*.yaml"))]
+every_model = pytest.mark.parametrize("name", NAMES)
+Node = Callable[[str], dict[str, Any]]
+
+
+def made(node: dict[str, Any], schema: Schema, *, dim: int = 8, seed: int = 1) -> CTRModel:
+    return build_model(schema, dim=dim, model=node, enhancer=None, seed=seed)
+
+
+def test_there_are_models() -> None:
+    assert set(NAMES) >= {"lr", "fm", "fwfm", "fmfm", "deepfm", "transformer", "fat"}
+
+
+@every_model
+def test_the_list_command_has_a_line_with_a_source(name: str) -> None:
+    assert name in options("model")
+    assert "arXiv:" in headline("model", name) or "doi:" in headline("model", name)
+
+
+@every_model
+def test_a_stray_key_and_a_wrong_value_are_named(name: str, node: Node, schema: Schema) -> None:
+    with pytest.raises(UserError, match=r"model\.surprise"):
+        made(node(name) | {"surprise": 1}, schema)
+    for key in set(node(name)) - {"_target_"}:
+        with pytest.raises(UserError, match=rf"model\.{key}="):
+            made(node(name) | {key: "surprise"}, schema)
+
+
+@every_model
+def test_one_finite_logit_per_sample(name: str, node: Node, schema: Schema, inputs: Inputs) -> None:
+    output = made(node(name), schema)(inputs)
+    assert output.logit.shape == (len(inputs.ids),)
+    assert output.logit.isfinite().all()
+    assert output.penalty.shape == ()
+
+
+@every_model
+def test_gradients_reach_every_parameter(name: str, node: Node, schema: Schema, inputs: Inputs) -> None:
+    model = made(node(name) | ({"dropout": 0.0} if "dropout" in node(name) else {}), schema)
+    (model(inputs).logit * torch.randn(len(inputs.ids))).sum().backward()
+    for key, parameter in model.named_parameters():
+        assert parameter.grad is not None, key
+        assert parameter.grad.abs().sum() > 0, key
+
+
+@every_model
+def test_the_seed_decides_the_weights_and_leaves_no_trace(name: str, node: Node, schema: Schema) -> None:
+    torch.manual_seed(11)
+    first, state = made(node(name), schema).state_dict(), torch.get_rng_state()
+    torch.manual_seed(11)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(12)
+    again, other = made(node(name), schema).state_dict(), made(node(name), schema, seed=2).state_dict()
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    if name != "lr":  # starts at zero
+        assert any(not torch.equal(first[key], other[key]) for key in first)
+
+
+@every_model
+def test_saved_weights_give_identical_logits(
+    name: str, node: Node, schema: Schema, inputs: Inputs, tmp_path: Path
+) -> None:
+    model, other = made(node(name), schema).eval(), made(node(name), schema, seed=2).eval()
+    with torch.no_grad():
+        other(inputs)  # what a model remembers between evaluations must not survive the loading
+        save_file(model.state_dict(), tmp_path / "weights.safetensors")
+        other.load_state_dict(load_file(tmp_path / "weights.safetensors"))
+        assert torch.equal(model(inputs).logit, other(inputs).logit)
+
+
+@every_model
+def test_samples_do_not_see_each_other(name: str, node: Node, schema: Schema, inputs: Inputs) -> None:
+    model, order = made(node(name), schema).eval(), torch.randperm(len(inputs.ids))
+    shuffled = Inputs(inputs.ids[order], None if inputs.values is None else inputs.values[order])
+    assert_close(model(shuffled).logit, model(inputs).logit[order], atol=1e-6, rtol=1e-5)
+
+
+@every_model
+def test_a_larger_vocabulary_adds_table_rows_only(name: str, node: Node, schema: Schema) -> None:
+    wider = Schema((Field("user", 1009), *schema.fields[1:]))
+    small, large = (made(node(name), s).num_parameters() for s in (schema, wider))
+    assert small["dense"] == large["dense"]
+    width = (0 if name == "lr" else 8) + (name in ("lr", "fm", "fmfm", "deepfm"))
+    assert large["embedding"] - small["embedding"] == 1000 * width
+    assert large["total"] == large["embedding"] + large["dense"]
+
+
+@every_model
+def test_every_weight_with_a_row_per_feature_is_a_table(name: str, node: Node, schema: Schema) -> None:
+    model = made(node(name), schema)
+    tables = {id(module.weight) for module in model.modules() if isinstance(module, Table)}
+    tall = [p for p in model.parameters() if p.ndim and p.shape[0] == schema.vocab_size]
+    assert {id(parameter) for parameter in tall} == tables
+
+
+@every_model
+def test_a_planted_pair_is_found(name: str, node: Node) -> None:
+    """The click is the XOR of two fields' parities; no field alone says anything about it."""
+    schema = Schema(tuple(Field(field, 9) for field in ("a", "noise", "b", "more")))
+    generator = torch.Generator().manual_seed(7)
+    ids = torch.randint(1, 9, (2048, 4), generator=generator, dtype=torch.int32)
+    label = ((ids[:, 0] + ids[:, 2]) % 2).float()
+    model, fresh = made(node(name), schema), slice(1536, None)
+    adam = torch.optim.Adam(model.parameters(), lr=0.01)
+    for step in itertools.islice(itertools.cycle(range(6)), 200):
+        rows = slice(256 * step, 256 * step + 256)
+        adam.zero_grad()
+        binary_cross_entropy_with_logits(model(Inputs(ids[rows])).logit, label[rows]).backward()
+        adam.step()
+    with torch.no_grad():
+        found = auc(model.eval()(Inputs(ids[fresh])).logit, label[fresh])
+    assert abs(found - 0.5) < 0.06 if name == "lr" else found > 0.9
+
+
+def auc(logit: Tensor, label: Tensor) -> float:
+    """Share of (click, no click) pairs in the right order, ties half."""
+    gap = logit[label == 1].unsqueeze(1) - logit[label == 0].unsqueeze(0)
+    return float(((gap > 0).double() + 0.5 * (gap == 0).double()).mean())
