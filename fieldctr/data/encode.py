@@ -80,9 +80,9 @@ def encode_rows(frame: pl.LazyFrame, folder: Path) -> Split:
 def _extra(schema: pl.Schema, group: str | None, groups: Lexicon | None) -> dict[str, pl.Expr]:
     """What is read besides the fields."""
     require(schema, ["label", "split", *([group] if group else [])])
-    split = (
-        pl.col("split").cast(pl.String).replace_strict(list(SPLITS), [0, 1, 2], default=NO_SPLIT, return_dtype=pl.Int8)
-    )
+    # Not replace_strict: polars 2.1 collects the whole table for it.
+    place = pl.col("split").cast(pl.String).cast(pl.Enum(SPLITS), strict=False)
+    split = place.to_physical().cast(pl.Int8).fill_null(NO_SPLIT)
     extra = {"label": number("label", schema["label"]).fill_null(float("nan")), "split": split}
     if group and groups:
         extra["group"] = groups.code(spelled(pl.col(group), schema[group]))

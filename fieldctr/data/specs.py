@@ -114,7 +114,7 @@ def spelled(raw: pl.Expr, dtype: pl.DataType | DataTypeClass) -> pl.Expr:
 
 def canonical_text(text: pl.Expr) -> pl.Expr:
     """3.0 and 3 are one value; -0 is 0."""
-    return text.str.replace(WHOLE, "$1").replace("^-0$", "0")
+    return text.str.replace(WHOLE, "$1").str.replace("^-0$", "0")
 
 
 def values(spec: FieldSpec, dtype: pl.DataType) -> pl.Expr:

@@ -55,7 +55,9 @@ def by_column(
 ) -> pl.LazyFrame:
     """The column's values name the split, through `values` where given; a fraction `valid` of train becomes valid."""
     text = spelled(pl.col(column), frame.collect_schema()[column])
-    split = text.replace([str(raw) for raw in values], list(values.values())) if values else text
+    split = text
+    for raw, name in (values or {}).items():  # not Expr.replace: polars 2.1 collects the whole table for it
+        split = pl.when(text == str(raw)).then(pl.lit(name)).otherwise(split)
     if not valid:
         return frame.with_columns(split=split)
     moved = (split == "train") & (_place(pl.col(ROW), seed) < valid)

@@ -35,7 +35,7 @@ def read(
     delimited = paths[0].suffix != ".parquet"
     if delimited:
         frame = pl.concat([scan_csv(path, separator=separator) for path in paths])
-        frame = frame.with_columns(pl.all().replace(list(null_values), None)) if null_values else frame
+        frame = frame.with_columns(pl.when(~pl.all().is_in(list(null_values))).then(pl.all())) if null_values else frame
     else:
         frame = pl.scan_parquet(list(paths), glob=False)
     with explained(paths):
