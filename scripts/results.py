@@ -2,9 +2,9 @@
 
     python scripts/results.py --dataset kuairand --seeds 1 2 3 4 5
 
-Runs that are finished are not run again (outputs/results/<dataset>). The table gives the mean over seeds, their standard
-deviation, and the 95 % interval of the mean (Student's t): what training noise leaves open. The sampling noise of the
-test split itself comes on top and is stated below the table.
+Runs that are finished are not run again (outputs/results/<dataset>). The table gives the mean over seeds, their
+standard deviation, and the 95 % interval of the mean (Student's t): what training noise leaves open. The sampling
+noise of the test split itself comes on top.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def read(path: Path) -> dict[str, Any]:
 def table(runs: dict[str, list[dict[str, Any]]], dataset: str) -> str:
     """A Markdown table, one row a model, best mean last."""
     lines = [
-        "| model | test AUC, mean ± sd | 95 % of the mean | test LogLoss | test gAUC | valid AUC | dense parameters | s a run |",
+        "| model | test AUC ± sd | 95 % of the mean | test LogLoss | test gAUC | valid AUC | dense parameters | s a run |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for model, results in sorted(runs.items(), key=lambda item: mean(item[1], "test", "auc")):
@@ -66,7 +66,7 @@ def table(runs: dict[str, list[dict[str, Any]]], dataset: str) -> str:
         [
             *lines,
             "",
-            f"{dataset}, {len(some)} seeds each, settings by the same search for each model (8 trials, validation AUC); "
+            f"{dataset}, {len(some)} seeds each, settings by one search for each model (8 trials, validation AUC); "
             f"{some[0]['runtime']}; commit {', '.join(commits)}; table {some[0]['data_digest']}.",
         ]
     )

@@ -95,7 +95,7 @@ def flags_first(arguments: tuple[str, ...]) -> list[str]:
 
 
 def refuse_what_hydra_would_not(arguments: tuple[str, ...]) -> None:
-    """`enhancer=null` raises a bare ValueError in Hydra, and a misspelt option of the optional group passes for none."""
+    """`enhancer=null` raises a bare ValueError in Hydra; a misspelt option of the optional group passes for none."""
     for argument in arguments:
         group, equals, option = argument.partition("=")
         if equals and group in groups() and option in ("", "null"):
