@@ -24,8 +24,8 @@ class Adam:
         dense = {name: weight for name, weight in weights.items() if id(weight) not in tables}
         self.groups = [(embedding, config.embedding_l2), (dense, config.dense_l2)]
 
-    def gradients(self) -> list[Tensor]:
-        return [weight.grad for group, _ in self.groups for weight in group.values() if weight.grad is not None]
+    def weights(self) -> list[nn.Parameter]:
+        return [weight for group, _ in self.groups for weight in group.values()]
 
     @torch.no_grad()
     def update(self, lr: float, step: int, scale: Tensor | None) -> None:

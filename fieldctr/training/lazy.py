@@ -20,8 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from fieldctr.config import OptimizerConfig
+from fieldctr.errors import UserError
 from fieldctr.nn.embedding import Table
 from fieldctr.training.adam import adam_step
+from fieldctr.training.rows import RowSums
 
 FORGOTTEN = 1e-12  # a share of a row's displacement that no float32 sees
 FLUSH_ROWS = 1 << 18  # rows caught up at a time: bounds the memory of a flush
@@ -71,18 +73,17 @@ class Rows(NamedTuple):
 class LazyTable:
     """Moments, moving average and update of one table. Between a forward pass and its update, rows are `pending`.
 
-    On CUDA it waits for the device once a step: how many rows a batch touches is known there only.
+    On CUDA it waits for the device in each step: how many rows a batch reads is known there only.
     """
 
-    def __init__(self, table: Table, schedule: Schedule) -> None:
-        self.table, self.schedule, self.config = table, schedule, schedule.config
+    def __init__(self, table: Table, schedule: Schedule, sums: RowSums) -> None:
+        self.table, self.schedule, self.sums, self.config = table, schedule, sums, schedule.config
         self.weight = table.weight.detach()
         self.first, self.second = torch.zeros_like(self.weight), torch.zeros_like(self.weight)
         self.mean = self.weight.clone() if schedule.averaged else None
         self.last = torch.zeros(len(self.weight), dtype=torch.int64, device=self.weight.device)  # step of each row
-        self.touched = torch.zeros_like(self.last, dtype=torch.bool)
-        self.place = torch.zeros_like(self.last)  # of a pending row among the pending
-        self.pending: list[Rows] = []
+        self.reads: list[Tensor] = []
+        self.pending: Rows | None = None
         table.sparse = True
         self.hook = table.register_forward_pre_hook(self.before_forward)
 
@@ -91,50 +92,62 @@ class LazyTable:
         self.table.sparse = False
         self.hook.remove()
 
+    @torch.no_grad()
     def before_forward(self, table: nn.Module, arguments: tuple[Tensor]) -> None:
         """Bring the rows that a training batch reads to the present."""
         if not table.training:
             return
-        before = self.touched.clone() if self.pending else None  # a table may be read twice in a step
-        self.touched[arguments[0].flatten()] = True
-        fresh = self.touched if before is None else self.touched & ~before
-        index = fresh.nonzero().squeeze(1)
-        rows = self.caught_up(index)
-        self.weight[index] = rows.weight
-        self.place[index] = torch.arange(len(index), device=index.device) + sum(len(r.index) for r in self.pending)
-        self.pending.append(rows)
+        self.reads.append(arguments[0].flatten().long())
+        if self.pending:  # the step reads the table again: start over with all of its rows
+            self.write(self.pending, self.schedule.steps)
+        self.pending = self.caught_up(self.sums.distinct(torch.cat(self.reads)).index)
+        self.weight.index_copy_(0, self.pending.index, self.pending.weight)
 
     @torch.no_grad()
     def caught_up(self, index: Tensor) -> Rows:
         """The rows as their missed steps leave them; nothing is written."""
-        last = self.last[index]
-        moved, lag, kept = self.schedule.known[last].to(self.weight.dtype).unsqueeze(2).unbind(1)  # U,1
+        last = self.last.index_select(0, index)
+        moved, lag, kept = (
+            self.schedule.known.to(self.weight.device)[last].to(self.weight.dtype).unsqueeze(2).unbind(1)
+        )  # U,1
         missed = (self.schedule.steps - last).unsqueeze(1).to(self.weight.dtype)  # U,1
         beta1, beta2 = self.config.beta1, self.config.beta2
         eps = self.config.eps * (1 - beta2 ** (last + 1).unsqueeze(1)).sqrt() / math.sqrt(beta2)  # U,1
-        weight, first, second = self.weight[index], self.first[index], self.second[index]
+        weight, first, second = (part.index_select(0, index) for part in (self.weight, self.first, self.second))
         unit = first / (second.sqrt() + eps)
-        mean = None if self.mean is None else torch.lerp(weight, self.mean[index], kept).addcmul_(unit, lag, value=-1)
+        mean = (
+            None
+            if self.mean is None
+            else torch.lerp(weight, self.mean.index_select(0, index), kept).addcmul_(unit, lag, value=-1)
+        )
         weight.addcmul_(unit, moved, value=-1)
         return Rows(index, weight, first * beta1**missed, second * beta2**missed, mean)
 
-    def gradient(self) -> Tensor:
-        """(U, D) gradients of the pending rows, in their order; zeros where the loss does not depend on them."""
-        count, sparse = sum(len(rows.index) for rows in self.pending), self.table.weight.grad
-        if sparse is None:
-            return self.weight.new_zeros(count, self.weight.shape[1])
-        places = self.place[sparse._indices()[0]]
-        return torch.ops.aten.embedding_dense_backward(sparse._values(), places, count, -1, False)
+    def gradient(self) -> Tensor | None:
+        """(U, D) gradients of the pending rows, in their order; None when nothing was read."""
+        gradient, self.reads = self.table.weight.grad, []
+        if self.pending is None or gradient is None:
+            return None
+        if not gradient.is_sparse:
+            raise UserError(
+                "optimizer.embedding_update=lazy cannot be had with a penalty on a whole embedding table: "
+                "every row has a gradient at every step. Set optimizer.embedding_update=dense"
+            )
+        index, sums = self.sums.of(gradient)
+        if torch.equal(index, self.pending.index):
+            return sums
+        places = torch.searchsorted(self.pending.index, index)  # the loss depends on some of the rows only
+        return torch.zeros_like(self.pending.weight).index_copy_(0, places, sums)
 
     @torch.no_grad()
-    def update(self, lr: float, step: int, gradient: Tensor, scale: Tensor | None, keep: float) -> None:
+    def update(self, lr: float, step: int, gradient: Tensor | None, scale: Tensor | None, keep: float) -> None:
         """Step number `step` for the pending rows; `gradient` (U, D) is divided by `scale`."""
-        if not self.pending:
+        rows, self.pending = self.pending, None
+        if rows is None:
             return
-        rows = _joined(self.pending)
         adam_step(
             [rows.weight],
-            [gradient],
+            [torch.zeros_like(rows.weight) if gradient is None else gradient],
             [rows.first],
             [rows.second],
             lr=lr,
@@ -146,8 +159,6 @@ class LazyTable:
         if rows.mean is not None:
             rows.mean.lerp_(rows.weight, 1 - keep)
         self.write(rows, step)
-        self.touched[rows.index] = False
-        self.pending.clear()
         self.table.weight.grad = None
 
     @torch.no_grad()
@@ -157,12 +168,13 @@ class LazyTable:
             self.write(self.caught_up(index), self.schedule.steps)
 
     def write(self, rows: Rows, step: int) -> None:
-        self.weight[rows.index] = rows.weight
-        self.first[rows.index] = rows.first
-        self.second[rows.index] = rows.second
+        """Put rows back, as of `step`."""
+        self.weight.index_copy_(0, rows.index, rows.weight)
+        self.first.index_copy_(0, rows.index, rows.first)
+        self.second.index_copy_(0, rows.index, rows.second)
         if self.mean is not None and rows.mean is not None:
-            self.mean[rows.index] = rows.mean
-        self.last[rows.index] = step
+            self.mean.index_copy_(0, rows.index, rows.mean)
+        self.last.index_fill_(0, rows.index, step)
 
     def swap(self) -> None:
         """Exchange the model's raw weight and the average; only right after a flush, and back before a step."""
@@ -178,11 +190,3 @@ class LazyTable:
 def _fresh(steps: int) -> Tensor:
     """Steps that lie ahead: nothing moved, nothing lags, all of the average is kept."""
     return torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64).repeat(steps, 1)
-
-
-def _joined(pending: list[Rows]) -> Rows:
-    if len(pending) == 1:
-        return pending[0]
-    index, weight, first, second, mean = zip(*pending, strict=True)
-    means = [part for part in mean if part is not None]
-    return Rows(*map(torch.cat, (index, weight, first, second)), torch.cat(means) if means else None)

@@ -17,6 +17,7 @@ from fieldctr.errors import UserError
 from fieldctr.nn.embedding import Table
 from fieldctr.training.adam import Adam
 from fieldctr.training.lazy import LazyTable, Schedule
+from fieldctr.training.rows import BufferedTable, RowSums
 
 
 class Optimizer:
@@ -28,10 +29,14 @@ class Optimizer:
         self.clip_norm, self.ema_decay, self.steps = clip_norm, ema_decay, 0
         tables = {name: module for name, module in model.named_modules() if isinstance(module, Table)}
         self.lazy: dict[str, LazyTable] = {}
+        self.buffered: list[BufferedTable] = []
+        sums, on_cpu = RowSums(), next(model.parameters()).device.type == "cpu"
         if config.embedding_update == "lazy":
             _check_lazy(config)
             self.schedule = Schedule(config, averaged=ema_decay is not None)
-            self.lazy = {name: LazyTable(table, self.schedule) for name, table in tables.items()}
+            self.lazy = {name: LazyTable(table, self.schedule, sums) for name, table in tables.items()}
+        elif on_cpu:
+            self.buffered = [BufferedTable(table, sums) for table in tables.values() if table.weight.requires_grad]
         lazy = {id(tables[name].weight) for name in self.lazy}
         self.dense = Adam(
             {
@@ -48,21 +53,27 @@ class Optimizer:
         """Apply the gradients at learning rate `lr` and clear them."""
         self.steps += 1
         keep = decay_at(self.ema_decay, self.steps) if self.ema_decay else 0.0
-        sparse = [table.gradient() for table in self.lazy.values()]
+        rows = [table.gradient() for table in self.lazy.values()]
+        buffered = {id(table.table.weight): table.gradient() for table in self.buffered}
         scale = None
         if self.clip_norm is not None:
-            scale = (global_norm(self.dense.gradients() + sparse) / self.clip_norm).clamp_(min=1)
+            # Of a buffered table, only the rows that are not zero.
+            plain = [buffered.get(id(weight), weight.grad) for weight in self.dense.weights()]
+            norm = global_norm([gradient for gradient in plain + rows if gradient is not None])
+            scale = (norm / self.clip_norm).clamp_(min=1)
         self.dense.update(lr, self.steps, scale)
+        for table in self.buffered:
+            table.clear()
         if self.lazy:
             self.schedule.advance(lr, keep)
-            for table, gradient in zip(self.lazy.values(), sparse, strict=True):
+            for table, gradient in zip(self.lazy.values(), rows, strict=True):
                 table.update(lr, self.steps, gradient, scale, keep)
         if self.average:
             self.average.update(1 - keep)
 
     def close(self) -> None:
         """Leave the model's tables as they were before; their rows must be up to date."""
-        for table in self.lazy.values():
+        for table in [*self.lazy.values(), *self.buffered]:
             table.close()
 
     @contextmanager

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fieldctr.errors import UserError
 from fieldctr.nn.embedding import Table
 from fieldctr.training.optim import Optimizer, decay_at, global_norm
+from fieldctr.training.rows import RowSums
 
 ROWS, DIM, STEPS = 60, 3, 250
 
@@ -101,7 +102,7 @@ def test_lazy_with_a_table_read_twice_in_a_step_equals_one_read(planted: ModuleT
     once, _ = trained(planted, "lazy", 0.9, 1.0)
     twice, optimizer = trained(planted, "lazy", 0.9, 1.0, reads=2)
     torch.testing.assert_close(twice.table.weight, once.table.weight, rtol=1e-4, atol=1e-5)
-    assert not optimizer.lazy["table"].touched.any()
+    assert optimizer.lazy["table"].pending is None
 
 
 def test_lazy_without_average_or_clip(planted: ModuleType) -> None:
@@ -123,7 +124,7 @@ def test_lazy_outlives_its_first_schedule(planted: ModuleType) -> None:
     for rows in [torch.arange(ROWS), *batches(steps)]:
         for model, optimizer in zip(models, pair, strict=True):
             model(rows).backward()
-            optimizer.step(0.01)
+            optimizer.step(0.001)
     with pair[0].averaged(), pair[1].averaged():
         torch.testing.assert_close(models[1].table.weight, models[0].table.weight, rtol=1e-3, atol=5e-5)
 
@@ -185,3 +186,30 @@ def test_weights_without_gradient_stay(planted: ModuleType) -> None:
     assert torch.equal(model.unused, torch.ones(3))
     assert torch.equal(model.table.weight, before)
     assert model.linear.weight.abs().min() > 0
+
+
+@pytest.mark.parametrize("update", ["dense", "lazy"])
+def test_a_penalty_on_a_whole_table(planted: ModuleType, update: str) -> None:
+    """It makes the gradient dense: the dense update takes it, the lazy one says that it cannot."""
+    model = Lookup()
+    config = planted.optimizer_config(embedding_l2=0.0, embedding_update=update)
+    optimizer = Optimizer(model, config, clip_norm=1.0, ema_decay=None)
+    (model(batches(1)[0]) + model.table.weight.square().sum()).backward()
+    if update == "lazy":
+        with pytest.raises(UserError, match="penalty on a whole embedding table"):
+            optimizer.step(0.01)
+    else:
+        before = model.table.weight.detach().clone()
+        optimizer.step(0.01)
+        assert (model.table.weight != before).all()
+
+
+def test_row_sums_are_their_loop() -> None:
+    rows = torch.tensor([7, 2, 7, 7, 0, 2])
+    values = torch.randn(6, 3)
+    gradient = torch.sparse_coo_tensor(rows[None], values, (9, 3), check_invariants=True)
+    index, sums = RowSums().of(gradient)
+    assert index.tolist() == [0, 2, 7]
+    for row, total in zip(index.tolist(), sums, strict=True):
+        expected = sum((values[i] for i in range(6) if int(rows[i]) == row), torch.zeros(3))
+        torch.testing.assert_close(total, expected)
