@@ -1,0 +1,73 @@
+"""The public tables, where FIELDCTR_DATA says that they are: what was published is what was prepared."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from omegaconf import OmegaConf
+
+from fieldctr.data.dataset import Dataset
+from fieldctr.data.prepare import prepared
+
+CONF = Path(__file__).parents[2] / "conf" / "dataset"
+ROOT = Path(os.environ.get("FIELDCTR_DATA", "data that is not there"))
+
+pytestmark = pytest.mark.skipif(not ROOT.is_dir(), reason="FIELDCTR_DATA is not set: no real tables here")
+
+
+def real(name: str, out: Path) -> Dataset:
+    config = OmegaConf.create({"data_root": str(ROOT), "dataset": OmegaConf.load(CONF / f"{name}.yaml")})
+    node: Any = OmegaConf.to_container(config, resolve=True)
+    if not Path(node["dataset"]["raw_dir"]).is_dir():
+        pytest.skip(f"no {name} below FIELDCTR_DATA")
+    return prepared(node["dataset"], data_dir=out)
+
+
+def rows(dataset: Dataset) -> tuple[int, int, int]:
+    return len(dataset.train), len(dataset.valid), len(dataset.test)
+
+
+def test_kuairand(tmp_path: Path) -> None:
+    dataset = real("kuairand", tmp_path)
+    assert rows(dataset) == (167_273, 26_681, 28_905)
+    assert dataset.facts["positive_rate"]["train"] == pytest.approx(0.451, abs=0.001)
+    raw = pl.read_parquet(ROOT / "kuairand_pure" / "kuairand_ctr.parquet")
+    train, test = raw.filter(pl.col("split") == "train"), raw.filter(pl.col("split") == "test")
+    vocabulary = pl.read_parquet(dataset.folder / "vocabulary.parquet")
+    for field in dataset.schema.fields:
+        if field.name != "tag":
+            counts = train[field.name].drop_nulls().value_counts()["count"].sort(descending=True)
+            assert field.vocab_size == len(counts) + 1, field.name
+            assert vocabulary.filter(pl.col("field") == field.name)["count"].to_list() == counts.to_list()
+    unseen = ~test["user_id"].is_in(train["user_id"].unique().implode())
+    assert dataset.facts["fields"]["user_id"]["unseen"]["test"] == pytest.approx(unseen.mean())
+    assert dataset.facts["fields"]["onehot_feat4"]["missing"]["train"] == pytest.approx(
+        train["onehot_feat4"].is_null().mean()
+    )
+    assert dataset.facts["group"]["groups"] == 25_156
+    assert not any(field.text for field in dataset.schema.fields if field.name.startswith("onehot"))
+
+
+def test_movielens(tmp_path: Path) -> None:
+    dataset = real("movielens", tmp_path)
+    assert sum(rows(dataset)) == 100_836
+    assert dataset.facts["group"]["groups"] == 610
+    assert dataset.facts["fields"]["genres"]["vocab_size"] == 21
+    assert max(dataset.facts["fields"]["title"]["missing"].values()) == 0
+
+
+def test_census(tmp_path: Path) -> None:
+    dataset = real("census", tmp_path)
+    train, valid, test = rows(dataset)
+    assert (train + valid, test) == (159_618, 39_905)
+    assert valid == pytest.approx(0.125 * 159_618, rel=0.03)
+    assert dataset.facts["positive_rate"]["test"] == pytest.approx(0.062, abs=0.001)
+    assert dataset.schema.num_fields == 40
+
+
+def test_coupon(tmp_path: Path) -> None:
+    dataset = real("coupon", tmp_path)
+    assert sum(rows(dataset)) == 12_678
+    assert dataset.facts["fields"]["Car"]["missing"]["train"] > 0.98

@@ -1,0 +1,133 @@
+"""What cannot be trained on is refused in a sentence that says where, what and how to go on."""
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from fieldctr.data.encode import encode
+from fieldctr.data.prepare import prepared
+from fieldctr.data.specs import FieldSpec, field_specs
+from fieldctr.data.table import Table
+from fieldctr.errors import UserError
+
+HEALTHY = "user,item,price,click,part\n" + "".join(
+    f"u{i % 3},i{i % 5},{i},{i % 2},{('train', 'valid', 'test')[i % 7 % 3]}\n" for i in range(40)
+)
+
+
+def node(folder: Path, **changes: Any) -> dict[str, Any]:
+    source = {
+        "_target_": "fieldctr.data.sources.tidy.read",
+        "files": "log.csv",
+        "separator": ",",
+        "null_values": [],
+        "label": {"column": "click"},
+        "split": {"by": "column", "column": "part"},
+    }
+    config = {
+        "name": "log",
+        "raw_dir": str(folder),
+        "min_count": 1,
+        "group": None,
+        "fields": {"user": {}, "item": None},
+    }
+    source |= {key: value for key, value in changes.items() if key in source}
+    return config | {key: value for key, value in changes.items() if key not in source} | {"source": source}
+
+
+def refusal(folder: Path, text: str = HEALTHY, **changes: Any) -> str:
+    (folder / "log.csv").write_text(text, encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        prepared(node(folder, **changes), data_dir=folder / "out")
+    left = [path for path in (folder / "out").glob("*") if not path.name.startswith(".digests")]
+    assert not left, "a refused preparation leaves nothing"
+    assert len(str(caught.value)) < 400
+    return str(caught.value)
+
+
+def test_a_healthy_table_passes(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text(HEALTHY)
+    assert len(prepared(node(tmp_path), data_dir=tmp_path / "out").train) == HEALTHY.count(",train")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"fields": {"usr": {}}}, ["'usr'", "Nearest: user"]),
+        ({"fields": {"user": {"min_cuont": 2}}}, ["dataset.fields.user.min_cuont", "min_count"]),
+        ({"fields": {"user": {"kind": "mulit"}}}, ["dataset.fields.user.kind=mulit", "multi"]),
+        ({"fields": {"user": {"bins": 3}}}, ["dataset.fields.user.bins", "categorical"]),
+        ({"fields": {"user": {"min_count": 0}}}, ["dataset.fields.user.min_count=0", ">= 1"]),
+        ({"fields": {"user": 3}}, ["dataset.fields.user=3"]),
+        ({"fields": {}}, ["dataset.fields is empty"]),
+        ({"fields": {"user": {}, "again": {"column": "user"}}}, ["'user'", "'again'"]),
+        ({"fields": {"user": {"kind": "value"}}}, ["log.csv", "u0"]),
+        ({"fields": {"price": {"kind": "datetime", "unit": "weeks"}}}, ["unit=weeks", "iso"]),
+        ({"group": "usr"}, ["'usr'", "Nearest: user"]),
+        ({"label": {"column": "clik"}}, ["label.column=clik", "Nearest: click"]),
+        ({"label": {"colum": "click"}}, ["label.colum", "Nearest: column"]),
+        ({"label": {"column": "price"}}, ["not binary", "found 2, 3"]),
+        ({"label": {"column": "user", "positive": ["nobody"]}}, ["constant", "train", "all 0"]),
+        ({"split": {"by": "user"}}, ["split.by=user", "column | time"]),
+        ({"split": {"by": "column", "column": "item"}}, ["i0", "train, valid, test"]),
+        ({"split": {"by": "column", "column": "part", "values": {"test": "train"}}}, ["split 'test' is empty"]),
+        ({"split": {"by": "random", "seed": 1}}, ["split.fractions", "missing"]),
+        ({"split": {"by": "random", "seed": 1, "fractions": [0.5, 0.6, -0.1]}}, ["split.fractions"]),
+        ({"split": {"by": "time", "column": "price", "cuts": [3]}}, ["split.cuts"]),
+        ({"split": {"by": "time", "column": "price", "cutz": [3]}}, ["split.cutz", "Nearest: cuts"]),
+        ({"separator": ";"}, ["separator ';'", "user,item"]),
+        ({"files": "lag.csv"}, ["no file lag.csv", "FIELDCTR_DATA", "dataset=synthetic"]),
+        ({"files": ""}, ["dataset.source.files"]),
+        ({"min_cont": 3}, ["dataset.min_cont", "Nearest: min_count"]),
+    ],
+)
+def test_a_mistake_is_named(changes: dict[str, Any], words: list[str], tmp_path: Path) -> None:
+    message = refusal(tmp_path, **changes)
+    assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("u1,i1,3,1,train,extra", ["line 42", "6 columns, expected 5"]),
+        ("u1,i1,3", ["line 42", "3 columns, expected 5"]),
+        ('u1,"i,1",3,1,train\nu1,"i""1",3,1', ["line 43", "4 columns, expected 5"]),
+        ("u1,i1,3,,train", ["a blank"]),
+        ("u1,i1,3,1,", ["None"]),
+    ],
+)
+def test_a_bad_line_is_named(line: str, words: list[str], tmp_path: Path) -> None:
+    message = refusal(tmp_path, HEALTHY + line + "\n" + HEALTHY.split("\n", 1)[1])
+    assert all(word in message for word in words), message
+
+
+def test_quotes_with_separators_and_line_ends_are_no_bad_lines(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text(HEALTHY + 'u1,"a,""b""\nc",3,1,train')  # no line end at the end
+    dataset = prepared(node(tmp_path), data_dir=tmp_path / "out")
+    assert 'a,"b"\nc' in pl.read_parquet(dataset.folder / "vocabulary.parquet")["value"].to_list()
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"PAR1 no parquet", b"a,b\n1,\xff\xfe\xff\n"])
+def test_files_that_are_no_tables_are_refused(content: bytes, tmp_path: Path) -> None:
+    for name in ("log.csv", "log.parquet"):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match="log"):
+            prepared(node(tmp_path, files=name, fields={"a": {}}), data_dir=tmp_path / "out")
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    assert "two columns are called 'user'" in refusal(tmp_path, HEALTHY.replace("item", "user", 1))
+
+
+def test_two_fields_of_one_name_are_refused(tmp_path: Path) -> None:
+    frame = pl.LazyFrame({"a": ["x"], "b": ["y"], "label": [1], "split": ["train"]})
+    with pytest.raises(UserError, match="'a' is given 2 times"):
+        encode(Table(frame), (FieldSpec("a", "a"), FieldSpec("a", "b")), tmp_path, group=None)
+
+
+def test_a_list_needs_the_kind_multi(tmp_path: Path) -> None:
+    frame = pl.LazyFrame({"a": [["x"]], "label": [1], "split": ["train"]})
+    with pytest.raises(UserError, match="kind: multi"):
+        encode(Table(frame), field_specs({"a": {}}, 1), tmp_path, group=None)
