@@ -63,12 +63,13 @@ def encode_rows(frame: pl.LazyFrame, folder: Path) -> Split:
     """New raw rows as the prepared `folder` would have encoded them. Without a column `label` labels are NaN."""
     encoding = Encoding.load(folder)
     reader = Reader.of(encoding.specs)
-    schema = frame.collect_schema()
-    label = number("label", schema["label"]) if "label" in schema else pl.lit(float("nan"))
     chunks = []
-    for chunk in reader.chunks(frame, {"label": label}):
-        reader.count(0, chunk.codes, chunk.numbers)
-        chunks.append(chunk)
+    with explained(()):
+        schema = frame.collect_schema()
+        label = number("label", schema["label"]) if "label" in schema else pl.lit(float("nan"))
+        for chunk in reader.chunks(frame, {"label": label}):
+            reader.count(0, chunk.codes, chunk.numbers)
+            chunks.append(chunk)
     if not chunks:
         raise UserError("no rows to encode")
     codes, numbers = (np.concatenate([chunk[part] for chunk in chunks], axis=1) for part in range(2))

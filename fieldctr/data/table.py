@@ -108,7 +108,7 @@ def refuse_ragged(path: Path, separator: str) -> None:
         try:
             expected = len(next(lines, []))
             for cells in lines:
-                if cells and len(cells) != expected:
+                if len(cells) != expected:
                     raise UserError(
                         f"{path} line {lines.line_num:,}: {len(cells)} columns, expected {expected}. "
                         "Nothing was written."

@@ -94,6 +94,7 @@ def test_a_mistake_is_named(changes: dict[str, Any], words: list[str], tmp_path:
         ("u1,i1,3,1,train,extra", ["line 42", "6 columns, expected 5"]),
         ("u1,i1,3", ["line 42", "3 columns, expected 5"]),
         ('u1,"i,1",3,1,train\nu1,"i""1",3,1', ["line 43", "4 columns, expected 5"]),
+        ("", ["line 42", "0 columns, expected 5"]),
         ("u1,i1,3,,train", ["a blank"]),
         ("u1,i1,3,1,", ["None"]),
     ],
