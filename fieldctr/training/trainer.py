@@ -107,7 +107,7 @@ class Fitting:
         self.best: dict[str, Tensor] = {}
         torch.manual_seed(self.seed)  # dropout
         if self.settings.compile:
-            compile_backbone(model)
+            compile_backbone(model, deterministic=self.settings.deterministic)
 
     def run(self, log: Callable[[Record], None]) -> None:
         """Epoch by epoch, from wherever the state stands."""
@@ -287,15 +287,16 @@ def restore_rng(states: Mapping[str, Tensor], device: torch.device) -> None:
         torch.cuda.set_rng_state(states["cuda"], device)
 
 
-def compile_backbone(model: Any) -> None:
-    """Compile the dense part in place, which leaves the names of the weights alone."""
-    from torch._inductor.cpp_builder import get_cpp_compiler
-    from torch._inductor.exc import InvalidCxxCompiler
+def compile_backbone(model: Any, *, deterministic: bool) -> None:
+    """Compile the dense part in place, which leaves the names of the weights alone. UserError without a compiler."""
+    from torch._inductor import config, cpp_builder, exc  # 2.9 s
 
     try:
-        get_cpp_compiler()
-    except InvalidCxxCompiler as error:
+        cpp_builder.get_cpp_compiler()
+    except exc.InvalidCxxCompiler as error:
         raise UserError(
-            "trainer.compile=true needs a C++ compiler (g++ or clang++), got none: install one, or say false"
+            "trainer.compile=true needs a C++ compiler, got none: install g++ or clang++, or set trainer.compile=false"
         ) from error
+    config.deterministic = deterministic
+    torch._dynamo.reset()  # code compiled for an earlier model of this process would skip the hooks of a lazy table
     model.backbone.compile()
