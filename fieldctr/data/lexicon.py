@@ -12,18 +12,18 @@ WORDS: pl.Schema = pl.Schema(
 
 
 class Lexicon:
-    """Texts to codes in order of appearance: 0 for null, k+1 for the k-th distinct text. Counts them per split."""
+    """Texts to codes in order of appearance: 0 for null or blank, then every distinct text. Counts them per split."""
 
     def __init__(self) -> None:
-        categories = pl.Categories.random()
-        self.dtype = pl.Categorical(categories)
-        # polars forgets a Categories mapping when its last Series dies: codes would restart in the next chunk.
-        self.alive = pl.Series([], dtype=self.dtype)
+        self.dtype = pl.Categorical(pl.Categories.random())
+        # The first text gets code 0. And polars forgets a Categories mapping when its last Series dies: without this
+        # one, codes would start again in the next chunk.
+        self.alive = pl.Series([""], dtype=self.dtype)
         self.counts = np.zeros((len(SPLITS), 1), np.int64)
 
     def code(self, text: pl.Expr) -> pl.Expr:
         """The UInt32 codes of an expression of texts."""
-        return (text.cast(self.dtype).to_physical().cast(pl.UInt32) + 1).fill_null(0)
+        return text.fill_null("").cast(self.dtype).to_physical()
 
     def count(self, split: int, codes: np.ndarray) -> None:
         """Add codes of one split, of any shape."""
@@ -40,10 +40,10 @@ class Lexicon:
 
     def texts(self) -> pl.Series:
         """(size,) canonical text of every code; null for code 0."""
-        codes = pl.Series("value", np.arange(self.size - 1, dtype=np.uint32))
-        known = codes.cat.to(self.dtype).cast(pl.String)
-        texts = pl.concat([pl.Series("value", [None], dtype=pl.String), known])
-        return texts.to_frame().select(canonical_text(pl.col("value"))).to_series()
+        codes = pl.Series("value", np.arange(self.size, dtype=np.uint32))
+        text = canonical_text(pl.col("value"))
+        known = codes.cat.to(self.dtype).cast(pl.String).to_frame()
+        return known.select(pl.when(text != "").then(text).alias("value")).to_series()
 
     def unseen(self, ids: np.ndarray) -> np.ndarray:
         """(3,) per split the share of non-missing values whose code has no id; `ids` (codes,)."""

@@ -103,13 +103,12 @@ def number(column: str, dtype: pl.DataType) -> pl.Expr:
 
 
 def spelled(raw: pl.Expr, dtype: pl.DataType | DataTypeClass) -> pl.Expr:
-    """Values as text, null where blank. Whole floats lose their point here; text once per distinct value, later."""
+    """Values as text; null or blank is missing. Whole floats lose their point here; text once per distinct value, later."""
     if dtype.is_float():
         whole = (raw == raw.floor()) & (raw.abs() < 2**63)
         exact = raw.cast(pl.Int64, strict=False).cast(pl.String)
         return pl.when(whole).then(exact).otherwise(raw.fill_nan(None).cast(pl.String))
-    text = raw.cast(pl.String)
-    return pl.when(text != "").then(text)
+    return raw.cast(pl.String)
 
 
 def canonical_text(text: pl.Expr) -> pl.Expr:

@@ -96,7 +96,7 @@ def test_a_mistake_is_named(changes: dict[str, Any], words: list[str], tmp_path:
         ('u1,"i,1",3,1,train\nu1,"i""1",3,1', ["line 43", "4 columns, expected 5"]),
         ("", ["line 42", "0 columns, expected 5"]),
         ("u1,i1,3,,train", ["a blank"]),
-        ("u1,i1,3,1,", ["None"]),
+        ("u1,i1,3,1,", ["['', 'test'"]),
     ],
 )
 def test_a_bad_line_is_named(line: str, words: list[str], tmp_path: Path) -> None:
