@@ -63,17 +63,19 @@ def build_model(
     The node `model` is the backbone's `_target_` and keywords, and `embedding_std`: the initial scale of the feature
     embeddings. Embeddings and backbone are drawn before the enhancer, so that runs with and without one are paired.
     """
+    keywords = dict(model)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        embedding = _embedding(schema, dim, model)
-        keywords = {key: value for key, value in model.items() if key != "embedding_std"}
+        if getattr(locate(model, "model"), "reads_embeddings", True):
+            embedding = FeatureEmbedding(schema, dim, init_std=_embedding_std(keywords))
+        else:
+            embedding = NoEmbedding(schema)
         backbone = build(keywords, "model", schema, dim)
         return CTRModel(embedding, backbone, build(enhancer, "enhancer", schema, dim) if enhancer else None)
 
 
-def _embedding(schema: Schema, dim: int, model: Mapping[str, Any]) -> FeatureEmbedding | NoEmbedding:
-    if not getattr(locate(model, "model"), "reads_embeddings", True):
-        return NoEmbedding(schema)
-    if "embedding_std" not in model:
+def _embedding_std(keywords: dict[str, Any]) -> float:
+    """Take the key out of the backbone's keywords."""
+    if "embedding_std" not in keywords:
         raise UserError("key 'model.embedding_std' is missing: expected float >= 0, such as 1e-4")
-    return FeatureEmbedding(schema, dim, init_std=checked(model["embedding_std"], Weight, "model.embedding_std"))
+    return checked(keywords.pop("embedding_std"), Weight, "model.embedding_std")

@@ -1,0 +1,79 @@
+"""The composition: what an enhancer adds, what is counted, and what is refused."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from fieldctr.errors import UserError
+from fieldctr.models.ctr_model import build_model
+from fieldctr.nn.embedding import Inputs
+from fieldctr.schema import Schema
+
+Node = Callable[[str], dict[str, Any]]
+
+
+class Shift(nn.Module):
+    """An enhancer by its signature alone."""
+
+    def __init__(self, schema: Schema, dim: int, *, by: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(schema.num_fields, dim))
+        self.by = by
+
+    def forward(self, emb: Tensor) -> tuple[Tensor, Tensor]:
+        return (emb * self.weight).sum((1, 2)) + self.by, self.weight.square().sum()
+
+
+SHIFT = {"_target_": f"{__name__}.Shift", "by": 2.0}
+
+
+def test_an_enhancer_adds_to_the_logit_and_gives_the_penalty(node: Node, schema: Schema, inputs: Inputs) -> None:
+    plain = build_model(schema, dim=4, model=node("fm"), enhancer=None, seed=1)
+    model = build_model(schema, dim=4, model=node("fm"), enhancer=SHIFT, seed=1)
+    output, enhancer = model(inputs), model.enhancer
+    assert isinstance(enhancer, Shift)
+    extra = (plain.embedding(inputs) * enhancer.weight).sum((1, 2)) + 2.0
+    assert_close(output.logit, plain(inputs).logit + extra)
+    assert_close(output.penalty, enhancer.weight.square().sum())
+    assert plain(inputs).penalty == 0
+
+
+def test_with_and_without_an_enhancer_a_backbone_starts_the_same(node: Node, schema: Schema) -> None:
+    plain = build_model(schema, dim=4, model=node("deepfm"), enhancer=None, seed=1).state_dict()
+    enhanced = build_model(schema, dim=4, model=node("deepfm"), enhancer=SHIFT, seed=1).state_dict()
+    assert all(torch.equal(value, enhanced[key]) for key, value in plain.items())
+
+
+def test_an_enhancer_counts_as_dense(node: Node, schema: Schema) -> None:
+    counts = [
+        build_model(schema, dim=4, model=node("fm"), enhancer=enhancer, seed=1).num_parameters()
+        for enhancer in (None, SHIFT)
+    ]
+    assert counts[1]["dense"] - counts[0]["dense"] == schema.num_fields * 4
+    assert counts[1]["embedding"] == counts[0]["embedding"] == schema.vocab_size * 5
+
+
+def test_embedding_std_is_the_scale_of_the_feature_embeddings(node: Node, schema: Schema) -> None:
+    model = build_model(schema, dim=512, model=node("fm") | {"embedding_std": 0.02}, enhancer=None, seed=1)
+    weight = next(model.embedding.parameters()).detach()
+    assert weight.shape == (schema.vocab_size, 512)
+    assert_close(float(weight.std()), 0.02, rtol=0.05, atol=0)
+
+
+def test_a_model_that_reads_embeddings_must_say_their_scale(node: Node, schema: Schema) -> None:
+    fm = {key: value for key, value in node("fm").items() if key != "embedding_std"}
+    with pytest.raises(UserError, match=r"model\.embedding_std.*missing"):
+        build_model(schema, dim=4, model=fm, enhancer=None, seed=1)
+    with pytest.raises(UserError, match=r"model\.embedding_std=-1"):
+        build_model(schema, dim=4, model=fm | {"embedding_std": -1.0}, enhancer=None, seed=1)
+    with pytest.raises(UserError, match=r"no key 'model\.embedding_std'"):
+        build_model(schema, dim=4, model=node("lr") | {"embedding_std": 1e-4}, enhancer=None, seed=1)
+
+
+def test_only_lr_has_no_feature_embedding(node: Node, schema: Schema) -> None:
+    model = build_model(schema, dim=4, model=node("lr"), enhancer=None, seed=1)
+    assert model.num_parameters() == {"embedding": schema.vocab_size, "dense": 1, "total": schema.vocab_size + 1}
