@@ -103,7 +103,7 @@ def number(column: str, dtype: pl.DataType) -> pl.Expr:
 
 
 def spelled(raw: pl.Expr, dtype: pl.DataType | DataTypeClass) -> pl.Expr:
-    """Values as text; null or blank is missing. Whole floats lose their point here; text once per distinct value, later."""
+    """Values as text, null or blank where missing. Whole floats lose their point here, texts per distinct value."""
     if dtype.is_float():
         whole = (raw == raw.floor()) & (raw.abs() < 2**63)
         exact = raw.cast(pl.Int64, strict=False).cast(pl.String)
