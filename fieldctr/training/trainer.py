@@ -6,6 +6,7 @@ Differs: evaluates several times an epoch, because deep CTR models peak after on
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -228,7 +229,8 @@ class Fitting:
         tensors |= {f"optimizer/{name}": value for name, value in self.optimizer.tensors().items()}
         tensors |= {f"rng/{name}": value for name, value in rng(self.runtime.device).items()}
         tensors["loss_sum"] = self.loss_sum
-        checkpoint.save(self.folder, self.state.step, tensors, {"losses": self.losses, **asdict(self.state)})
+        state = {"losses": self.losses, "runtime": self.runtime.describe(), **asdict(self.state)}
+        checkpoint.save(self.folder, self.state.step, tensors, state)
         self.lap("checkpoint")
         self.saved = self.clock
 
@@ -243,7 +245,13 @@ class Fitting:
         self.best = {name: value.to(self.runtime.device) for name, value in part(tensors, "best").items()}
         self.loss_sum.copy_(tensors["loss_sum"])
         restore_rng(part(tensors, "rng"), self.runtime.device)
-        self.losses = state.pop("losses")
+        self.losses, before = state.pop("losses"), state.pop("runtime")
+        if before != self.runtime.describe():
+            warnings.warn(
+                f"resume: this fit began on ({before}) and goes on on ({self.runtime.describe()}): "
+                "its weights will not be those of an undisturbed run, bit for bit",
+                stacklevel=2,
+            )
         self.state = State(**state)
         return True
 

@@ -1,5 +1,7 @@
 """The loop: learns, repeats itself, stops for the right reasons, and survives being killed anywhere."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -9,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fieldctr.config import RuntimeConfig
 from fieldctr.errors import UserError
 from fieldctr.training.evaluate import evaluate
 from fieldctr.training.runtime import Runtime
@@ -206,3 +209,60 @@ def test_no_step_waits_for_the_device(planted: ModuleType, runtime: Runtime, mon
     for name in ("item", "__float__", "__bool__", "__int__", "tolist", "numpy"):
         monkeypatch.setattr(Tensor, name, waits)
     fitting.train_step(*batches[1])
+
+
+def test_resuming_on_another_machine_is_said(planted: ModuleType, runtime: Runtime, tmp_path: Path) -> None:
+    train, valid = planted.split(200, 1), planted.split(100, 2)
+    settings = planted.trainer_config(max_epochs=1)
+    Trainer(settings, planted.optimizer_config(), runtime, seed=3).fit(
+        planted.Tiny(seed=1), train, valid, folder=tmp_path
+    )
+    other = Trainer(settings, planted.optimizer_config(), replace(runtime, threads=2), seed=3)
+    with pytest.warns(UserWarning, match=r"cpu, 1 thread, .* goes on on \(cpu, 2 threads"):
+        other.fit(planted.Tiny(seed=1), train, valid, folder=tmp_path, resume=True)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+@pytest.mark.skipif(not shutil.which("g++") and not shutil.which("clang++"), reason="no C++ compiler")
+def test_a_compiled_backbone_learns_the_same(planted: ModuleType, runtime: Runtime) -> None:
+    losses = []
+    for compiled in (False, True):
+        settings = planted.trainer_config(max_epochs=1, compile=compiled)
+        model = planted.Tiny(seed=1, dropout=0.0)
+        trainer = Trainer(settings, planted.optimizer_config(), runtime, seed=3)
+        done = trainer.fit(model, planted.split(640, 1), planted.split(64, 2))
+        losses.append([record["train_loss"] for record in done.history])
+        assert all("_orig_mod" not in name for name in model.state_dict())
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+def test_compiling_without_a_compiler_is_refused(
+    planted: ModuleType, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch._inductor import cpp_builder, exc
+
+    def none() -> str:
+        raise exc.InvalidCxxCompiler
+
+    monkeypatch.setattr(cpp_builder, "get_cpp_compiler", none)
+    with pytest.raises(UserError, match=r"trainer\.compile=true needs a C\+\+ compiler"):
+        fit(planted, runtime, planted.Tiny(seed=1), compile=True)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_cuda_a_fit_learns_and_no_step_waits(planted: ModuleType, tmp_path: Path) -> None:
+    config = RuntimeConfig(device="cuda", threads=1, matmul="auto")
+    runtime = Runtime.start(config, precision="bf16", deterministic=True, cache=tmp_path)
+    done = fit(planted, runtime, planted.Tiny(seed=1), max_epochs=10, precision="bf16")
+    assert done.best["valid/attainable_share"] > 0.5
+    trainer = Trainer(planted.trainer_config(precision="bf16"), planted.optimizer_config(), runtime, seed=3)
+    fitting = Fitting(trainer, planted.Tiny(seed=1).cuda(), planted.split(512, 1), planted.split(50, 2), None)
+    batches = list(fitting.batches.shuffled(3, 0, 0))
+    fitting.train_step(*batches[0])
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        fitting.train_step(*batches[1])
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
