@@ -179,10 +179,11 @@ def _check_precision(precision: Precision, device: torch.device) -> None:
 def _keep_freed_memory() -> None:
     """Let glibc reuse large blocks, which it else returns at each free and faults in again: 12 % of a FAT step.
 
-    Price: the process keeps its highest memory until it ends.
+    Price: the process keeps its highest memory until the next run starts, which gives it back first.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
+        libc.malloc_trim(0)
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
         libc.mallopt(M_MMAP_THRESHOLD, 2**31 - 1)
 
