@@ -8,6 +8,7 @@ import importlib
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ def launch(command: str, arguments: tuple[str, ...]) -> None:
     refuse_what_hydra_would_not(arguments)
     show_all = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints and exits by itself
+    warnings.showwarning = _say  # ty: ignore[invalid-assignment]
     sys.argv = [f"fieldctr {command.replace('_', ' ')}", *flags_first(arguments)]
     refused: list[UserError] = []
     try:
@@ -65,9 +67,14 @@ def task(command: str, refused: list[UserError]) -> Callable[[DictConfig], None]
     return run
 
 
+def _say(message: Warning | str, *_: object) -> None:
+    print(f"fieldctr: {message}", file=sys.stderr)
+
+
 def run_folder() -> Path:
     """hydra.run.dir of this job, or its folder in a multirun."""
-    return Path(HydraConfig.get().runtime.output_dir)
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
 
 
 def choice(group: str) -> str:

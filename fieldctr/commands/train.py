@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 from fieldctr.analysis.heatmap import field_pair_heatmap
 from fieldctr.artifacts import write_text
+from fieldctr.catalog import options
 from fieldctr.commands.launch import choice, run_folder
 from fieldctr.config import TrainConfig, parse
 from fieldctr.data.prepare import prepared
@@ -46,7 +47,7 @@ def train(config: TrainConfig, run: Run) -> dict[str, Any]:
         )
     size = model.num_parameters()
     say(f"{choice('model')} on {dataset.name}: {size['embedding']:,} embedding + {size['dense']:,} dense parameters")
-    say(f"{runtime.describe()}; results go to {run.folder}")
+    say(f"{runtime.describe()}; settings: {settings_name()}; results go to {run.folder}")
 
     def log(record: Record) -> None:
         run.log(record)
@@ -79,6 +80,7 @@ def train(config: TrainConfig, run: Run) -> dict[str, Any]:
             "dataset": dataset.name,
             "model": choice("model"),
             "enhancer": choice("enhancer"),
+            "settings": settings_name(),
             "seed": config.seed,
             "valid": found["valid"].metrics,
             "test": found["test"].metrics,
@@ -109,6 +111,11 @@ def record_model(folder: Path, schema: Schema, model: CTRModel, found: dict[str,
     picture = field_pair_heatmap([field.name for field in schema.fields], weight, f"{folder.name}: field pairs")
     write_text(folder / "field_pairs.svg", picture)
     return picture
+
+
+def settings_name() -> str:
+    """The tuned settings that the defaults list took for this dataset and model, or that there are none."""
+    return f"tuned/{choice('tuned')}" if choice("tuned") in options("tuned") else "defaults"
 
 
 def summary(result: dict[str, Any], folder: Path) -> str:
