@@ -61,6 +61,7 @@ def dataset_node(folder: Path, num_fields: int, min_count: int) -> dict[str, Any
     source = {
         "_target_": "fieldctr.data.sources.tidy.read",
         "files": "table.csv",
+        "origin": "",
         "separator": ",",
         "null_values": [],
         "label": {"column": "label"},
