@@ -62,7 +62,8 @@ def test_what_changes_the_result_changes_the_folder(changes: dict[str, Any], tmp
 
 def test_new_bytes_of_a_file_change_the_folder(tmp_path: Path) -> None:
     source = {
-        "_target_": "fieldctr.data.sources.tidy.read", "files": "*.csv", "origin": "", "separator": ",", "null_values": ["?"],
+        "_target_": "fieldctr.data.sources.tidy.read", "files": "*.csv", "origin": "", "separator": ",",
+        "null_values": ["?"],
         "label": {"column": "y", "above": 2}, "split": {"by": "random", "fractions": [0.6, 0.2, 0.2], "seed": 3},
     }  # fmt: skip
     node = {
