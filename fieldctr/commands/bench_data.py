@@ -1,8 +1,6 @@
 """`fieldctr bench data`: rows/s and peak memory of preparation on tables of growing size."""
 
 import multiprocessing
-import resource
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -12,6 +10,7 @@ from typing import Annotated, Any
 from fieldctr.config import Between, Positive, parse
 from fieldctr.data.generated import write_generated_csv
 from fieldctr.data.prepare import prepared
+from fieldctr.memory import peak_resident_mb
 
 
 @dataclass(frozen=True)
@@ -52,15 +51,7 @@ def prepare_once(folder: Path, num_fields: int, min_count: int) -> tuple[float, 
     node = dataset_node(folder, num_fields, min_count)
     begin, cpu_begin = time.perf_counter(), time.process_time()
     prepared(node, data_dir=folder / "prepared")
-    return time.perf_counter() - begin, time.process_time() - cpu_begin, peak_megabytes()
-
-
-def peak_megabytes() -> float:
-    """Peak resident MB of this process. On Linux not ru_maxrss: a process starts it at the peak of its parent."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        return int(status.read_text(encoding="ascii").split("VmHWM:")[1].split()[0]) / 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    return time.perf_counter() - begin, time.process_time() - cpu_begin, peak_resident_mb()
 
 
 def dataset_node(folder: Path, num_fields: int, min_count: int) -> dict[str, Any]:

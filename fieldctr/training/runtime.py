@@ -7,8 +7,6 @@ import ctypes
 import json
 import os
 import platform
-import resource
-import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -23,6 +21,7 @@ from torch import Tensor
 from fieldctr.artifacts import cached, write_json
 from fieldctr.config import RuntimeConfig
 from fieldctr.errors import UserError
+from fieldctr.memory import peak_resident_mb
 
 Precision = Literal["fp32", "tf32", "bf16"]
 MAX_THREADS = 8  # a CTR model's products are too small to feed more
@@ -79,7 +78,7 @@ class Runtime:
         """Highest memory since `start`: the GPU's allocations, or the process's resident set on a CPU."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) / 2**20
-        return _peak_resident_mb()
+        return peak_resident_mb()
 
     def matmul_gflops(self, *, size: int, repeats: int) -> float:
         """Best of `repeats` square products in this run's precision, per second of all its threads.
@@ -204,12 +203,3 @@ def _reset_peak(device: torch.device) -> None:
         torch.cuda.reset_peak_memory_stats(device)
     elif os.access("/proc/self/clear_refs", os.W_OK):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-
-
-def _peak_resident_mb() -> float:
-    status = Path("/proc/self/status")
-    if status.exists():
-        lines = dict(line.split(":", 1) for line in status.read_text(encoding="ascii").splitlines())
-        return int(lines["VmHWM"].split()[0]) / 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 1024)

@@ -35,9 +35,9 @@ def digest(folder: Path) -> dict[str, str]:
 def run(rows: int, folder: Path) -> subprocess.Popen[str]:
     code = (
         "import sys; from pathlib import Path; from fieldctr.data.prepare import prepared\n"
-        "from fieldctr.commands.bench_data import peak_megabytes\n"
+        "from fieldctr.memory import peak_resident_mb\n"
         f"print(prepared({synthetic(rows)!r}, data_dir=Path(sys.argv[1])).folder)\n"
-        "print(peak_megabytes())"
+        "print(peak_resident_mb())"
     )
     return subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, text=True)
 
