@@ -18,12 +18,14 @@ def field_pair_heatmap(names: Sequence[str], weight: np.ndarray, title: str) -> 
     side = margin + CELL * len(names)
     largest = float(np.abs(weight).max()) or 1.0
     scale = f"colours from {-largest:.3g} (blue) to {largest:.3g} (red)"
+    width, height = max(side + 8, 16 + 7 * max(len(title), len(scale))), side + 52
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {side + 8} {side + 40}" '
-        f'width="{side + 8}" height="{side + 40}" font-family="sans-serif" font-size="10">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+        f'width="{width}" height="{height}" font-family="sans-serif" font-size="10">',
         '<rect width="100%" height="100%" fill="white"/>',
-        f'<text x="8" y="16" font-size="12">{escape(title)}; {scale}</text>',
-        f'<g transform="translate({margin} {margin + 28})">',
+        f'<text x="8" y="16" font-size="12">{escape(title)}</text>',
+        f'<text x="8" y="31">{scale}</text>',
+        f'<g transform="translate({margin} {margin + 40})">',
     ]
     for i, row in enumerate(names):
         middle = CELL * i + CELL * 0.72
