@@ -75,7 +75,7 @@ def write(
         "# @package _global_\n"
         f"# Settings of {model} on {dataset}: best validation AUC of {SPACES['budget']} trials.\n"
         f"# Run   python scripts/search.py --dataset {dataset} --models {model}\n"
-        f"# Cost  {minutes:.0f} minutes on one core\n"
+        f"# Cost  {minutes:.0f} minutes\n"
         f"# Seen  valid AUC {best[0]:.4f} (seed {SEED})\n" + yaml.safe_dump(nodes, sort_keys=False),
         encoding="utf-8",
     )
