@@ -42,8 +42,10 @@ def report(found: FieldEmbeddings) -> str:
 
 
 def write_pictures(found: FieldEmbeddings) -> None:
-    """Similarity of the fields and a map of them, before and after, as SVG beside the vectors."""
+    """Similarity of the fields and a map of them, before and after, as SVG beside the vectors; once."""
     names = found.account["fields"]
+    if (found.folder / "map_after.svg").exists():  # the last of them
+        return
     for when, vectors in (("before", found.vectors[0]), ("after", found.vectors[-1])):
         unit = (vectors / vectors.norm(dim=1, keepdim=True)).numpy()
         picture = field_pair_heatmap(names, unit @ unit.T, f"cosine of field vectors {when} SSFT")
