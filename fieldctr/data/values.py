@@ -30,12 +30,15 @@ def field_values(folder: Path) -> list[FieldValues]:
 def row_texts(dataset: Dataset, values: list[FieldValues], *, count: int, seed: int) -> list[str]:
     """'user id is 17; hour of the day is 9; ...' for rows drawn from train: what instance-level methods encode."""
     chosen = np.random.default_rng(seed).integers(0, len(dataset.train), count)
-    return [_row_text(dataset, values, dataset.train.ids[row]) for row in chosen]
+    return [_row_text(dataset, values, row) for row in chosen]
 
 
-def _row_text(dataset: Dataset, values: list[FieldValues], ids: np.ndarray) -> str:
-    parts = []
+def _row_text(dataset: Dataset, values: list[FieldValues], row: int) -> str:
+    parts, ids, numbers = [], dataset.train.ids[row], dataset.train.values
+    scaled = iter(() if numbers is None else numbers[row])
     for field, known, start in zip(dataset.schema.fields, values, dataset.schema.column_offsets, strict=True):
-        own = [known.texts[i - 1] for i in ids[start : start + field.width] if 0 < i <= len(known.texts)]
+        own = (
+            [f"{next(scaled):.3g}"] if field.numeric else [known.texts[i - 1] for i in ids[start:][: field.width] if i]
+        )
         parts.append(f"{field.text or field.name} is {', '.join(own) or 'unknown'}")
     return "; ".join(parts)
