@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
@@ -49,7 +49,7 @@ class Run:
         return cls(folder, config)
 
     @contextlib.contextmanager
-    def stage(self, name: str) -> Iterator[None]:
+    def stage(self, name: str) -> Generator[None]:
         """Time a stage of the run: its wall seconds go into result.json."""
         began = time.perf_counter()
         yield

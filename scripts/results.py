@@ -47,7 +47,7 @@ def read(path: Path) -> dict[str, Any]:
 def table(runs: dict[str, list[dict[str, Any]]], dataset: str) -> str:
     """A Markdown table, one row a model, best mean last."""
     lines = [
-        "| model | test AUC ± sd | 95 % of the mean | test LogLoss | test gAUC | valid AUC | dense parameters | s a run |",
+        "| model | test AUC ± sd | 95 % of the mean | test LogLoss | test gAUC | valid AUC | dense parameters | s |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for model, results in sorted(runs.items(), key=lambda item: mean(item[1], "test", "auc")):

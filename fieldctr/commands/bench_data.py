@@ -1,8 +1,6 @@
 """`fieldctr bench data`: rows/s and peak memory of preparation on tables of growing size."""
 
 import multiprocessing
-import resource
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -12,6 +10,7 @@ from typing import Annotated, Any
 from fieldctr.config import Between, Positive, parse
 from fieldctr.data.generated import write_generated_csv
 from fieldctr.data.prepare import prepared
+from fieldctr.memory import peak_resident_mb
 
 
 @dataclass(frozen=True)
@@ -52,8 +51,7 @@ def prepare_once(folder: Path, num_fields: int, min_count: int) -> tuple[float, 
     node = dataset_node(folder, num_fields, min_count)
     begin, cpu_begin = time.perf_counter(), time.process_time()
     prepared(node, data_dir=folder / "prepared")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-    return time.perf_counter() - begin, time.process_time() - cpu_begin, peak
+    return time.perf_counter() - begin, time.process_time() - cpu_begin, peak_resident_mb()
 
 
 def dataset_node(folder: Path, num_fields: int, min_count: int) -> dict[str, Any]:
@@ -61,6 +59,7 @@ def dataset_node(folder: Path, num_fields: int, min_count: int) -> dict[str, Any
     source = {
         "_target_": "fieldctr.data.sources.tidy.read",
         "files": "table.csv",
+        "origin": "",
         "separator": ",",
         "null_values": [],
         "label": {"column": "label"},

@@ -28,7 +28,7 @@ def main(*arguments: str) -> None:
     """Print one line for each thing looked at; exit with 1 when something that every run needs is broken."""
     if arguments:
         raise UserError(f"doctor takes no '{arguments[0]}': call it alone")
-    lines = [*_software(), *_machine(), *_folders(), *_tables()]
+    lines = [*_software(), *_folders(), *_machine(), *_tables()]
     for mark, text in lines:
         print(f"{mark:8} {text}")
     if any(mark == "broken" for mark, _ in lines):
@@ -48,7 +48,11 @@ def _software() -> Iterator[tuple[str, str]]:
 
 def _machine() -> Iterator[tuple[str, str]]:
     defaults = yaml.safe_load((conf_dir() / "runtime/default.yaml").read_text(encoding="utf-8"))
-    yield "ok", Runtime.choose(RuntimeConfig(**defaults)).describe()
+    runtime = Runtime.start(
+        RuntimeConfig(**defaults), precision="fp32", deterministic=True, cache=Path("outputs/machine")
+    )
+    peak = runtime.matmul_gflops(size=1024, repeats=10)
+    yield "ok", f"{runtime.describe()}; matrix products at {peak:.0f} GFLOP/s"
     if not torch.cuda.is_available():
         yield "absent", "no CUDA device: runs use the CPU; the same commands use a GPU where there is one"
 

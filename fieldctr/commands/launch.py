@@ -8,6 +8,7 @@ import importlib
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,9 @@ def launch(command: str, arguments: tuple[str, ...]) -> None:
     refuse_what_hydra_would_not(arguments)
     show_all = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints and exits by itself
+    warnings.showwarning = _say  # ty: ignore[invalid-assignment]
     sys.argv = [f"fieldctr {command.replace('_', ' ')}", *flags_first(arguments)]
-    refused: list[UserError] = []
+    refused: list[Exception] = []
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(task(command, refused))()
     except (HydraException, OmegaConfBaseException) as error:
@@ -50,14 +52,14 @@ def launch(command: str, arguments: tuple[str, ...]) -> None:
         raise refused[0]
 
 
-def task(command: str, refused: list[UserError]) -> Callable[[DictConfig], None]:
+def task(command: str, refused: list[Exception]) -> Callable[[DictConfig], None]:
     """What Hydra calls with the composed configuration. The command is imported only then: typos cost no torch."""
 
     def run(config: DictConfig) -> None:
         node: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
         try:
             importlib.import_module(f"fieldctr.commands.{command}").main(node)
-        except UserError as error:
+        except (UserError, BrokenPipeError) as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise  # Hydra goes on with the other jobs and raises the first error at the end
             refused.append(error)  # Hydra would put a line of its own before the message
@@ -65,9 +67,14 @@ def task(command: str, refused: list[UserError]) -> Callable[[DictConfig], None]
     return run
 
 
+def _say(message: Warning | str, *_: object) -> None:
+    print(f"fieldctr: {message}", file=sys.stderr)
+
+
 def run_folder() -> Path:
     """hydra.run.dir of this job, or its folder in a multirun."""
-    return Path(HydraConfig.get().runtime.output_dir)
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
 
 
 def choice(group: str) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fieldctr.analysis.heatmap import field_pair_heatmap
 from fieldctr.artifacts import write_text
+from fieldctr.catalog import options
 from fieldctr.commands.launch import choice, run_folder
 from fieldctr.config import TrainConfig, parse
 from fieldctr.data.dataset import Dataset
@@ -56,7 +57,7 @@ def train(config: TrainConfig, run: Run) -> dict[str, Any]:
         )
     size = model.num_parameters()
     say(f"{choice('model')} on {dataset.name}: {size['embedding']:,} embedding + {size['dense']:,} dense parameters")
-    say(f"{runtime.describe()}; results go to {run.folder}")
+    say(f"{runtime.describe()}; settings: {settings_name()}; results go to {run.folder}")
 
     def log(record: Record) -> None:
         run.log(record)
@@ -90,6 +91,7 @@ def train(config: TrainConfig, run: Run) -> dict[str, Any]:
             "model": choice("model"),
             "enhancer": choice("enhancer"),
             **origin,
+            "settings": settings_name(),
             "seed": config.seed,
             "valid": found["valid"].metrics,
             "test": found["test"].metrics,
@@ -134,6 +136,11 @@ def record_model(folder: Path, schema: Schema, model: CTRModel, found: dict[str,
     picture = field_pair_heatmap([field.name for field in schema.fields], weight, f"{folder.name}: field pairs")
     write_text(folder / "field_pairs.svg", picture)
     return picture
+
+
+def settings_name() -> str:
+    """The tuned settings that the defaults list took for this dataset and model, or that there are none."""
+    return f"tuned/{choice('tuned')}" if choice("tuned") in options("tuned") else "defaults"
 
 
 def summary(result: dict[str, Any], folder: Path) -> str:

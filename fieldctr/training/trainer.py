@@ -131,7 +131,8 @@ class Fitting:
                 log(record)
                 if self.state.stopped:
                     return
-            elif time.perf_counter() - self.saved > self.settings.checkpoint_every_s:
+                continue  # the mean loss has just started anew
+            if time.perf_counter() - self.saved > self.settings.checkpoint_every_s:
                 self.save()
             progress.tick(self.state.step, self.epochs, self.mean_loss)
 

@@ -22,6 +22,7 @@ def node(folder: Path, **changes: Any) -> dict[str, Any]:
         "_target_": "fieldctr.data.sources.tidy.read",
         "files": "log.csv",
         "separator": ",",
+        "origin": "",
         "null_values": [],
         "label": {"column": "click"},
         "split": {"by": "column", "column": "part"},

@@ -17,6 +17,7 @@ def read(
     raw_dir: Path,
     *,
     files: str,
+    origin: str,
     separator: str,
     null_values: Sequence[str],
     label: Mapping[str, Any],
@@ -26,12 +27,14 @@ def read(
 
     `label` is {column}, for 0 and 1; or {column, positive: [values]}; or {column, above: number}. `split` as in
     `fieldctr.data.splits.with_split`. `separator` and `null_values` (texts that mean missing) are for delimited files.
+    `origin` says where the files are to be had, for the message that they are absent.
     """
     if not files:
         raise UserError(
             "dataset.source.files is not set: the name of a file in dataset.raw_dir, or a glob such as *.csv"
         )
-    paths = tuple(sorted(raw_dir.glob(files))) or (required(raw_dir, files, "It is your table."),)
+    cure = f"Get it from {origin}." if origin else "It is your table."
+    paths = tuple(sorted(raw_dir.glob(files))) or (required(raw_dir, files, cure),)
     delimited = paths[0].suffix != ".parquet"
     if delimited:
         frame = pl.concat([scan_csv(path, separator=separator) for path in paths])
