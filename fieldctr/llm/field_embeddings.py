@@ -5,7 +5,6 @@ account.json          what was asked, what it cost, how well the tuned model tel
 """
 
 import json
-import resource
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -25,6 +24,7 @@ from fieldctr.llm.encoder import Encoder, load_encoder
 from fieldctr.llm.prompts import Prompts
 from fieldctr.llm.ssft import Record, Tuning, closeness, tune
 from fieldctr.llm.weights import model_files
+from fieldctr.memory import peak_resident_mb
 
 VERSION = 1  # of prompts, tuning and pooling; raise it when equal settings give other vectors
 VECTORS, ACCOUNT = "vectors.safetensors", "account.json"
@@ -116,7 +116,7 @@ def tuned(
         "load_s": round(loaded - began, 2),
         "tune_s": round(time.perf_counter() - loaded, 2),
         "tune_cpu_s": round(time.process_time() - cpu, 2),
-        "peak_resident_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "peak_resident_mb": round(peak_resident_mb()),
     }
     return found, prompts, cost | instead(encoder, rows(), micro_batch=config.tuning.micro_batch, spent=cost)
 
