@@ -24,6 +24,7 @@ def tidy(folder: Path) -> Dataset:
     source = {
         "_target_": "fieldctr.data.sources.tidy.read",
         "files": "rows.csv",
+        "origin": "",
         "separator": ",",
         "null_values": [],
         "label": {"column": "label"},
