@@ -13,6 +13,7 @@ from fieldctr.errors import UserError
 COMMANDS = {
     "prepare": "turn a raw table into id matrices and say what became of every row",
     "train": "fit a model, evaluate it, leave a run folder that can be traced",
+    "ssft": "tune a language model on the field names (ssft list | show | verify: what is there)",
     "evaluate": "compute the metrics of a finished run's model on a split",
     "predict": "score new raw rows with a finished run's model",
     "list": "show models, datasets, enhancers, ... with a line on each",
@@ -20,8 +21,9 @@ COMMANDS = {
     "doctor": "say what this machine has and what is missing",
     "completion": "print the line that switches on tab completion (bash, zsh or fish)",
 }
-HYDRA = ("prepare", "train", "evaluate", "predict", "bench")
+HYDRA = ("prepare", "ssft", "train", "evaluate", "predict", "bench")
 BENCHES = ("data", "train")
+INSPECTIONS = ("list", "show", "verify")  # of ssft
 
 USAGE = f"""fieldctr: click-through-rate experiments around the field, with results one can believe
 
@@ -31,6 +33,7 @@ usage: fieldctr COMMAND [--multirun] [KEY=VALUE ...]
 
   fieldctr train                                    the default model on a synthetic table
   fieldctr train model=fat dataset=kuairand seed=2  another model, table and seed
+  fieldctr train enhancer=llactr dataset=kuairand   field names read by a language model
   fieldctr train -m model=lr,fm,fat seed=1,2,3      all combinations, one after the other
   fieldctr train --cfg job                          the configuration of a run, without running it
 
@@ -61,6 +64,8 @@ def run(command: str = "--help", *arguments: str) -> None:
         print(importlib.import_module("fieldctr").__version__)
     elif command not in COMMANDS:
         raise UserError(unknown("command", command, tuple(COMMANDS)))
+    elif command == "ssft" and arguments[:1] and arguments[0] in INSPECTIONS:
+        importlib.import_module("fieldctr.commands.ssft_cache").main(*arguments)
     elif command in HYDRA:
         _hydra(command, arguments)
     else:

@@ -84,6 +84,44 @@ class TrackerConfig:
 
 
 @dataclass(frozen=True)
+class TuningConfig:
+    """SSFT: contrastive tuning of an encoder's LoRA weights. Node `encoder.tuning`."""
+
+    epochs: Annotated[int, Between(0)]  # 0 leaves the encoder as it is
+    temperature: Weight
+    lr: Weight
+    warmup_steps: Annotated[int, Between(0)]
+    clip_norm: Weight
+    batch_size: Positive  # prompts of an optimizer step
+    micro_batch: Positive  # prompts at a time: memory and speed, not the result
+    lora_rank: Positive
+    lora_alpha: Positive
+    lora_dropout: Share
+    lora_targets: list[str]  # names of linear layers
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """A language model that turns texts into vectors, and the texts it is tuned on. Node `encoder`."""
+
+    kind: Literal[
+        "pretrained", "tiny_llama", "random"
+    ]  # tiny_llama: random weights; random: no model, Gaussian vectors
+    model: str  # of kind pretrained: a folder, a hub id, or package:NAME/FOLDER
+    width: Positive  # of the vectors of kind random
+    pooling: Literal["mean", "last", "cls"]
+    attention: Literal["eager", "sdpa"]
+    dtype: Literal["fp32", "bf16"]  # of the base; LoRA weights are fp32
+    max_tokens: Positive
+    template: Literal["short", "long"]  # long lists all field names in every prompt, as the paper does
+    values_per_field: Positive
+    sampling: Literal["uniform", "weighted"]  # weighted by their counts in train
+    shared_values: Literal["all", "last"]  # a value that two fields have: a prompt for each, or for the last alone
+    seed: Annotated[int, Between(0, 2**32 - 1)]
+    tuning: TuningConfig
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """The root of `fieldctr train`. The open nodes stay mappings: their owner checks them."""
 
@@ -99,6 +137,7 @@ class TrainConfig:
     optimizer: OptimizerConfig
     runtime: RuntimeConfig
     tracker: TrackerConfig
+    encoder: dict[str, Any] | None = None  # comes with an enhancer that reads field embeddings
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -114,9 +153,9 @@ def parse(kind: Callable[..., T], node: Mapping[str, Any], name: str) -> T:
         if key not in hints:
             raise UserError(f"no key '{prefix}{key}'. {nearest(key, hints)}All: {', '.join(hints)}")
     for key, hint in hints.items():
-        if key not in node:
+        if key not in node and not hasattr(kind, key):  # a dataclass keeps its defaults as attributes
             raise UserError(f"key '{prefix}{key}' is missing: expected {spell(hint)}")
-    return kind(**{key: checked(node[key], hint, f"{prefix}{key}") for key, hint in hints.items()})
+    return kind(**{key: checked(value, hints[key], f"{prefix}{key}") for key, value in node.items()})
 
 
 def build(node: Mapping[str, Any], name: str, *runtime: Any) -> Any:

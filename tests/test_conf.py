@@ -8,9 +8,10 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from fieldctr.catalog import conf_dir, options
-from fieldctr.config import TrainConfig, locate, parse
+from fieldctr.config import EncoderConfig, TrainConfig, locate, parse
 from fieldctr.data.prepare import DatasetConfig
 from fieldctr.data.specs import field_specs
+from fieldctr.models.ctr_model import SOURCE, reads_field_embeddings
 
 ROOTS = sorted(path.stem for path in conf_dir().glob("*.yaml") if path.stem != "base")
 GROUPS = ("dataset", "model", "enhancer", "trainer", "optimizer", "runtime", "tracker", "tuned", "experiment")
@@ -38,7 +39,15 @@ def test_every_target_binds_its_keywords(group: str) -> None:
     for option in options(group):
         node = composed(f"{group}={option}")[group]
         if node:
-            bind(node, positional=2, also={"embedding_std"})
+            reads = group == "enhancer" and reads_field_embeddings(node)
+            bind(node, positional=3 if reads else 2, also={"embedding_std", *(SOURCE if reads else ())})
+
+
+@pytest.mark.parametrize("option", options("encoder"))
+def test_every_encoder_parses_and_trains_with_an_enhancer_that_reads_it(option: str) -> None:
+    node = composed(f"encoder={option}", root="ssft")["encoder"]
+    assert parse(EncoderConfig, node, "encoder").max_tokens > 0
+    assert composed("enhancer=llactr", f"encoder={option}")["encoder"] == node
 
 
 @pytest.mark.parametrize("option", options("dataset"))

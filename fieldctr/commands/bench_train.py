@@ -7,6 +7,7 @@ from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from fieldctr.commands.launch import choice
@@ -16,6 +17,7 @@ from fieldctr.models.ctr_model import build_model
 from fieldctr.training.runtime import Runtime
 from fieldctr.training.trainer import Fitting, Trainer
 
+WIDTH = 384  # of field vectors, for enhancers that read them: that of a small language model
 WARM_UP = 5  # steps: allocations, first touch of the moments
 
 
@@ -35,6 +37,7 @@ class BenchTrainConfig:
     embedding_dim: Positive
     steps: Positive
     seed: Annotated[int, Between(0)]
+    encoder: dict[str, Any] | None = None  # comes with such an enhancer; not read
 
 
 def main(node: dict[str, Any]) -> None:
@@ -51,7 +54,12 @@ def main(node: dict[str, Any]) -> None:
     rows = min(WARM_UP + config.steps, 50) * settings.batch_size
     schema, split = generated_split(config.num_fields, config.vocab_size, rows, seed=config.seed)
     model = build_model(
-        schema, dim=config.embedding_dim, model=config.model, enhancer=config.enhancer, seed=config.seed
+        schema,
+        dim=config.embedding_dim,
+        model=config.model,
+        enhancer=config.enhancer,
+        seed=config.seed,
+        field_embeddings=torch.randn(config.num_fields, WIDTH),
     )
     fitting = Fitting(Trainer(settings, config.optimizer, runtime, seed=config.seed), model, split, split, folder=None)
     seconds, cpu_seconds, gflop = measure(fitting, config.steps)

@@ -5,15 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 from fieldctr.analysis.heatmap import field_pair_heatmap
 from fieldctr.artifacts import write_text
 from fieldctr.catalog import options
 from fieldctr.commands.launch import choice, run_folder
 from fieldctr.config import TrainConfig, parse
+from fieldctr.data.dataset import Dataset
 from fieldctr.data.prepare import prepared
-from fieldctr.models.ctr_model import CTRModel, build_model
+from fieldctr.models.ctr_model import CTRModel, build_model, reads_field_embeddings
 from fieldctr.runs import Run, finished
 from fieldctr.schema import Schema
 from fieldctr.tracking import Tracker
@@ -41,9 +44,16 @@ def train(config: TrainConfig, run: Run) -> dict[str, Any]:
     tracker = Tracker(config.tracker, run.folder, run.folder.name, run.config)
     with run.stage("prepare"):
         dataset = prepared(config.dataset, data_dir=outputs / "data")
+    with run.stage("field_vectors"):
+        vectors, origin = field_vectors(config, dataset, runtime.device)
     with run.stage("build"):
         model = build_model(
-            dataset.schema, dim=config.embedding_dim, model=config.model, enhancer=config.enhancer, seed=config.seed
+            dataset.schema,
+            dim=config.embedding_dim,
+            model=config.model,
+            enhancer=config.enhancer,
+            seed=config.seed,
+            field_embeddings=vectors,
         )
     size = model.num_parameters()
     say(f"{choice('model')} on {dataset.name}: {size['embedding']:,} embedding + {size['dense']:,} dense parameters")
@@ -80,6 +90,7 @@ def train(config: TrainConfig, run: Run) -> dict[str, Any]:
             "dataset": dataset.name,
             "model": choice("model"),
             "enhancer": choice("enhancer"),
+            **origin,
             "settings": settings_name(),
             "seed": config.seed,
             "valid": found["valid"].metrics,
@@ -95,6 +106,20 @@ def train(config: TrainConfig, run: Run) -> dict[str, Any]:
             "schema_digest": dataset.schema.fingerprint(),
         }
     )
+
+
+def field_vectors(config: TrainConfig, dataset: Dataset, device: torch.device) -> tuple[Tensor | None, dict[str, Any]]:
+    """What the enhancer reads of a language model, and what result.json says of it; nothing for other enhancers."""
+    if not reads_field_embeddings(config.enhancer):
+        return None, {}
+    from fieldctr.commands.field_vectors import enhancer_vectors
+
+    assert config.enhancer
+    vectors, found = enhancer_vectors(
+        dataset, config.enhancer, config.encoder, outputs=Path(config.outputs), device=device, seed=config.seed
+    )
+    origin = {"encoder": choice("encoder"), "source": config.enhancer["source"], "digest": found.folder.name}
+    return vectors, {"field_embeddings": origin | {"history": found.account["history"], "cost": found.account["cost"]}}
 
 
 def record_model(folder: Path, schema: Schema, model: CTRModel, found: dict[str, Evaluation]) -> str | None:

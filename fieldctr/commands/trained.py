@@ -34,10 +34,16 @@ def load_trained(folder: Path, *, outputs: Path, runtime: RuntimeConfig) -> Trai
             f"make it again: fieldctr prepare dataset={result['dataset']}"
         )
     dataset = Dataset.load(data_folder, name=result["dataset"])
+    weights = load_file(folder / "model.safetensors")
     model = build_model(
-        dataset.schema, dim=config.embedding_dim, model=config.model, enhancer=config.enhancer, seed=config.seed
+        dataset.schema,
+        dim=config.embedding_dim,
+        model=config.model,
+        enhancer=config.enhancer,
+        seed=config.seed,
+        field_embeddings=weights.get("enhancer.field_embeddings"),  # saved with the model: no encoder is needed
     )
-    model.load_state_dict(load_file(folder / "model.safetensors"))
+    model.load_state_dict(weights)
     settings = config.trainer
     chosen = Runtime.start(
         runtime, precision=settings.precision, deterministic=settings.deterministic, cache=outputs / "machine"

@@ -8,8 +8,10 @@ One that reads no feature embeddings says `reads_embeddings = False` and gets (B
 An enhancer likewise:
     __init__(self, schema: Schema, dim: int, *, ...)
     forward(self, emb: Tensor) -> tuple[Tensor, Tensor]     (B, F, D) -> extra logit (B,), penalty ()
+One whose constructor asks for `field_embeddings` behind `dim` gets a language model's vectors of the fields, (F, E).
 """
 
+import inspect
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -20,6 +22,8 @@ from fieldctr.config import Weight, build, checked, locate
 from fieldctr.errors import UserError
 from fieldctr.nn.embedding import FeatureEmbedding, Inputs, NoEmbedding, Table
 from fieldctr.schema import Schema
+
+SOURCE = ("source", "epoch")  # keys of an enhancer's node that say where its field embeddings come from
 
 
 class Output(NamedTuple):
@@ -56,12 +60,19 @@ class CTRModel(nn.Module):
 
 
 def build_model(
-    schema: Schema, *, dim: int, model: Mapping[str, Any], enhancer: Mapping[str, Any] | None, seed: int
+    schema: Schema,
+    *,
+    dim: int,
+    model: Mapping[str, Any],
+    enhancer: Mapping[str, Any] | None,
+    seed: int,
+    field_embeddings: Tensor | None = None,
 ) -> CTRModel:
     """The model of two YAML nodes on the CPU. Equal seeds give equal weights, whatever was drawn before.
 
     The node `model` is the backbone's `_target_` and keywords, and `embedding_std`: the initial scale of the feature
-    embeddings. Embeddings and backbone are drawn before the enhancer, so that runs with and without one are paired.
+    embeddings. Embeddings and backbone are drawn before the enhancer, so that runs with and without one are paired. The
+    node of an enhancer that reads field embeddings has the keys of SOURCE besides: they say where those come from.
     """
     keywords = dict(model)
     with torch.random.fork_rng(devices=[]):
@@ -71,7 +82,18 @@ def build_model(
         else:
             embedding = NoEmbedding(schema)
         backbone = build(keywords, "model", schema, dim)
-        return CTRModel(embedding, backbone, build(enhancer, "enhancer", schema, dim) if enhancer else None)
+        if not enhancer:
+            return CTRModel(embedding, backbone)
+        if not reads_field_embeddings(enhancer):
+            return CTRModel(embedding, backbone, build(enhancer, "enhancer", schema, dim))
+        assert field_embeddings is not None, "the enhancer reads field embeddings: give them"
+        own = {key: value for key, value in enhancer.items() if key not in SOURCE}
+        return CTRModel(embedding, backbone, build(own, "enhancer", schema, dim, field_embeddings))
+
+
+def reads_field_embeddings(enhancer: Mapping[str, Any] | None) -> bool:
+    """Whether the constructor that the node names asks for them."""
+    return bool(enhancer) and "field_embeddings" in inspect.signature(locate(enhancer, "enhancer")).parameters
 
 
 def _embedding_std(keywords: dict[str, Any]) -> float:

@@ -1,4 +1,4 @@
-"""A feed-forward network with one output."""
+"""Feed-forward networks: a stack of hidden layers, and one that ends in a logit."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -8,30 +8,36 @@ from torch import Tensor, nn
 
 
 class MLP(nn.Module):
-    """Linear, batch norm if asked for, ReLU, dropout, for each hidden width; then Linear to one logit.
-
-    Weights start Xavier-normal, biases at zero: the public CTR benchmarks start there and their figures depend on it.
-    """
+    """Hidden layers, then Linear to one logit."""
 
     def __init__(self, in_dim: int, *, hidden_dims: Sequence[int], dropout: float, batch_norm: bool) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        widths = [in_dim, *hidden_dims]
-        for width, next_width in pairwise(widths):
-            layers.append(xavier(nn.Linear(width, next_width)))
-            if batch_norm:
-                layers.append(nn.BatchNorm1d(next_width))
-            layers.append(nn.ReLU())
-            if dropout:
-                layers.append(nn.Dropout(dropout))
-        self.hidden = nn.Sequential(*layers)
-        self.last = xavier(nn.Linear(widths[-1], 1))
+        self.hidden = hidden_layers(in_dim, hidden_dims, dropout=dropout, batch_norm=batch_norm)
+        self.last = xavier(nn.Linear([in_dim, *hidden_dims][-1], 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_dim) -> (B,)."""
         hidden = self.hidden(x)
         with torch.autocast(x.device.type, enabled=False):  # a logit of three digits ties in the AUC
             return self.last(hidden.float()).squeeze(1)
+
+
+def hidden_layers(
+    in_dim: int, hidden_dims: Sequence[int], *, dropout: float = 0.0, batch_norm: bool = False
+) -> nn.Sequential:
+    """Linear, batch norm if asked for, ReLU, dropout, for each hidden width: (B, in_dim) -> (B, last width).
+
+    Weights start Xavier-normal, biases at zero: the public CTR benchmarks start there and their figures depend on it.
+    """
+    layers: list[nn.Module] = []
+    for width, next_width in pairwise([in_dim, *hidden_dims]):
+        layers.append(xavier(nn.Linear(width, next_width)))
+        if batch_norm:
+            layers.append(nn.BatchNorm1d(next_width))
+        layers.append(nn.ReLU())
+        if dropout:
+            layers.append(nn.Dropout(dropout))
+    return nn.Sequential(*layers)
 
 
 def xavier(layer: nn.Linear) -> nn.Linear:

@@ -2,6 +2,8 @@
 
 Source: Kingma and Ba 2015 (arXiv:1412.6980), algorithm 1; the L2 term joins the gradient after clipping, as in LLaCTR's
 released code (weight_decay of torch.optim.Adam). Average: Polyak and Juditsky 1992, in its exponential form.
+Two attributes of a module are read: `clip_norm`, the limit of its own norm, apart from all others; and `frozen`: its
+weights never move, and all gradients that they ever had stay in the norm (LLaCTR's released code).
 Differs: the average is bias-corrected like Adam's moments (algorithm 1, line 9). Started from the initial weights it
 reached the same AUC on KuaiRand (DeepFM 0.7319 against 0.7313), but its logits were still shrunk: LogLoss 0.630 against
 0.599 at the best step.
@@ -9,6 +11,7 @@ reached the same AUC on KuaiRand (DeepFM 0.7319 against 0.7313), but its logits 
 
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -39,11 +42,16 @@ class Optimizer:
         elif on_cpu:
             self.buffered = [BufferedTable(table, sums) for table in tables.values() if table.weight.requires_grad]
         lazy = {id(tables[name].weight) for name in self.lazy}
+        self.frozen = [w for module in model.modules() if getattr(module, "frozen", False) for w in module.parameters()]
+        for weight in self.frozen:
+            weight.grad = torch.zeros_like(weight)
+        self.apart = apart(model)
+        still = lazy | {id(weight) for weight in self.frozen}
         self.dense = Adam(
             {
                 name: weight
                 for name, weight in model.named_parameters()
-                if weight.requires_grad and id(weight) not in lazy
+                if weight.requires_grad and id(weight) not in still
             },
             config,
             tables={id(table.weight) for table in tables.values()},
@@ -59,9 +67,15 @@ class Optimizer:
         scale = None
         if self.clip_norm is not None:
             # Of a buffered table, only the rows that are not zero.
-            plain = [buffered.get(id(weight), weight.grad) for weight in self.dense.weights()]
+            apart = {id(weight) for group in self.apart for weight in group.weights}
+            plain = [
+                buffered.get(id(weight), weight.grad) for weight in self.dense.weights() if id(weight) not in apart
+            ]
+            plain += [weight.grad for weight in self.frozen]
             norm = global_norm([gradient for gradient in plain + rows if gradient is not None])
             scale = (norm / self.clip_norm).clamp_(min=1)
+        for group in self.apart:
+            group.clip(scale)
         self.dense.update(lr, self.steps, scale)
         for table in self.buffered:
             table.clear()
@@ -103,6 +117,9 @@ class Optimizer:
             found |= _prefixed("schedule", self.schedule.tensors())
         for name, table in self.lazy.items():
             found |= _prefixed(f"lazy/{name}", table.tensors())
+        for i, weight in enumerate(self.frozen):
+            assert weight.grad is not None
+            found[f"frozen/{i}"] = weight.grad
         return found
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
@@ -112,6 +129,26 @@ class Optimizer:
             self.schedule.load(tensors["schedule/known"], self.steps)
         for name, tensor in self.tensors().items():
             tensor.copy_(tensors[name])
+
+
+class Apart(NamedTuple):
+    """Weights with a clip of their own, so that their large gradients do not shrink all others'."""
+
+    weights: list[nn.Parameter]
+    clip_norm: float
+
+    def clip(self, scale: Tensor | None) -> None:
+        """Clip the gradients in place, in advance of the division by `scale` that Adam does for all weights."""
+        gradients = [weight.grad for weight in self.weights if weight.grad is not None]
+        if gradients:
+            own = (global_norm(gradients) / self.clip_norm).clamp_(min=1)
+            torch._foreach_mul_(gradients, 1 / own if scale is None else scale / own)
+
+
+def apart(model: nn.Module) -> list[Apart]:
+    """A group for each module that sets `clip_norm`."""
+    limits = [(module, getattr(module, "clip_norm", None)) for module in model.modules()]
+    return [Apart(list(module.parameters()), float(limit)) for module, limit in limits if limit is not None]
 
 
 class Average:

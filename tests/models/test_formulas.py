@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from fieldctr.errors import UserError
 from fieldctr.models.ctr_model import build_model
 from fieldctr.nn.embedding import Inputs, LinearTerm
 from fieldctr.schema import Field, Schema
 
 Make = Callable[..., Any]
+Node = Callable[[str], dict[str, Any]]
 GIFT_CARDS = (1049, 106281, 120771, 13, 774, 31, 507, 502, 379, 26, 391, 42, 866)  # rows per field, row 0 included
 
 
@@ -107,12 +109,82 @@ def looped_head(q: tuple[Tensor, ...], k: tuple[Tensor, ...], v: tuple[Tensor, .
     return sum((share * other[part] for share, other in zip(shares, v, strict=True)), torch.zeros(2))
 
 
+def test_finalmlp(backbone: Make, schema: Schema, emb: Tensor, inputs: Inputs) -> None:
+    model = backbone("finalmlp", schema, 4, first_dims=[6], second_dims=[5, 4], gate_dims=[3], num_heads=2)
+    expected = []
+    for e in emb:
+        x, y = (
+            relu_stack(stream, e.reshape(-1) * gate) for stream, gate in zip(model.streams, gates(model), strict=True)
+        )
+        logit = float(model.fusion.first(x) + model.fusion.second(y))
+        logit += sum(
+            float(x[3 * h + a] * model.fusion.heads[h, a, b] * y[2 * h + b])
+            for h in range(2)
+            for a in range(3)
+            for b in range(2)
+        )
+        expected.append(logit)
+    assert_close(model(emb, inputs), torch.tensor(expected), atol=1e-4, rtol=1e-4)
+
+
+def gates(model: Any) -> list[Tensor]:
+    found = [gate.last.weight @ relu_stack(gate.hidden, gate.context[0]) + gate.last.bias for gate in model.gates]
+    return [2 / (1 + (-x).exp()) for x in found]
+
+
+def relu_stack(layers: Any, x: Tensor) -> Tensor:
+    for layer in layers:
+        x = layer.weight @ x + layer.bias if isinstance(layer, torch.nn.Linear) else x.clamp(min=0)
+    return x
+
+
+def test_finalmlp_refuses_heads_that_do_not_divide(backbone: Make, schema: Schema) -> None:
+    with pytest.raises(UserError, match=r"model\.num_heads=3"):
+        backbone("finalmlp", schema, 4, first_dims=[6], second_dims=[5, 4], num_heads=3)
+
+
+def test_wukong(backbone: Make, schema: Schema, emb: Tensor, inputs: Inputs) -> None:
+    model = backbone("wukong", schema, 4, num_layers=2, project_dim=3, fm_hidden=[6], fm_dim=5, compression_dim=7)
+    tokens = torch.stack([wukong_layers(model, e) for e in emb])
+    assert_close(model(emb, inputs), model.mlp(tokens.flatten(1)), atol=1e-4, rtol=1e-4)
+
+
+def wukong_layers(model: Any, e: Tensor) -> Tensor:
+    for layer in model.layers:
+        num_fields = len(e)
+        mixed = torch.zeros(num_fields, layer.project.shape[1])
+        for i in range(num_fields):
+            for j in range(num_fields):
+                mixed[i] += (e[i] @ e[j]) * layer.project[j]
+        fm = relu_stack(layer.fm[1:], normed(mixed.reshape(-1), layer.fm[0]))
+        linear = layer.compress[0].weight @ e.reshape(-1) + layer.compress[0].bias
+        merged = layer.merge.weight @ torch.cat([fm, linear]) + layer.merge.bias
+        e = normed(e + merged.reshape(e.shape), layer.norm)
+    return e
+
+
+def normed(x: Tensor, norm: Any) -> Tensor:
+    scale = (x.var(correction=0) + 1e-5).sqrt()
+    return (x - x.mean()) / scale * norm.weight + norm.bias
+
+
 @pytest.mark.parametrize(
-    ("name", "total"), [("fm", 7_643_857), ("deepfm", 7_897_913), ("fwfm", 7_412_719), ("fmfm", 7_723_728)]
+    ("name", "options", "total"),
+    [
+        ("fm", {}, 7_643_857),
+        ("deepfm", {}, 7_897_913),
+        ("fwfm", {}, 7_412_719),
+        ("fmfm", {}, 7_723_728),
+        ("finalmlp", {}, 10_250_790),
+        ("wukong", {"num_layers": 8}, 8_299_937),
+    ],
 )
-def test_counts_equal_those_of_the_llactr_repository(name: str, total: int, node: Make) -> None:
+def test_counts_equal_those_of_the_llactr_repository(
+    name: str, options: dict[str, Any], total: int, node: Node
+) -> None:
     schema = Schema(tuple(Field(f"field{i}", rows) for i, rows in enumerate(GIFT_CARDS)))
-    assert build_model(schema, dim=32, model=node(name), enhancer=None, seed=1).num_parameters()["total"] == total
+    model = build_model(schema, dim=32, model=node(name) | options, enhancer=None, seed=1)
+    assert model.num_parameters()["total"] == total
 
 
 @pytest.mark.parametrize("layers", [1, 3])

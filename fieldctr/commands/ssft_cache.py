@@ -1,0 +1,67 @@
+"""`fieldctr ssft list | show DIGEST | verify`: what field vectors are there, what they cost, whether they are whole."""
+
+from pathlib import Path
+
+from fieldctr.analysis.field_map import field_map
+from fieldctr.analysis.heatmap import field_pair_heatmap
+from fieldctr.artifacts import KEY_FILE, write_text
+from fieldctr.commands.field_vectors import spell
+from fieldctr.errors import UserError
+from fieldctr.llm.field_embeddings import FieldEmbeddings, load
+
+
+def main(action: str, *arguments: str) -> None:
+    """Look below outputs/field_embeddings, or below OUTPUTS/field_embeddings with outputs=OUTPUTS."""
+    words = [word for word in arguments if "=" not in word]
+    given = dict(word.split("=", 1) for word in arguments if "=" in word)
+    if given.keys() - {"outputs"} or len(words) != (action == "show"):
+        raise UserError("usage: fieldctr ssft list | show DIGEST | verify  [outputs=FOLDER]")
+    root = Path(given.get("outputs", "outputs")) / "field_embeddings"
+    folders = sorted(path.parent for path in root.glob(f"*/{KEY_FILE}"))
+    if action == "show":
+        print(report(load(_named(words[0], folders))))
+    else:
+        for folder in folders:
+            print(_line(load(folder), whole=action == "verify"))
+        print(f"{len(folders)} in {root}")
+
+
+def report(found: FieldEmbeddings) -> str:
+    """Account of one set of vectors, for reading."""
+    account = found.account
+    cost = [f"  {name.replace('_', ' ')} {value:,}" for name, value in account["cost"].items()]
+    lines = [
+        f"{len(account['fields'])} fields, {account['prompts']:,} prompts, {account['heldout']:,} held out; "
+        f"vectors of width {found.vectors.shape[2]}",
+        *(spell(record) for record in account["history"]),
+        *(["cost of SSFT, and of encoding every train row instead:"] if cost else []),
+        *cost,
+        f"in {found.folder}",
+    ]
+    return "\n".join(lines)
+
+
+def write_pictures(found: FieldEmbeddings) -> None:
+    """Similarity of the fields and a map of them, before and after, as SVG beside the vectors; once."""
+    names = found.account["fields"]
+    if (found.folder / "map_after.svg").exists():  # the last of them
+        return
+    for when, vectors in (("before", found.vectors[0]), ("after", found.vectors[-1])):
+        unit = (vectors / vectors.norm(dim=1, keepdim=True)).numpy()
+        picture = field_pair_heatmap(names, unit @ unit.T, f"cosine of field vectors {when} SSFT")
+        write_text(found.folder / f"similarity_{when}.svg", picture)
+        write_text(found.folder / f"map_{when}.svg", field_map(names, unit, f"field vectors {when} SSFT"))
+
+
+def _line(found: FieldEmbeddings, *, whole: bool) -> str:
+    last = found.account["history"][-1]
+    accuracy = f"accuracy {last['accuracy']:.3f}" if "accuracy" in last else "no accuracy"
+    size = f"{len(found.account['fields'])} fields, epoch {last['epoch']}, {accuracy}"
+    return f"{found.folder.name}  {size}{', whole' if whole else ''}"
+
+
+def _named(word: str, folders: list[Path]) -> Path:
+    matching = [folder for folder in folders if folder.name.startswith(word)]
+    if len(matching) != 1:
+        raise UserError(f"{len(matching)} sets of field vectors begin with '{word}'. All: fieldctr ssft list")
+    return matching[0]

@@ -1,0 +1,157 @@
+"""One vector per field, made once: a content-addressed cache in front of SSFT.
+
+vectors.safetensors   (epochs + 1, F, E), the first before tuning
+account.json          what was asked, what it cost, how well the tuned model tells fields apart, the vectors' sha256
+"""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from fieldctr.artifacts import cached, digest, file_digest, write_json
+from fieldctr.config import EncoderConfig
+from fieldctr.data.table import digests
+from fieldctr.errors import UserError
+from fieldctr.llm.encoder import Encoder, load_encoder
+from fieldctr.llm.prompts import Prompts
+from fieldctr.llm.ssft import Record, Tuning, closeness, tune
+from fieldctr.llm.weights import model_files
+from fieldctr.memory import peak_resident_mb
+
+VERSION = 1  # of prompts, tuning and pooling; raise it when equal settings give other vectors
+VECTORS, ACCOUNT = "vectors.safetensors", "account.json"
+LIBRARIES = ("torch", "transformers", "tokenizers", "peft")
+
+
+class Rows(NamedTuple):
+    """What an instance-level method would encode: the comparison of the cost account."""
+
+    texts: list[str]  # a sample
+    count: int  # of all of them
+
+
+class FieldEmbeddings(NamedTuple):
+    """What is cached."""
+
+    folder: Path
+    vectors: Tensor  # (epochs + 1, F, E)
+    account: dict[str, Any]
+
+
+def field_embeddings(
+    config: EncoderConfig,
+    prompts: Prompts,
+    *,
+    root: Path,
+    device: torch.device,
+    rows: Callable[[], Rows],
+    log: Callable[[Record], None],
+) -> FieldEmbeddings:
+    """The field vectors of these prompts below `root`; a second call with an equal key loads no model."""
+    key = cache_key(config, prompts, device, memo=root / ".digests.json")
+
+    def build(folder: Path) -> None:
+        if config.kind == "random":
+            save(folder, gaussian(len(prompts.fields), config), prompts, {})
+        else:
+            save(folder, *tuned(config, prompts, device, rows, log))
+
+    return load(cached(root, key, build))
+
+
+def cache_key(config: EncoderConfig, prompts: Prompts, device: torch.device, *, memo: Path) -> dict[str, object]:
+    """Everything that changes the vectors: texts rather than the settings they come from, bytes rather than paths."""
+    if config.kind == "random":
+        return {
+            "version": VERSION,
+            "kind": "random",
+            "fields": prompts.fields,
+            "width": config.width,
+            "seed": config.seed,
+        }
+    tuning = asdict(config.tuning) if config.tuning.epochs else {"epochs": 0}
+    return {
+        "version": VERSION,
+        "kind": config.kind,
+        "fields": prompts.fields,
+        "prompts": digest([prompts.train, prompts.heldout]),
+        "model": digests(model_files(config.model), memo) if config.kind == "pretrained" else [],
+        "encoder": {key: getattr(config, key) for key in ("pooling", "attention", "dtype", "seed")},
+        "tuning": tuning,
+        "libraries": {name: metadata.version(name) for name in LIBRARIES},
+        "device": device.type,
+    }
+
+
+def gaussian(num_fields: int, config: EncoderConfig) -> Tuning:
+    """Vectors without a model: what any other has to beat."""
+    generator = torch.Generator().manual_seed(config.seed)
+    vectors = torch.randn(1, num_fields, config.width, generator=generator)
+    return Tuning(vectors, [{"epoch": 0, **closeness(vectors[0])}])
+
+
+def tuned(
+    config: EncoderConfig,
+    prompts: Prompts,
+    device: torch.device,
+    rows: Callable[[], Rows],
+    log: Callable[[Record], None],
+) -> tuple[Tuning, Prompts, dict[str, Any]]:
+    """Load, tune, and account for it."""
+    began = time.perf_counter()
+    encoder = load_encoder(config, device)
+    loaded, cpu = time.perf_counter(), time.process_time()
+    found = tune(encoder, prompts, config.tuning, seed=config.seed, log=log)
+    cost = {
+        "calls": encoder.calls,
+        "tokens": encoder.tokens,
+        "load_s": round(loaded - began, 2),
+        "tune_s": round(time.perf_counter() - loaded, 2),
+        "tune_cpu_s": round(time.process_time() - cpu, 2),
+        "peak_resident_mb": round(peak_resident_mb()),
+    }
+    return found, prompts, cost | instead(encoder, rows(), micro_batch=config.tuning.micro_batch, spent=cost)
+
+
+def instead(encoder: Encoder, rows: Rows, *, micro_batch: int, spent: dict[str, Any]) -> dict[str, Any]:
+    """What encoding every row once, without any tuning, would take on this encoder, from a sample."""
+    tokens: list[list[int]] = encoder.tokenizer(rows.texts, verbose=False)["input_ids"]
+    fitting = [ids[: encoder.max_tokens] for ids in tokens]
+    begin = time.process_time()
+    encoder.embed_all(fitting, micro_batch=min(8, micro_batch))  # long texts: larger batches are slower
+    total = (time.process_time() - begin) / len(fitting) * rows.count
+    return {
+        "rows": rows.count,
+        "tokens_a_row": round(sum(map(len, tokens)) / len(tokens)),
+        "rows_cpu_s": round(total),
+        "rows_over_ssft": round(total / max(spent["tune_cpu_s"], 0.01), 1),
+    }
+
+
+def save(folder: Path, found: Tuning, prompts: Prompts, cost: dict[str, Any]) -> None:
+    save_file({"vectors": found.vectors.contiguous()}, folder / VECTORS)
+    account = {
+        "fields": prompts.fields,
+        "prompts": len(prompts.train),
+        "heldout": len(prompts.heldout),
+        "history": found.history,
+        "cost": cost,
+        "sha256": file_digest(folder / VECTORS),
+    }
+    write_json(folder / ACCOUNT, account)
+
+
+def load(folder: Path) -> FieldEmbeddings:
+    """What is cached in the folder; UserError when a byte of the vectors has changed since."""
+    account = json.loads((folder / ACCOUNT).read_text(encoding="utf-8"))
+    if file_digest(folder / VECTORS) != account["sha256"]:
+        raise UserError(f"{folder / VECTORS} is damaged: its sha256 differs. Remove {folder} and run again")
+    return FieldEmbeddings(folder, load_file(folder / VECTORS)["vectors"], account)

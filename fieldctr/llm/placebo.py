@@ -1,0 +1,33 @@
+"""What stands for the meaning of the field names: the tuned vectors, or a placebo that lacks one part of it."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Source = Literal["ssft", "untuned", "random", "permuted", "constant", "opaque"]
+
+
+def stand_in(vectors: Tensor, source: Source, *, epoch: int | None, seed: int) -> Tensor:
+    """(F, E) out of the (epochs + 1, F, E) that were cached; no source costs another SSFT but `opaque`.
+
+    ssft, opaque: as tuned (opaque on names without a meaning); untuned: before SSFT; random: Gaussian of the same
+    scale; permuted: each field gets another one's vector; constant: all get the mean.
+    """
+    tuned = vectors[-1 if epoch is None else epoch]
+    if source == "untuned":
+        return vectors[0]
+    if source == "random":
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randn(tuned.shape, generator=generator) * tuned.std()
+    if source == "permuted":
+        return tuned[derangement(len(tuned), seed)]
+    if source == "constant":
+        return tuned.mean(0).expand_as(tuned).contiguous()
+    return tuned
+
+
+def derangement(count: int, seed: int) -> Tensor:
+    """A random order of 0..count-1 that leaves nothing in its place: one cycle through all."""
+    cycle = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    return torch.empty_like(cycle).index_copy(0, cycle, cycle.roll(1))

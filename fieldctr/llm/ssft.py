@@ -1,0 +1,124 @@
+"""SSFT: tune an encoder so that a feature's prompt lies near the name of its field.
+
+Source: LLaCTR (arXiv:2505.14057), its contrastive objective: cross-entropy over cos(prompt, field) / temperature with
+all fields in the denominator; AdamW without weight decay, warm-up, linear decay.
+Differs: field names are encoded once per optimizer step, not once per micro-batch, with the same gradient: 10 times
+fewer seconds for short prompts.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from fieldctr.config import TuningConfig
+from fieldctr.llm.encoder import Encoder
+from fieldctr.llm.prompts import Prompt, Prompts
+
+Record = dict[str, float]
+
+
+class Tuning(NamedTuple):
+    """What SSFT leaves."""
+
+    vectors: Tensor  # (epochs + 1, F, E) not normalised; the first before any step
+    history: list[Record]  # one for each of them
+
+
+def tune(
+    encoder: Encoder, prompts: Prompts, settings: TuningConfig, *, seed: int, log: Callable[[Record], None]
+) -> Tuning:
+    """Tune the encoder's LoRA weights in place. `log` gets a record before the first epoch and after each."""
+    names = encoder.tokenize(prompts.fields)
+    tokens, labels = encoder.tokenize([prompt.text for prompt in prompts.train]), _labels(prompts.train)
+    heldout, wanted = encoder.tokenize([prompt.text for prompt in prompts.heldout]), _labels(prompts.heldout)
+    vectors: list[Tensor] = []
+    history: list[Record] = []
+    stepper = Stepper(encoder, settings, num_prompts=len(tokens))
+    with torch.random.fork_rng(devices=[]):  # LoRA's dropout and the order of prompts
+        torch.default_generator.manual_seed(seed)
+        for epoch in range(settings.epochs + 1):
+            loss = {"loss": stepper.epoch(names, tokens, labels)} if epoch else {}
+            vectors.append(encoder.embed_all(names, micro_batch=settings.micro_batch))
+            found = accuracy(encoder, heldout, wanted, vectors[-1], micro_batch=settings.micro_batch)
+            history.append({"epoch": epoch, **loss, **found, **closeness(vectors[-1])})
+            log(history[-1])
+    return Tuning(torch.stack(vectors), history)
+
+
+class Stepper:
+    """The optimizer, its learning rate, and where they stand."""
+
+    def __init__(self, encoder: Encoder, settings: TuningConfig, *, num_prompts: int) -> None:
+        self.encoder, self.settings, self.step = encoder, settings, 0
+        self.weights = [weight for weight in encoder.model.parameters() if weight.requires_grad]
+        self.steps = settings.epochs * -(-num_prompts // settings.batch_size)
+        if self.steps:
+            self.optimizer = torch.optim.AdamW(self.weights, lr=settings.lr, weight_decay=0.0)
+
+    def epoch(self, names: list[list[int]], tokens: list[list[int]], labels: Tensor) -> float:
+        """All prompts once, in an order drawn now; the mean loss."""
+        self.encoder.model.train()
+        total = 0.0
+        for batch in torch.randperm(len(tokens)).split(self.settings.batch_size):
+            chosen = [tokens[i] for i in batch.tolist()]
+            loss = contrast(self.encoder, names, chosen, labels[batch], self.settings)
+            torch.nn.utils.clip_grad_norm_(self.weights, self.settings.clip_norm)
+            self.optimizer.param_groups[0]["lr"] = self.rate()
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            self.step += 1
+            total += loss * len(chosen)
+        return total / len(tokens)
+
+    def rate(self) -> float:
+        """Linear from 0 in the warm-up, then linear to 0 after the last step."""
+        warm = self.settings.warmup_steps
+        rising, falling = (self.step + 1) / (warm + 1), (self.steps - self.step) / max(1, self.steps - warm)
+        return self.settings.lr * min(1.0, rising, falling)
+
+
+def contrast(
+    encoder: Encoder, names: list[list[int]], tokens: list[list[int]], labels: Tensor, settings: TuningConfig
+) -> float:
+    """The mean loss of a batch; its gradient is added to the weights.
+
+    The fields' vectors become a leaf that collects its gradient over all micro-batches and passes it on once, which is
+    the exact gradient. Micro-batches are sorted by length: less padding.
+    """
+    fields = functional.normalize(encoder.embed(names), dim=1)  # F,E
+    leaf = fields.detach().requires_grad_()
+    order, total = sorted(range(len(tokens)), key=lambda i: len(tokens[i])), 0.0
+    for at in range(0, len(order), settings.micro_batch):
+        chosen = order[at : at + settings.micro_batch]
+        queries = functional.normalize(encoder.embed([tokens[i] for i in chosen]), dim=1)
+        scores = queries @ leaf.T / settings.temperature  # n,F
+        loss = functional.cross_entropy(scores, labels[chosen].to(scores.device), reduction="sum") / len(tokens)
+        loss.backward()
+        total += loss.item()
+    fields.backward(leaf.grad)
+    return total
+
+
+def accuracy(encoder: Encoder, tokens: list[list[int]], labels: Tensor, vectors: Tensor, *, micro_batch: int) -> Record:
+    """Share of prompts whose nearest field vector is that of their field: over all, and as the mean over fields."""
+    if not tokens:
+        return {}
+    queries = functional.normalize(encoder.embed_all(tokens, micro_batch=micro_batch), dim=1)
+    right = ((queries @ functional.normalize(vectors, dim=1).T).argmax(1) == labels).float()
+    by_field = [float(right[labels == field].mean()) for field in labels.unique()]
+    return {"accuracy": float(right.mean()), "field_accuracy": sum(by_field) / len(by_field)}
+
+
+def closeness(vectors: Tensor) -> Record:
+    """Mean and largest cosine of two fields: near 1 the vectors have collapsed."""
+    unit = functional.normalize(vectors, dim=1)
+    first, second = torch.triu_indices(len(unit), len(unit), 1)
+    cosine = (unit @ unit.T)[first, second]
+    return {"mean_cosine": float(cosine.mean()), "max_cosine": float(cosine.max())} if len(cosine) else {}
+
+
+def _labels(prompts: Sequence[Prompt]) -> Tensor:
+    return torch.tensor([prompt.field for prompt in prompts], dtype=torch.long)

