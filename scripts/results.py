@@ -81,8 +81,8 @@ def mean(results: list[dict[str, Any]], split: str, name: str) -> float:
 def insert(text: str, mark: str) -> None:
     """Replace what stands between the two comments of README.md that carry the mark."""
     path = ROOT / "README.md"
-    pattern = re.compile(rf"(<!-- {mark} -->\n).*?(\n<!-- end -->)", re.DOTALL)
-    readme, count = pattern.subn(lambda match: match[1] + text + match[2], path.read_text(encoding="utf-8"))
+    pattern = re.compile(rf"(<!-- {mark} -->\n).*?(<!-- end -->)", re.DOTALL)
+    readme, count = pattern.subn(lambda match: f"{match[1]}{text}\n{match[2]}", path.read_text(encoding="utf-8"))
     if count != 1:
         raise SystemExit(f"README.md has {count} places marked '{mark}', expected one")
     path.write_text(readme, encoding="utf-8")
