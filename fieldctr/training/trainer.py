@@ -1,6 +1,6 @@
 """Fit a model: one loop for CPU and CUDA, early stopping, averaged weights, resumable at any step.
 
-Source: training settings of LLaCTR's released code (papers.md A9).
+Source: training settings of LLaCTR's released code (istarryn/LLaCTR).
 Differs: evaluates several times an epoch, because deep CTR models peak after one pass; keeps averaged weights.
 """
 
