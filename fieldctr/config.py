@@ -140,6 +140,15 @@ class TrainConfig:
     encoder: dict[str, Any] | None = None  # comes with an enhancer that reads field embeddings
 
 
+def flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The leaves of nested mappings by dotted key. An empty mapping is a leaf: a field without keys is a field."""
+    leaves: dict[str, Any] = {}
+    for key, value in node.items():
+        nested = isinstance(value, Mapping) and value
+        leaves |= flat(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
+    return leaves
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """'Nearest: a, b. ' for an error message, or '' when nothing is near."""
     close = difflib.get_close_matches(word, list(known), n=3, cutoff=0.5)

@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from fieldctr.artifacts import digest, write_json, write_text
+from fieldctr.config import flat
 from fieldctr.errors import UserError
 
 RESULT, CONFIG, METRICS, RECORD, ERROR = "result.json", "config.json", "metrics.jsonl", "run.json", "error.txt"
@@ -150,9 +151,11 @@ def _job_number(job: Path) -> tuple[int, str]:
 
 def _refuse_another(folder: Path, config: Mapping[str, Any]) -> None:
     before, now = _lasting(load_config(folder)), _lasting(config)
-    differing = [key for key in sorted(before | now) if before.get(key) != now.get(key)]
+    differing = [key for key in sorted(before | now) if before.get(key, "absent") != now.get(key, "absent")]
     if differing:
-        changes = ", ".join(f"{key}={now.get(key)} (was {before.get(key)})" for key in differing[:3])
+        changes = ", ".join(
+            f"{key}={now.get(key, 'absent')} (was {before.get(key, 'absent')})" for key in differing[:3]
+        )
         raise UserError(
             f"resume=true: the run in {folder} has another configuration: {changes}. "
             "Resume it with its own keys, or start anew with resume=false"
@@ -174,15 +177,8 @@ def _move_aside(folder: Path) -> None:
 
 def _lasting(config: Mapping[str, Any]) -> dict[str, Any]:
     """The leaves, by dotted key, that decide what a run computes."""
-    leaves = _flat(config)
+    leaves = flat(config)
     return {key: leaves[key] for key in leaves if key not in VOLATILE and key.partition(".")[0] not in VOLATILE}
-
-
-def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    leaves: dict[str, Any] = {}
-    for key, value in node.items():
-        leaves |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return leaves
 
 
 def _commit() -> str | None:

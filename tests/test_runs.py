@@ -50,6 +50,18 @@ def test_resume_refuses_another_configuration(tmp_path: Path) -> None:
     assert load_config(tmp_path) == CONFIG
 
 
+def test_a_field_without_keys_counts(tmp_path: Path) -> None:
+    """`~dataset.fields.user` is another table: its result must not pass for that of the whole one."""
+    whole = CONFIG | {"dataset": {"fields": {"user": {}, "item": {}, "hour": None}}}
+    for fewer in ({"item": {}, "hour": None}, {"user": {}, "item": {}}):
+        assert config_digest(whole) != config_digest(CONFIG | {"dataset": {"fields": fewer}})
+    Run.start(tmp_path, whole, resume=False).finish(RESULT)
+    part = CONFIG | {"dataset": {"fields": {"user": {}, "item": {}}}}
+    assert finished(tmp_path, part) is None
+    with pytest.raises(UserError, match=r"dataset\.fields\.hour=absent \(was None\)"):
+        Run.start(tmp_path, part, resume=True)
+
+
 def test_metrics_are_appended_and_rewritten_whole(tmp_path: Path) -> None:
     run = Run.start(tmp_path, CONFIG, resume=False)
     run.log({"step": 1})

@@ -76,14 +76,10 @@ def _defaults(command: str) -> dict[str, str]:
 def _keys(command: str, chosen: Mapping[str, str]) -> list[str]:
     root = {key: value for key, value in _yaml(command).items() if key not in ("defaults", "hydra")}
     nodes = {group: _yaml(f"{group}/{option}") for group, option in chosen.items() if option in options(group)}
-    return _leaves({**_yaml("base"), **root, **nodes})
+    from fieldctr.config import flat
 
-
-def _leaves(node: Mapping[str, Any], prefix: str = "") -> list[str]:
-    found = []
-    for key, value in node.items():
-        found += _leaves(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else [f"{prefix}{key}"]
-    return [leaf for leaf in found if not leaf.startswith("hydra.")]
+    keys = flat({**_yaml("base"), **root, **nodes})
+    return [key for key in keys if not key.startswith("hydra.")]
 
 
 def _choices(key: str) -> list[str]:

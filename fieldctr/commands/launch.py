@@ -24,7 +24,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from fieldctr.catalog import conf_dir, groups, options
-from fieldctr.config import nearest
+from fieldctr.cli import unknown
+from fieldctr.config import flat, nearest
 from fieldctr.errors import UserError
 from fieldctr.runs import sweep_table
 
@@ -108,7 +109,7 @@ def refuse_what_hydra_would_not(arguments: tuple[str, ...]) -> None:
         if equals and group in groups() and option in ("", "null"):
             raise UserError(f"{argument}: a group is chosen by name. All: {', '.join(options(group))}")
         if group == "tuned" and option not in options(group):
-            raise UserError(f"no tuned '{option}'. {nearest(option, options(group))}All: {', '.join(options(group))}")
+            raise UserError(unknown(group, option, tuple(options(group))))
 
 
 def translate(error: Exception, command: str) -> str:
@@ -154,18 +155,11 @@ def _no_key(key: str, command: str) -> str:
 
 
 def _keys(command: str) -> list[str]:
-    """All keys of the command's configuration, with the groups that this call chose."""
+    """All keys of the command's configuration, nodes and leaves, with the groups that this call chose."""
     chosen = [word for word in sys.argv[1:] if word.partition("=")[0] in groups() and "," not in word]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = compose(command, chosen)
-    found: list[str] = []
-    pending = [("", config)]
-    while pending:
-        prefix, node = pending.pop()
-        for name in node:
-            found.append(f"{prefix}{name}")
-            child = node._get_node(name)
-            if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():
-                pending.append((f"{prefix}{name}.", child))
-    return found
+    node: Any = OmegaConf.to_container(config, resolve=False)
+    parts = [leaf.split(".") for leaf in flat(node)]
+    return list(dict.fromkeys(".".join(part[:end]) for part in parts for end in range(1, len(part) + 1)))
