@@ -26,6 +26,10 @@ from fieldctr.errors import UserError
 
 RESULT, CONFIG, METRICS, RECORD, ERROR = "result.json", "config.json", "metrics.jsonl", "run.json", "error.txt"
 VOLATILE = ("resume", "tracker", "outputs", "data_root", "dataset.raw_dir")  # these do not change what is computed
+MINE = (  # all that a run leaves; other files in the folder are the user's
+    *(RESULT, CONFIG, METRICS, RECORD, ERROR, "checkpoint", "model.safetensors", "schema.json", "field_pairs.svg"),
+    *("*.scores.npy", "evaluate-*.json", "wandb", "tensorboard"),
+)
 LIBRARIES = ("torch", "numpy", "polars", "hydra-core")
 
 
@@ -164,9 +168,7 @@ def _refuse_another(folder: Path, config: Mapping[str, Any]) -> None:
 
 def _move_aside(folder: Path) -> None:
     """Keep what an earlier run left here: nothing is lost and nothing is mixed."""
-    mine = (RESULT, CONFIG, METRICS, RECORD, ERROR, "checkpoint", "model.safetensors", "schema.json", "field_pairs.svg")
-    old = [folder / name for name in mine] + list(folder.glob("*.scores.npy"))
-    old = [path for path in old if path.exists()]
+    old = [path for name in MINE for path in folder.glob(name)]
     if old:
         number = 1 + len(list(folder.glob("earlier-*")))
         (folder / f"earlier-{number}").mkdir()

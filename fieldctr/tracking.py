@@ -9,7 +9,8 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from types import TracebackType
+from typing import Any, Protocol, Self
 
 from fieldctr.config import TrackerConfig
 from fieldctr.errors import UserError
@@ -39,11 +40,19 @@ class Tracker:
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         self._try(lambda mirror: mirror.log(metrics, step))
 
-    def finish(self, summary: Mapping[str, float], page: str | None = None, exit_code: int = 0) -> None:
-        """Close the mirror. `page` is an SVG to show beside the metrics."""
-        if self.mirror or exit_code == 0:
-            self._try(lambda mirror: mirror.finish(summary, page, exit_code))
+    def finish(self, summary: Mapping[str, float], page: str | None = None) -> None:
+        """Close the mirror of a run that succeeded. `page` is an SVG to show beside the metrics."""
+        self._try(lambda mirror: mirror.finish(summary, page, 0))
         self.kind = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.mirror and error is not None:  # else a failed run stays open, and shows as running
+            self._try(lambda mirror: mirror.finish({}, None, 1))
 
     def _try(self, action: Callable[[Mirror], None]) -> None:
         if self.kind is None:

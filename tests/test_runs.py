@@ -37,6 +37,10 @@ def test_a_failure_leaves_its_traceback_and_no_result(tmp_path: Path) -> None:
 def test_a_second_run_in_the_folder_moves_the_first_aside(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(3):
         Run.start(tmp_path, CONFIG, resume=False).finish({"number": number})
+        (tmp_path / "evaluate-valid.json").write_text(str(number))
+        (tmp_path / "notes.txt").touch()
+    assert (tmp_path / "earlier-1/evaluate-valid.json").read_text() == "0"
+    assert not (tmp_path / "earlier-1/notes.txt").exists()
     kept = [json.loads((tmp_path / f"earlier-{n}/result.json").read_text())["number"] for n in (1, 2)]
     assert kept == [0, 1]
     assert json.loads((tmp_path / "result.json").read_text())["number"] == 2

@@ -53,6 +53,16 @@ def test_a_failing_tracker_is_said_once_and_never_ends_a_run(
     assert capsys.readouterr().err.count("tracker failed") == 1
 
 
+def test_a_run_that_fails_closes_its_mirror_as_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    codes = []
+    mirror = tracker("tensorboard", tmp_path)
+    mirror.log({"a": 1.0}, step=1)
+    monkeypatch.setattr(mirror.mirror, "finish", lambda summary, page, exit_code: codes.append(exit_code))
+    with pytest.raises(ValueError, match="boom"), mirror:
+        raise ValueError("boom")
+    assert codes == [1]
+
+
 def test_none_writes_nothing(tmp_path: Path) -> None:
     mirror = tracker("none", tmp_path)
     mirror.log({"a": 1.0}, step=1)

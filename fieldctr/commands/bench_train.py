@@ -11,10 +11,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from fieldctr.commands.launch import choice
+from fieldctr.commands.machine import start_runtime
 from fieldctr.config import Between, OptimizerConfig, Positive, RuntimeConfig, TrainerConfig, parse
 from fieldctr.data.generated import generated_split
 from fieldctr.models.ctr_model import build_model
-from fieldctr.training.runtime import Runtime
 from fieldctr.training.trainer import Fitting, Trainer
 
 WIDTH = 384  # of field vectors, for enhancers that read them: that of a small language model
@@ -43,13 +43,7 @@ class BenchTrainConfig:
 def main(node: dict[str, Any]) -> None:
     """Print the medians: they stand a busy machine, means do not."""
     config = parse(BenchTrainConfig, node, "")
-    settings = config.trainer
-    runtime = Runtime.start(
-        config.runtime,
-        precision=settings.precision,
-        deterministic=settings.deterministic,
-        cache=Path(config.outputs) / "machine",
-    )
+    settings, runtime = config.trainer, start_runtime(config.runtime, config.trainer, outputs=Path(config.outputs))
     peak = runtime.matmul_gflops(size=1024, repeats=20)
     rows = min(WARM_UP + config.steps, 50) * settings.batch_size
     schema, split = generated_split(config.num_fields, config.vocab_size, rows, seed=config.seed)

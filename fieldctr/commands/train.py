@@ -13,7 +13,8 @@ from fieldctr.analysis.heatmap import field_pair_heatmap
 from fieldctr.artifacts import write_text
 from fieldctr.catalog import options
 from fieldctr.commands.launch import choice, run_folder
-from fieldctr.config import TrainConfig, parse
+from fieldctr.commands.machine import start_runtime
+from fieldctr.config import TrainConfig, TrainerConfig, parse
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.prepare import prepared
 from fieldctr.models.ctr_model import CTRModel, build_model, reads_field_embeddings
@@ -22,7 +23,7 @@ from fieldctr.schema import Schema
 from fieldctr.tracking import Tracker
 from fieldctr.training.evaluate import Evaluation, evaluate
 from fieldctr.training.runtime import Runtime
-from fieldctr.training.trainer import Record, Trainer
+from fieldctr.training.trainer import Fit, Record, Trainer
 
 
 def main(node: dict[str, Any]) -> None:
@@ -37,10 +38,8 @@ def main(node: dict[str, Any]) -> None:
 
 def train(config: TrainConfig, run: Run) -> dict[str, Any]:
     """The walk of README, in its order; gives the content of result.json."""
-    outputs, settings = Path(config.outputs), config.trainer
-    runtime = Runtime.start(
-        config.runtime, precision=settings.precision, deterministic=settings.deterministic, cache=outputs / "machine"
-    )
+    outputs = Path(config.outputs)
+    runtime = start_runtime(config.runtime, config.trainer, outputs=outputs)
     tracker = Tracker(config.tracker, run.folder, run.folder.name, run.config)
     with run.stage("prepare"):
         dataset = prepared(config.dataset, data_dir=outputs / "data")
@@ -59,32 +58,14 @@ def train(config: TrainConfig, run: Run) -> dict[str, Any]:
     say(f"{choice('model')} on {dataset.name}: {size['embedding']:,} embedding + {size['dense']:,} dense parameters")
     say(f"{runtime.describe()}; settings: {settings_name()}; results go to {run.folder}")
 
-    def log(record: Record) -> None:
-        run.log(record)
-        tracker.log(record, step=int(record["step"]))
-
-    with run.stage("fit"):
-        trainer = Trainer(settings, config.optimizer, runtime, seed=config.seed)
-        fit = trainer.fit(
-            model,
-            dataset.train,
-            dataset.valid,
-            folder=run.folder,
-            resume=config.resume,
-            log=log,
-            rewrite=run.rewrite_metrics,
-        )
-    with run.stage("evaluate"):
-        found = {
-            name: evaluate(
-                model, split, batch_size=settings.eval_batch_size, runtime=runtime, extra=settings.extra_metrics
-            )
-            for name, split in (("valid", dataset.valid), ("test", dataset.test))
-        }
-    picture = record_model(run.folder, dataset.schema, model, found)
-    tracker.finish(
-        {f"{name}/{key}": value for name, split in found.items() for key, value in split.metrics.items()}, picture
-    )
+    with tracker:
+        with run.stage("fit"):
+            fit = fitted(model, dataset, config, runtime, run=run, tracker=tracker)
+        with run.stage("evaluate"):
+            found = evaluated(model, dataset, config.trainer, runtime)
+        picture = record_model(run.folder, dataset.schema, model, found)
+        scores = {f"{name}/{key}": value for name, split in found.items() for key, value in split.metrics.items()}
+        tracker.finish(scores, picture)
     return run.finish(
         {
             "dataset": dataset.name,
@@ -106,6 +87,34 @@ def train(config: TrainConfig, run: Run) -> dict[str, Any]:
             "schema_digest": dataset.schema.fingerprint(),
         }
     )
+
+
+def fitted(
+    model: CTRModel, dataset: Dataset, config: TrainConfig, runtime: Runtime, *, run: Run, tracker: Tracker
+) -> Fit:
+    """Fit the model, or go on with it; each evaluation goes to metrics.jsonl and to the tracker."""
+
+    def log(record: Record) -> None:
+        run.log(record)
+        tracker.log(record, step=int(record["step"]))
+
+    return Trainer(config.trainer, config.optimizer, runtime, seed=config.seed).fit(
+        model,
+        dataset.train,
+        dataset.valid,
+        folder=run.folder,
+        resume=config.resume,
+        log=log,
+        rewrite=run.rewrite_metrics,
+    )
+
+
+def evaluated(model: CTRModel, dataset: Dataset, trainer: TrainerConfig, runtime: Runtime) -> dict[str, Evaluation]:
+    """The fitted model on valid and, here only, on test."""
+    return {
+        name: evaluate(model, split, batch_size=trainer.eval_batch_size, runtime=runtime, extra=trainer.extra_metrics)
+        for name, split in (("valid", dataset.valid), ("test", dataset.test))
+    }
 
 
 def field_vectors(config: TrainConfig, dataset: Dataset, device: torch.device) -> tuple[Tensor | None, dict[str, Any]]:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from safetensors.torch import load_file
 
 from fieldctr.artifacts import KEY_FILE
+from fieldctr.commands.machine import start_runtime
 from fieldctr.config import RuntimeConfig, TrainConfig, parse
 from fieldctr.data.dataset import Dataset
 from fieldctr.errors import UserError
@@ -44,8 +45,5 @@ def load_trained(folder: Path, *, outputs: Path, runtime: RuntimeConfig) -> Trai
         field_embeddings=weights.get("enhancer.field_embeddings"),  # saved with the model: no encoder is needed
     )
     model.load_state_dict(weights)
-    settings = config.trainer
-    chosen = Runtime.start(
-        runtime, precision=settings.precision, deterministic=settings.deterministic, cache=outputs / "machine"
-    )
+    chosen = start_runtime(runtime, config.trainer, outputs=outputs)
     return Trained(config, result, dataset, model.to(chosen.device), chosen)
