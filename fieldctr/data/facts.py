@@ -10,6 +10,7 @@ from fieldctr.data.encoding import Encoding, Rule
 from fieldctr.data.reader import Reader
 from fieldctr.data.table import SPLITS
 from fieldctr.errors import UserError
+from fieldctr.ranking import auc
 
 
 @dataclass
@@ -64,14 +65,12 @@ def field_facts(reader: Reader, encoding: Encoding, rules: list[Rule], tally: Ta
 
 def attainable(folder: Path) -> dict[str, object]:
     """Per split the AUC and log loss of the true click probabilities against the labels that were drawn from them."""
-    auc, logloss = {}, {}
+    best, logloss = {}, {}
     for split in SPLITS:
         p, label = (np.load(folder / f"{split}.{name}.npy").astype(np.float64) for name in ("pctr", "label"))
-        clicked, other = p[label > 0], np.sort(p[label == 0])
-        below, upto = (np.searchsorted(other, np.sort(clicked), side=side).mean() for side in ("left", "right"))
-        auc[split] = float((below + upto) / 2 / len(other))
+        best[split] = auc(label, p)
         logloss[split] = float(-np.where(label > 0, np.log(p), np.log1p(-p)).mean())
-    return {"bayes_auc": auc, "bayes_logloss": logloss}
+    return {"bayes_auc": best, "bayes_logloss": logloss}
 
 
 def _by_split(numbers: list) -> dict[str, object]:

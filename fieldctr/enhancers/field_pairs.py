@@ -13,16 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fieldctr.nn.interaction import pair_indices, pair_sum, weighted_pair_sum
+from fieldctr.nn.interaction import pair_indices, pair_sum, similarities, weighted_pair_sum
 
 Pairs = Literal["dense", "lowrank", "scalar"]
-
-
-def similarities(vectors: Tensor) -> Tensor:
-    """Cosine of every pair: (F, E) -> (P,)."""
-    unit = functional.normalize(vectors.float(), dim=1)
-    first, second = pair_indices(len(unit), device=unit.device)
-    return (unit @ unit.T)[first, second]
 
 
 class Dense(nn.Module):

@@ -16,6 +16,7 @@ from torch.nn import functional
 from fieldctr.config import TuningConfig
 from fieldctr.llm.encoder import Encoder
 from fieldctr.llm.prompts import Prompt, Prompts
+from fieldctr.nn.interaction import similarities
 
 Record = dict[str, float]
 
@@ -114,9 +115,7 @@ def accuracy(encoder: Encoder, tokens: list[list[int]], labels: Tensor, vectors:
 
 def closeness(vectors: Tensor) -> Record:
     """Mean and largest cosine of two fields: near 1 the vectors have collapsed."""
-    unit = functional.normalize(vectors, dim=1)
-    first, second = torch.triu_indices(len(unit), len(unit), 1)
-    cosine = (unit @ unit.T)[first, second]
+    cosine = similarities(vectors)
     return {"mean_cosine": float(cosine.mean()), "max_cosine": float(cosine.max())} if len(cosine) else {}
 
 

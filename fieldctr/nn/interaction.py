@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 
 def pair_sum(emb: Tensor) -> Tensor:
@@ -21,6 +22,13 @@ def weighted_pair_sum(emb: Tensor, weight: Tensor) -> Tensor:
     matrix = upper(weight, emb.shape[1]).expand(len(emb), -1, -1)  # B,F,F without a copy
     mixed = matrix @ emb  # B,F,D
     return (emb * mixed).sum((1, 2))
+
+
+def similarities(vectors: Tensor) -> Tensor:
+    """Cosine of every pair: (F, E) -> (P,)."""
+    unit = functional.normalize(vectors.float(), dim=1)
+    first, second = pair_indices(len(unit), device=unit.device)
+    return (unit @ unit.T)[first, second]
 
 
 def upper(pairs: Tensor, num_fields: int) -> Tensor:

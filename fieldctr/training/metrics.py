@@ -12,6 +12,7 @@ import numpy as np
 
 from fieldctr.config import locate
 from fieldctr.errors import UserError
+from fieldctr.ranking import auc
 
 ECE_BINS = 15
 
@@ -49,18 +50,6 @@ def metrics(
         found["bayes_auc"] = auc(label, pctr)
         found["attainable_share"] = (found["auc"] - 0.5) / (found["bayes_auc"] - 0.5)
     return found | {path.rpartition(".")[2]: torchmetric(path, label, logit) for path in extra}
-
-
-def auc(label: np.ndarray, score: np.ndarray) -> float:
-    """Share of (click, non-click) pairs in the right order, ties half. Any increasing function of pCTR will do."""
-    clicked = label > 0.5
-    positive, negative = np.sort(score[clicked]), np.sort(score[~clicked])
-    if not len(positive) or not len(negative):
-        raise UserError(f"AUC needs clicks and non-clicks, got {len(positive)} and {len(negative)}: use another split")
-    few, many = sorted((positive, negative), key=len)  # searching the few in the many takes half the time
-    below = int(np.searchsorted(many, few, "left").sum()) + int(np.searchsorted(many, few, "right").sum())
-    share = below / (2 * len(few) * len(many))
-    return share if few is positive else 1 - share
 
 
 def logloss(label: np.ndarray, logit: np.ndarray) -> float:
