@@ -97,6 +97,8 @@ def test_flags_may_stand_anywhere() -> None:
         ("train trainer.max", ["trainer.max_epochs="]),
         ("train trainer.precision=b", ["trainer.precision=bf16"]),
         ("train resume=", ["resume=true", "resume=false"]),
+        ("ssft encoder=random encoder.tuning.l", ["encoder.tuning.lr=", "encoder.tuning.lora_rank="]),
+        ("train enhancer=llactr enhancer.def", []),
         ("doctor ", []),
     ],
 )

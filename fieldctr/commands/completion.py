@@ -75,11 +75,22 @@ def _defaults(command: str) -> dict[str, str]:
 
 def _keys(command: str, chosen: Mapping[str, str]) -> list[str]:
     root = {key: value for key, value in _yaml(command).items() if key not in ("defaults", "hydra")}
-    nodes = {group: _yaml(f"{group}/{option}") for group, option in chosen.items() if option in options(group)}
+    nodes = [f"{group}.{key}" for group, option in chosen.items() for key in _node_keys(group, option)]
+    keys = [*_flat({**_yaml("base"), **root}), *nodes]
+    return [key for key in keys if not key.startswith("hydra.")]
+
+
+def _node_keys(group: str, option: str) -> list[str]:
+    """The keys of an option's node, and of those in its group that it starts from."""
+    own = _yaml(f"{group}/{option}")
+    bases = [entry for entry in own.pop("defaults", []) if entry in options(group)]
+    return list(dict.fromkeys([key for base in bases for key in _node_keys(group, base)] + _flat(own)))
+
+
+def _flat(node: Mapping[str, Any]) -> list[str]:
     from fieldctr.config import flat
 
-    keys = flat({**_yaml("base"), **root, **nodes})
-    return [key for key in keys if not key.startswith("hydra.")]
+    return list(flat(node))
 
 
 def _choices(key: str) -> list[str]:
