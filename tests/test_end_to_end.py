@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +17,14 @@ import pytest
 SCRIPT = Path(sys.executable).parent / "fieldctr"
 SMALL = ["dataset=synthetic", "dataset.source.rows=20000", "trainer.max_epochs=2", "tracker=none"]
 
+Call = Callable[..., subprocess.CompletedProcess[str]]
+Result = Callable[[Path], dict[str, Any]]
+
 pytestmark = pytest.mark.slow
 
 
-def call(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([SCRIPT, *arguments], cwd=folder, capture_output=True, text=True, timeout=300)
-    assert "Traceback" not in done.stderr, done.stderr
-    return done
-
-
-def result(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "result.json").read_text())
-
-
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(tmp_path_factory: pytest.TempPathFactory, call: Call) -> Path:
     """A folder with one finished run of FAT in `run`."""
     folder = tmp_path_factory.mktemp("home")
     done = call(folder, "train", "model=fat", *SMALL, "seed=3", "hydra.run.dir=run")
@@ -40,7 +34,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_run_leaves_everything_that_a_number_leads_back_to(home: Path) -> None:
+def test_a_run_leaves_everything_that_a_number_leads_back_to(home: Path, result: Result) -> None:
     run = result(home / "run")
     assert (run["model"], run["dataset"], run["enhancer"], run["seed"]) == ("fat", "synthetic", "none", 3)
     for split in ("valid", "test"):
@@ -64,7 +58,7 @@ def test_a_run_leaves_everything_that_a_number_leads_back_to(home: Path) -> None
     assert (home / "run/field_pairs.svg").exists()
 
 
-def test_one_seed_gives_one_result_and_a_resumed_run_is_not_run_again(home: Path) -> None:
+def test_one_seed_gives_one_result_and_a_resumed_run_is_not_run_again(home: Path, call: Call, result: Result) -> None:
     again = call(home, "train", "model=fat", *SMALL, "seed=3", "hydra.run.dir=again")
     assert again.returncode == 0, again.stderr
     assert result(home / "again")["test"] == result(home / "run")["test"]
@@ -78,14 +72,14 @@ def test_one_seed_gives_one_result_and_a_resumed_run_is_not_run_again(home: Path
     assert "seed=4 (was 3)" in other.stderr
 
 
-def test_evaluate_repeats_the_recorded_metrics(home: Path) -> None:
+def test_evaluate_repeats_the_recorded_metrics(home: Path, call: Call, result: Result) -> None:
     done = call(home, "evaluate", "run=run", "split=valid")
     assert done.returncode == 0, done.stderr
     found = json.loads((home / "run/evaluate-valid.json").read_text())
     assert found == result(home / "run")["valid"]
 
 
-def test_predict_scores_raw_rows_as_the_run_did(home: Path) -> None:
+def test_predict_scores_raw_rows_as_the_run_did(home: Path, call: Call) -> None:
     """Rows written to a CSV and read back get the very scores of the run's own test split."""
     vocabulary_rows = raw_test_rows(home)
     vocabulary_rows.write_csv(home / "rows.csv")
@@ -107,7 +101,7 @@ def raw_test_rows(home: Path) -> pl.DataFrame:
     return frame.drop("label", "split", "pctr", strict=False).head(500)
 
 
-def test_a_sweep_goes_on_after_a_failed_job_and_says_so(home: Path) -> None:
+def test_a_sweep_goes_on_after_a_failed_job_and_says_so(home: Path, call: Call) -> None:
     done = call(home, "train", "-m", "model=lr,fm", *SMALL, "embedding_dim=8,0", "hydra.sweep.dir=sweep")
     assert done.returncode == 2
     statuses = [line.split()[1] for line in done.stdout.splitlines() if line[:2] in ("0_", "1_", "2_", "3_")]
@@ -115,7 +109,7 @@ def test_a_sweep_goes_on_after_a_failed_job_and_says_so(home: Path) -> None:
     assert "embedding_dim=0" in done.stderr
 
 
-def test_killed_anywhere_and_resumed_ends_as_if_undisturbed(home: Path) -> None:
+def test_killed_anywhere_and_resumed_ends_as_if_undisturbed(home: Path, call: Call) -> None:
     arguments = [SCRIPT, "train", "model=fat", *SMALL, "seed=3", "resume=true", "hydra.run.dir=killed"]
     for delay in (1.0, 4.0, 5.0, 6.0):
         process = subprocess.Popen(arguments, cwd=home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -147,7 +141,7 @@ def test_interrupting_a_run_says_how_to_go_on(home: Path) -> None:
 
 
 @pytest.mark.skipif("FIELDCTR_DATA" not in os.environ, reason="FIELDCTR_DATA names no folder of real tables")
-def test_the_main_job_runs_on_real_clicks(home: Path) -> None:
+def test_the_main_job_runs_on_real_clicks(home: Path, call: Call, result: Result) -> None:
     done = call(
         home, "train", "model=fm", "dataset=kuairand", "trainer.max_epochs=1", "tracker=none", "hydra.run.dir=real"
     )

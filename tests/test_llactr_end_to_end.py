@@ -4,30 +4,23 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-SCRIPT = Path(sys.executable).parent / "fieldctr"
 SMALL = ["dataset=synthetic", "dataset.source.rows=4000", "trainer.max_epochs=1", "tracker=none", "model=fm"]
 LLACTR = ["train", *SMALL, "enhancer=llactr", "encoder=tiny_llama"]
+
+Call = Callable[..., subprocess.CompletedProcess[str]]
+Result = Callable[[Path], dict[str, Any]]
 
 pytestmark = pytest.mark.slow
 
 
-def call(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([SCRIPT, *arguments], cwd=folder, capture_output=True, text=True, timeout=300)
-    assert "Traceback" not in done.stderr, done.stderr
-    return done
-
-
-def result(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "result.json").read_text())
-
-
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(tmp_path_factory: pytest.TempPathFactory, call: Call) -> Path:
     """A folder with field vectors of the random decoder and one run on them."""
     folder = tmp_path_factory.mktemp("llactr")
     done = call(folder, "ssft", "dataset=synthetic", "dataset.source.rows=4000", "encoder=tiny_llama")
@@ -40,7 +33,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_run_says_where_its_vectors_come_from(home: Path) -> None:
+def test_a_run_says_where_its_vectors_come_from(home: Path, result: Result) -> None:
     found = result(home / "run")["field_embeddings"]
     assert (found["encoder"], found["source"]) == ("tiny_llama", "ssft")
     assert (home / "outputs/field_embeddings" / found["digest"] / "similarity_after.svg").exists()
@@ -48,7 +41,7 @@ def test_a_run_says_where_its_vectors_come_from(home: Path) -> None:
     assert found["cost"]["rows"] > 1000
 
 
-def test_the_cache_is_listed_shown_and_verified(home: Path) -> None:
+def test_the_cache_is_listed_shown_and_verified(home: Path, call: Call, result: Result) -> None:
     digest = result(home / "run")["field_embeddings"]["digest"]
     for action in (["show", digest[:6]], ["verify"]):
         done = call(home, "ssft", *action)
@@ -56,14 +49,14 @@ def test_the_cache_is_listed_shown_and_verified(home: Path) -> None:
         assert digest in done.stdout
 
 
-def test_evaluate_needs_no_encoder(home: Path) -> None:
+def test_evaluate_needs_no_encoder(home: Path, call: Call, result: Result) -> None:
     done = call(home, "evaluate", "run=run", "split=valid")
     assert done.returncode == 0, done.stderr
     found = json.loads((home / "run/evaluate-valid.json").read_text())
     assert found == result(home / "run")["valid"]
 
 
-def test_weights_of_zero_give_the_backbone_bit_for_bit(home: Path) -> None:
+def test_weights_of_zero_give_the_backbone_bit_for_bit(home: Path, call: Call) -> None:
     assert call(home, "train", *SMALL, "hydra.run.dir=plain").returncode == 0
     done = call(home, *LLACTR, "enhancer.fre_weight=0", "enhancer.fie_weight=0", "hydra.run.dir=zero")
     assert done.returncode == 0, done.stderr
@@ -89,7 +82,7 @@ def test_training_without_an_enhancer_imports_no_language_model(home: Path) -> N
     ],
     ids=" ".join,
 )
-def test_a_mistake_is_named(arguments: list[str], words: list[str], home: Path) -> None:
+def test_a_mistake_is_named(arguments: list[str], words: list[str], home: Path, call: Call) -> None:
     done = call(home, *LLACTR, *arguments, "hydra.run.dir=wrong")
     assert done.returncode == 2, done.stderr
     assert all(word in done.stderr for word in words), done.stderr
