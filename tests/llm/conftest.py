@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from fieldctr.catalog import conf_dir
 from fieldctr.config import EncoderConfig, parse
@@ -17,7 +18,8 @@ NAMES = ["colour", "size", "city"]
 
 
 def encoder_config(name: str = "tiny_llama", **changes: Any) -> EncoderConfig:
-    node = yaml.safe_load((conf_dir() / f"encoder/{name}.yaml").read_text(encoding="utf-8"))
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):  # an option may start from another
+        node: Any = OmegaConf.to_container(compose("ssft", [f"encoder={name}"]).encoder)
     config = parse(EncoderConfig, node, "encoder")
     tuning = {key: changes.pop(key) for key in list(changes) if key in node["tuning"]}
     return replace(config, **changes, tuning=replace(config.tuning, **tuning))
