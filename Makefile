@@ -27,7 +27,7 @@ demo: setup
 	$(BIN)/fieldctr train
 
 test: setup
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses=2 --dist=loadfile
 
 lint: setup
 	$(BIN)/ruff check .

@@ -20,7 +20,7 @@ class Mirror(Protocol):
     """What a tracking library is asked to do."""
 
     def log(self, metrics: Mapping[str, float], step: int) -> None: ...
-    def finish(self, summary: Mapping[str, float], page: str | None, exit_code: int) -> None: ...
+    def finish(self, summary: Mapping[str, float], pictures: Mapping[str, Path], exit_code: int) -> None: ...
 
 
 class Tracker:
@@ -40,9 +40,9 @@ class Tracker:
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         self._try(lambda mirror: mirror.log(metrics, step))
 
-    def finish(self, summary: Mapping[str, float], page: str | None = None) -> None:
-        """Close the mirror of a run that succeeded. `page` is an SVG to show beside the metrics."""
-        self._try(lambda mirror: mirror.finish(summary, page, 0))
+    def finish(self, summary: Mapping[str, float], pictures: Mapping[str, Path] | None = None) -> None:
+        """Close the mirror of a run that succeeded. `pictures` are PNG files to show beside the metrics."""
+        self._try(lambda mirror: mirror.finish(summary, pictures or {}, 0))
         self.kind = None
 
     def __enter__(self) -> Self:
@@ -52,7 +52,7 @@ class Tracker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.mirror and error is not None:  # else a failed run stays open, and shows as running
-            self._try(lambda mirror: mirror.finish({}, None, 1))
+            self._try(lambda mirror: mirror.finish({}, {}, 1))
 
     def _try(self, action: Callable[[Mirror], None]) -> None:
         if self.kind is None:
@@ -99,10 +99,10 @@ class WandbMirror:
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         self.run.log(dict(metrics), step=step)
 
-    def finish(self, summary: Mapping[str, float], page: str | None, exit_code: int) -> None:
+    def finish(self, summary: Mapping[str, float], pictures: Mapping[str, Path], exit_code: int) -> None:
         self.run.summary.update(dict(summary))
-        if page:
-            self.run.log({"field_pairs": self.wandb.Html(page, inject=False)})
+        if pictures:
+            self.run.log({name: self.wandb.Image(str(path)) for name, path in pictures.items()})
         self.run.finish(exit_code=exit_code)
 
 
@@ -118,7 +118,7 @@ class TensorboardMirror:
         for name, value in metrics.items():
             self.writer.add_scalar(name, value, step)
 
-    def finish(self, summary: Mapping[str, float], page: str | None, exit_code: int) -> None:
+    def finish(self, summary: Mapping[str, float], pictures: Mapping[str, Path], exit_code: int) -> None:
         for name, value in summary.items():
             self.writer.add_scalar(f"final/{name}", value, 0)
         self.writer.close()

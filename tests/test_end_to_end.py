@@ -55,7 +55,7 @@ def test_a_run_leaves_everything_that_a_number_leads_back_to(home: Path, result:
     assert scores.dtype == np.float32
     label = np.load(home / "outputs/data" / run["data_digest"] / "test.label.npy")
     assert len(scores) == len(label)
-    assert (home / "run/field_pairs.svg").exists()
+    assert (home / "run/field_pairs.png").exists()
 
 
 def test_one_seed_gives_one_result_and_a_resumed_run_is_not_run_again(home: Path, call: Call, result: Result) -> None:

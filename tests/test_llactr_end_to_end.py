@@ -36,7 +36,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, call: Call) -> Path:
 def test_a_run_says_where_its_vectors_come_from(home: Path, result: Result) -> None:
     found = result(home / "run")["field_embeddings"]
     assert (found["encoder"], found["source"]) == ("tiny_llama", "ssft")
-    assert (home / "outputs/field_embeddings" / found["digest"] / "similarity_after.svg").exists()
+    assert (home / "outputs/field_embeddings" / found["digest"] / "similarity_after.png").exists()
     assert found["cost"]["calls"] > 0
     assert found["cost"]["rows"] > 1000
 

@@ -4,8 +4,10 @@ import os
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from fieldctr.analysis.plots import heatmap, save
 from fieldctr.config import TrackerConfig
 from fieldctr.tracking import Tracker
 
@@ -23,7 +25,8 @@ def test_wandb_runs_offline_without_account_prompt_or_home(tmp_path: Path, monke
     began = time.monotonic()
     mirror = tracker("wandb", tmp_path)
     mirror.log({"valid/auc": 0.7}, step=10)
-    mirror.finish({"test/auc": 0.71}, page="<svg/>")
+    picture = save(heatmap(["a", "b"], np.eye(2), "pairs"), tmp_path / "pairs")
+    mirror.finish({"test/auc": 0.71}, {"field_pairs": picture})
     assert time.monotonic() - began < 60
     recorded = list(tmp_path.rglob("*.wandb"))
     assert len(recorded) == 1
@@ -57,7 +60,7 @@ def test_a_run_that_fails_closes_its_mirror_as_failed(tmp_path: Path, monkeypatc
     codes = []
     mirror = tracker("tensorboard", tmp_path)
     mirror.log({"a": 1.0}, step=1)
-    monkeypatch.setattr(mirror.mirror, "finish", lambda summary, page, exit_code: codes.append(exit_code))
+    monkeypatch.setattr(mirror.mirror, "finish", lambda summary, pictures, exit_code: codes.append(exit_code))
     with pytest.raises(ValueError, match="boom"), mirror:
         raise ValueError("boom")
     assert codes == [1]

@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-from fieldctr.analysis.field_map import field_map
-from fieldctr.analysis.heatmap import field_pair_heatmap
-from fieldctr.artifacts import KEY_FILE, write_text
+from fieldctr.artifacts import KEY_FILE
 from fieldctr.commands.field_vectors import spell
 from fieldctr.errors import UserError
 from fieldctr.llm.field_embeddings import FieldEmbeddings, load
@@ -42,15 +40,17 @@ def report(found: FieldEmbeddings) -> str:
 
 
 def write_pictures(found: FieldEmbeddings) -> None:
-    """Similarity of the fields and a map of them, before and after, as SVG beside the vectors; once."""
+    """Similarity of the fields and a map of them, before and after, beside the vectors; once."""
     names = found.account["fields"]
-    if (found.folder / "map_after.svg").exists():  # the last of them
+    if (found.folder / "map_after.png").exists():  # the last of them
         return
+    from fieldctr.analysis.plots import field_map, heatmap, save
+
     for when, vectors in (("before", found.vectors[0]), ("after", found.vectors[-1])):
         unit = (vectors / vectors.norm(dim=1, keepdim=True)).numpy()
-        picture = field_pair_heatmap(names, unit @ unit.T, f"cosine of field vectors {when} SSFT")
-        write_text(found.folder / f"similarity_{when}.svg", picture)
-        write_text(found.folder / f"map_{when}.svg", field_map(names, unit, f"field vectors {when} SSFT"))
+        similarity = heatmap(names, unit @ unit.T, f"cosine of field vectors {when} SSFT")
+        save(similarity, found.folder / f"similarity_{when}")
+        save(field_map(names, unit, f"field vectors {when} SSFT"), found.folder / f"map_{when}")
 
 
 def _line(found: FieldEmbeddings, *, whole: bool) -> str:

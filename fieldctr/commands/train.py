@@ -9,8 +9,6 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fieldctr.analysis.heatmap import field_pair_heatmap
-from fieldctr.artifacts import write_text
 from fieldctr.catalog import options
 from fieldctr.commands.launch import choice, run_folder
 from fieldctr.commands.machine import start_runtime
@@ -63,9 +61,9 @@ def train(config: TrainConfig, run: Run) -> dict[str, Any]:
             fit = fitted(model, dataset, config, runtime, run=run, tracker=tracker)
         with run.stage("evaluate"):
             found = evaluated(model, dataset, config.trainer, runtime)
-        picture = record_model(run.folder, dataset.schema, model, found)
+        pictures = record_model(run.folder, dataset.schema, model, found)
         scores = {f"{name}/{key}": value for name, split in found.items() for key, value in split.metrics.items()}
-        tracker.finish(scores, picture)
+        tracker.finish(scores, pictures)
     return run.finish(
         {
             "dataset": dataset.name,
@@ -131,8 +129,8 @@ def field_vectors(config: TrainConfig, dataset: Dataset, device: torch.device) -
     return vectors, {"field_embeddings": origin | {"history": found.account["history"], "cost": found.account["cost"]}}
 
 
-def record_model(folder: Path, schema: Schema, model: CTRModel, found: dict[str, Evaluation]) -> str | None:
-    """Leave the model, its schema, the scores and the field-pair picture; gives the picture's SVG."""
+def record_model(folder: Path, schema: Schema, model: CTRModel, found: dict[str, Evaluation]) -> dict[str, Path]:
+    """Leave the model, its schema, the scores and the field-pair picture; gives the pictures by name."""
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     save_file(state, folder / ".model.safetensors")
     (folder / ".model.safetensors").replace(folder / "model.safetensors")
@@ -140,11 +138,12 @@ def record_model(folder: Path, schema: Schema, model: CTRModel, found: dict[str,
     for name, evaluation in found.items():
         np.save(folder / f"{name}.scores.npy", evaluation.logit)
     if not hasattr(model.backbone, "pair_weights"):
-        return None
+        return {}
+    from fieldctr.analysis.plots import heatmap, save
+
     weight = model.backbone.pair_weights().detach().float().cpu().numpy()  # ty: ignore
-    picture = field_pair_heatmap([field.name for field in schema.fields], weight, f"{folder.name}: field pairs")
-    write_text(folder / "field_pairs.svg", picture)
-    return picture
+    figure = heatmap([field.name for field in schema.fields], weight, f"{folder.name}: field pairs")
+    return {"field_pairs": save(figure, folder / "field_pairs")}
 
 
 def settings_name() -> str:
