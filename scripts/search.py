@@ -27,8 +27,9 @@ def main() -> None:
     parser.add_argument("--dataset", default="kuairand")
     parser.add_argument("--models", nargs="+", default=list(SPACES["models"]), choices=list(SPACES["models"]))
     arguments = parser.parse_args()
+    same = {key: [value] for key, value in SPACES["fixed"].get(arguments.dataset, {}).items()}
     for model in arguments.models:
-        search(arguments.dataset, model, SPACES["models"][model])
+        search(arguments.dataset, model, SPACES["models"][model] | same)
 
 
 def search(dataset: str, model: str, grid: dict[str, list[Any]]) -> None:
