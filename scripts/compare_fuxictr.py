@@ -59,7 +59,8 @@ def compare(model: str, peer: str, rounds: int) -> None:
     for _ in range(rounds):
         for side, setting, python in sides:
             call = [python, __file__, "--worker", side, model, setting]
-            done = subprocess.run(call, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+            one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+            done = subprocess.run(call, capture_output=True, text=True, env=one_thread, check=False)
             if done.returncode:
                 raise SystemExit(f"{side} {setting} failed:\n{done.stderr[-2000:]}")
             step, evaluation = json.loads(done.stdout.splitlines()[-1])

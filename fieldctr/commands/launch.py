@@ -108,7 +108,7 @@ def refuse_what_hydra_would_not(arguments: tuple[str, ...]) -> None:
         group, equals, option = argument.partition("=")
         if equals and group in groups() and option in ("", "null"):
             raise UserError(f"{argument}: a group is chosen by name. All: {', '.join(options(group))}")
-        if group == "tuned" and option not in options(group):
+        if group in ("tuned", "arm") and option not in options(group):
             raise UserError(unknown(group, option, tuple(options(group))))
 
 

@@ -147,8 +147,9 @@ def record_model(folder: Path, schema: Schema, model: CTRModel, found: dict[str,
 
 
 def settings_name() -> str:
-    """The tuned settings that the defaults list took for this dataset and model, or that there are none."""
-    return f"tuned/{choice('tuned')}" if choice("tuned") in options("tuned") else "defaults"
+    """The searched settings that the defaults list took for this run, or that there are none."""
+    taken = [f"{group}/{choice(group)}" for group in ("tuned", "arm") if choice(group) in options(group)]
+    return ", ".join(name for name in taken if not name.endswith("/none")) or "defaults"
 
 
 def summary(result: dict[str, Any], folder: Path) -> str:

@@ -191,9 +191,7 @@ def with_lora(model: nn.Module, config: EncoderConfig) -> nn.Module:
     return peft.get_peft_model(model, settings)
 
 
-def _pretrained(
-    config: EncoderConfig, device: torch.device, generative: bool, converted: Path
-) -> tuple[Any, Any]:
+def _pretrained(config: EncoderConfig, device: torch.device, generative: bool, converted: Path) -> tuple[Any, Any]:
     from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
     from transformers.utils import logging
 
