@@ -4,7 +4,8 @@
     python scripts/search.py --dataset kuairand --models fm --arms none llactr llactr_permuted
 
 The second searches the arms of experiment llactr_table on top of that, into conf/arm. Runs `fieldctr train -m` once for
-each model (and arm) with the grid of scripts/search_spaces.yaml and a seed that no table uses. Reads nothing but the validation metrics of the finished runs.
+each model (and arm) with the grid of scripts/search_spaces.yaml and a seed that no table uses. Reads nothing but the
+validation metrics of the finished runs.
 """
 
 import argparse

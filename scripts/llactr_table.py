@@ -1,0 +1,79 @@
+"""Run experiment llactr_table on a dataset and write its table into README.md: is LLaCTR's gain due to the names?
+
+    python scripts/search.py --dataset kuairand --models fm deepfm fwfm fmfm finalmlp wukong \\
+        --arms none llactr llactr_untuned llactr_random llactr_permuted
+    python scripts/llactr_table.py --dataset kuairand
+
+Runs that are finished are not run again. Each cell is the mean over seeds of an arm's test AUC minus that of no
+enhancer with the same seed, in points (AUC x 100), and the half width of its 95 % interval (Student's t, paired by
+seed). The last column is what the names' meaning is worth: tuned vectors minus permuted ones.
+"""
+
+import argparse
+import math
+import statistics
+import subprocess
+import sys
+from typing import Any
+
+from results import ROOT, STUDENT, insert, read
+
+ARMS = ["llactr", "llactr_untuned", "llactr_random", "llactr_permuted"]
+Found = dict[tuple[str, str, int], dict[str, Any]]  # (model, enhancer, seed) -> result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", default="kuairand")
+    parser.add_argument("--sweep", nargs="*", default=[], help="overrides, such as seed=1,2 model=fm")
+    arguments = parser.parse_args()
+    folder = ROOT / "outputs/results" / f"llactr_table_{arguments.dataset}"
+    fixed = ["experiment=llactr_table", f"dataset={arguments.dataset}", "resume=true", f"hydra.sweep.dir={folder}"]
+    # A name that says which run it is: finished ones are found again, whatever part of the sweep is asked for.
+    subdir = "hydra.sweep.subdir=${hydra:runtime.choices.model}_${hydra:runtime.choices.enhancer}_seed${seed}"
+    command = [f"{sys.prefix}/bin/fieldctr", "train", "-m", *fixed, subdir, *arguments.sweep]
+    subprocess.run(command, check=True)
+    results = [read(path) for path in folder.glob("*/result.json")]
+    found = {(r["model"], r["enhancer"], r["seed"]): r for r in results}
+    text = table(found, arguments.dataset)
+    print(text)
+    insert(text, f"llactr {arguments.dataset}")
+
+
+def table(found: Found, dataset: str) -> str:
+    """A Markdown table, one row a backbone."""
+    models = list(dict.fromkeys(model for model, _, _ in found))
+    arms = [arm for arm in ARMS if any(key[1] == arm for key in found)]
+    heads = ["backbone", "none: test AUC", *(f"{arm.removeprefix('llactr_')} - none" for arm in arms)]
+    lines = [[*heads, "llactr - permuted"], ["---"] * (len(heads) + 1)]
+    for model in models:
+        alone = [result["test"]["auc"] for key, result in found.items() if key[:2] == (model, "none")]
+        cells = [difference(found, model, arm, "none") for arm in arms]
+        spread = f"{statistics.fmean(alone):.4f} ± {statistics.stdev(alone):.4f}"
+        lines.append([f"`{model}`", spread, *cells, difference(found, model, "llactr", "llactr_permuted")])
+    some = next(iter(found.values()))
+    commits = sorted({(result["commit"] or "no commit")[:10] for result in found.values()})
+    seeds = len({seed for _, _, seed in found})
+    note = (
+        f"{dataset}, {len(found)} runs, {seeds} seeds; differences in points of AUC (x 100), mean and 95 % interval over "
+        "seeds, bold where it excludes zero. Settings of every arm, also of none: 8 trials of the backbone and 4 of the "
+        f"arm, by validation AUC. {some['runtime']}; commit {', '.join(commits)}; table {some['data_digest'][:16]}."
+    )
+    return "\n".join([*("| " + " | ".join(line) + " |" for line in lines), "", note])
+
+
+def difference(found: Found, model: str, arm: str, base: str) -> str:
+    """'+0.05 ± 0.03' over the seeds that both have."""
+    seeds = [
+        seed for name, enhancer, seed in found if (name, enhancer) == (model, arm) and (model, base, seed) in found
+    ]
+    points = [100 * (found[model, arm, s]["test"]["auc"] - found[model, base, s]["test"]["auc"]) for s in seeds]
+    if len(points) < 2:
+        return "-"
+    centre, half = statistics.fmean(points), STUDENT[len(points)] * statistics.stdev(points) / math.sqrt(len(points))
+    text = f"{centre:+.2f} ± {half:.2f}"
+    return f"**{text}**" if abs(centre) > half else text
+
+
+if __name__ == "__main__":
+    main()
