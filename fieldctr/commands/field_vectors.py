@@ -65,13 +65,13 @@ def alternatives(
     for template in sorted(get_args(Template), key=lambda template: template != config.template):
         asked = field_prompts(values, names, replace(config, template=template)).train
         templates[template] = asked[:: -(-len(asked) // SAMPLE) or 1]
-    kinds = {"row": [field.name for field in dataset.schema.fields]}
-    units = {}
-    for kind, fields in (kinds | entities(described.get("entities"), described["fields"])).items():
-        chosen = [dataset.schema.index(name) for name in fields]
+    schema, units = dataset.schema, {}
+    rows = row_texts(dataset, values, list(range(schema.num_fields)), count=SAMPLE, seed=config.seed)
+    for kind, fields in entities(described.get("entities"), described["fields"]).items():
+        chosen = [schema.index(name) for name in fields]
         texts = row_texts(dataset, values, chosen, count=SAMPLE, seed=config.seed)
-        units[kind] = Units(texts, len(dataset.train) if kind == "row" else num_distinct(dataset, chosen))
-    return Alternatives(templates, units)
+        units[kind] = Units(texts, num_distinct(dataset, chosen))
+    return Alternatives(templates, Units(rows, len(dataset.train)), units)
 
 
 def field_names(dataset: Dataset) -> list[str]:

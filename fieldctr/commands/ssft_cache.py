@@ -47,11 +47,12 @@ def costs(cost: dict[str, Any]) -> list[str]:
         f"SSFT: {cost['calls']:,} calls, {cost['tokens']:,} tokens, {cost['tune_s']} {clock}, {cost['peak_mb']:,} MB"
     ]
     for template, ssft in cost["templates"].items():
-        lines.append(f"  template {template}: {ssft['tokens_each']} tokens a prompt, {ssft['seconds']:,} {clock}")
-    for kind, found in cost["units"].items():
-        times = " and ".join(f"{times:,} times {template}" for template, times in found["over_ssft"].items())
-        what = f"each {kind} once: {found['count']:,} of {found['tokens_each']} tokens, {found['seconds']:,} {clock}"
-        lines.append(f"  {what}{f', {times}' if times else ''}")
+        text = f"  template {template}: {ssft['tokens_each']} tokens a prompt, {ssft['seconds']:,} {clock}"
+        over = [f"{kind} {times:,} times that" for kind, times in cost["over_ssft"][template].items()]
+        lines.append(", ".join([text, *over]))
+    lines.append("encoding instead, once and without tuning:")
+    for kind, found in {"rows": cost["rows"], **cost["entities"]}.items():
+        lines.append(f"  {kind}: {found['count']:,} of {found['tokens_each']} tokens, {found['seconds']:,} {clock}")
     return lines
 
 

@@ -20,7 +20,7 @@ LONG_BATCH = 8  # texts of hundreds of tokens: larger batches are slower
 
 
 class Units(NamedTuple):
-    """What another method encodes one by one: rows, users, ..."""
+    """What another method encodes one by one."""
 
     texts: list[str]  # a sample
     count: int  # of all of them
@@ -30,7 +30,8 @@ class Alternatives(NamedTuple):
     """What SSFT is compared with."""
 
     templates: dict[str, list[Prompt]]  # the same values asked by each template; the first is the one in use
-    units: dict[str, Units]
+    rows: Units
+    entities: dict[str, Units]  # users, items, ...
 
 
 class Clock:
@@ -53,12 +54,14 @@ def alternatives(
     A text that is longer than the model's window counts as far as it fits.
     """
     templates = ssft_seconds(encoder, others.templates, fields, settings, prompts=prompts, seconds=seconds)
-    units = {kind: encoding(encoder, units, settings.micro_batch) for kind, units in others.units.items()}
-    for found in units.values():
-        found["over_ssft"] = {
-            template: round(found["seconds"] / max(ssft["seconds"], 0.01), 2) for template, ssft in templates.items()
-        }
-    return {"templates": templates, "units": units}
+    rows = encoding(encoder, others.rows, settings.micro_batch)
+    entities = {kind: encoding(encoder, units, settings.micro_batch) for kind, units in others.entities.items()}
+    both = {"rows": rows["seconds"], "entities": sum(found["seconds"] for found in entities.values())}
+    over = {
+        template: {kind: round(total / max(ssft["seconds"], 0.01), 2) for kind, total in both.items() if total}
+        for template, ssft in templates.items()
+    }
+    return {"templates": templates, "rows": rows, "entities": entities, "over_ssft": over}
 
 
 def ssft_seconds(
