@@ -2,37 +2,50 @@
 
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 from fieldctr.config import EncoderConfig, checked, parse
 from fieldctr.data.dataset import Dataset
-from fieldctr.data.values import field_values, row_texts
+from fieldctr.data.prepare import entities
+from fieldctr.data.specs import field_specs
+from fieldctr.data.values import FieldValues, field_values, num_distinct, row_texts
 from fieldctr.errors import UserError
-from fieldctr.llm.field_embeddings import FieldEmbeddings, Rows, field_embeddings
+from fieldctr.llm.cost import Alternatives, Units
+from fieldctr.llm.field_embeddings import FieldEmbeddings, field_embeddings
 from fieldctr.llm.placebo import Source, stand_in
-from fieldctr.llm.prompts import field_prompts, opaque
-from fieldctr.llm.ssft import Record
+from fieldctr.llm.prompts import Template, field_prompts, opaque
+from fieldctr.training.progress import Progress
 
-SAMPLED_ROWS = 16  # of the cost account
+SAMPLE = 16  # texts of each kind in the cost account
 TOGETHER = 0.05  # rise of the mean cosine that is worth a warning
 
 
 def embedded(
-    dataset: Dataset, encoder: Mapping[str, Any], *, names: list[str], outputs: Path, device: torch.device
+    dataset: Dataset,
+    described: Mapping[str, Any],
+    encoder: Mapping[str, Any],
+    *,
+    names: list[str],
+    outputs: Path,
+    device: torch.device,
 ) -> FieldEmbeddings:
-    """The cached vectors of the dataset's fields under these names, made now if they are not there."""
+    """The cached vectors of the dataset's fields under these names, made now if they are not there.
+
+    `described` is the dataset's node.
+    """
     config, values = parse(EncoderConfig, encoder, "encoder"), field_values(dataset.folder)
     found = field_embeddings(
         config,
         field_prompts(values, names, config),
         root=outputs / "field_embeddings",
         device=device,
-        rows=lambda: Rows(row_texts(dataset, values, count=SAMPLED_ROWS, seed=config.seed), len(dataset.train)),
-        log=say,
+        others=lambda: alternatives(dataset, described, values, names, config),
+        watch=lambda steps: Progress(total_steps=steps, step=0, batch_size=config.tuning.batch_size),
     )
     before, after = (found.account["history"][i].get("mean_cosine", 0.0) for i in (0, -1))
     if after > before + TOGETHER:
@@ -40,13 +53,46 @@ def embedded(
     return found
 
 
+def alternatives(
+    dataset: Dataset,
+    described: Mapping[str, Any],
+    values: list[FieldValues],
+    names: list[str],
+    config: EncoderConfig,
+) -> Alternatives:
+    """For the cost account: the same prompts in both templates, and the rows, users, items ... of train."""
+    templates = {}
+    for template in sorted(get_args(Template), key=lambda template: template != config.template):
+        asked = field_prompts(values, names, replace(config, template=template)).train
+        templates[template] = asked[:: -(-len(asked) // SAMPLE) or 1]
+    schema, units = dataset.schema, {}
+    rows = row_texts(dataset, values, list(range(schema.num_fields)), count=SAMPLE, seed=config.seed)
+    for kind, fields in entities(described.get("entities"), described["fields"]).items():
+        chosen = [schema.index(name) for name in fields]
+        texts = row_texts(dataset, values, chosen, count=SAMPLE, seed=config.seed)
+        units[kind] = Units(texts, num_distinct(dataset, chosen))
+    return Alternatives(templates, Units(rows, len(dataset.train)), units)
+
+
 def field_names(dataset: Dataset) -> list[str]:
     """What the language model reads of each field: its text, or its name where the YAML gives it none."""
     return [field.text or field.name for field in dataset.schema.fields]
 
 
+def synonyms(described: Mapping[str, Any]) -> list[str]:
+    """The same in other words, as the dataset's node gives them; a field without keeps its text."""
+    specs = field_specs(described["fields"], described["min_count"])
+    if not any(spec.synonym for spec in specs):
+        raise UserError(
+            f"enhancer.source=synonyms: no field of dataset '{described['name']}' has a synonym. "
+            "Give some in its YAML, such as user_id: {synonym: account number}, or take another source"
+        )
+    return [spec.synonym or spec.text or spec.name for spec in specs]
+
+
 def enhancer_vectors(
     dataset: Dataset,
+    described: Mapping[str, Any],
     enhancer: Mapping[str, Any],
     encoder: Mapping[str, Any] | None,
     *,
@@ -59,18 +105,11 @@ def enhancer_vectors(
         raise UserError("the enhancer reads field embeddings but there is no encoder: add encoder=minilm")
     source: Source = checked(enhancer.get("source"), Source, "enhancer.source")
     epoch = checked(enhancer.get("epoch"), int | None, "enhancer.epoch")
-    names = opaque(dataset.schema.num_fields) if source == "opaque" else field_names(dataset)
-    found = embedded(dataset, encoder, names=names, outputs=outputs, device=device)
+    if source == "synonyms":
+        names = synonyms(described)
+    else:
+        names = opaque(dataset.schema.num_fields) if source == "opaque" else field_names(dataset)
+    found = embedded(dataset, described, encoder, names=names, outputs=outputs, device=device)
     if epoch is not None and not 0 <= epoch < len(found.vectors):
         raise UserError(f"enhancer.epoch={epoch} is not allowed: expected null or 0 to {len(found.vectors) - 1}")
     return stand_in(found.vectors, source, epoch=epoch, seed=seed), found
-
-
-def say(record: Record) -> None:
-    """One line per epoch, on stderr."""
-    print(spell(record), file=sys.stderr)
-
-
-def spell(record: Record) -> str:
-    """'epoch 1, loss 3.1, accuracy 0.4, ...'."""
-    return ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in record.items())

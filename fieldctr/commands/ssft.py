@@ -29,6 +29,6 @@ def main(node: dict[str, Any]) -> None:
     runtime = Runtime.start(config.runtime, precision="fp32", deterministic=True, cache=outputs / "machine")
     dataset = prepared(config.dataset, data_dir=outputs / "data")
     names = field_names(dataset)
-    found = embedded(dataset, config.encoder, names=names, outputs=outputs, device=runtime.device)
+    found = embedded(dataset, config.dataset, config.encoder, names=names, outputs=outputs, device=runtime.device)
     write_pictures(found)
     print(report(found))

@@ -1,11 +1,12 @@
 """`fieldctr ssft list | show DIGEST | verify`: what field vectors are there, what they cost, whether they are whole."""
 
 from pathlib import Path
+from typing import Any
 
 from fieldctr.artifacts import KEY_FILE
-from fieldctr.commands.field_vectors import spell
 from fieldctr.errors import UserError
 from fieldctr.llm.field_embeddings import FieldEmbeddings, load
+from fieldctr.llm.ssft import spell
 
 
 def main(action: str, *arguments: str) -> None:
@@ -17,7 +18,9 @@ def main(action: str, *arguments: str) -> None:
     root = Path(given.get("outputs", "outputs")) / "field_embeddings"
     folders = sorted(path.parent for path in root.glob(f"*/{KEY_FILE}"))
     if action == "show":
-        print(report(load(_named(words[0], folders))))
+        found = load(_named(words[0], folders))
+        write_pictures(found)
+        print(report(found))
     else:
         for folder in folders:
             print(_line(load(folder), whole=action == "verify"))
@@ -27,16 +30,30 @@ def main(action: str, *arguments: str) -> None:
 def report(found: FieldEmbeddings) -> str:
     """Account of one set of vectors, for reading."""
     account = found.account
-    cost = [f"  {name.replace('_', ' ')} {value:,}" for name, value in account["cost"].items()]
     lines = [
         f"{len(account['fields'])} fields, {account['prompts']:,} prompts, {account['heldout']:,} held out; "
         f"vectors of width {found.vectors.shape[2]}",
         *(spell(record) for record in account["history"]),
-        *(["cost of SSFT, and of encoding every train row instead:"] if cost else []),
-        *cost,
-        f"in {found.folder}",
+        *(costs(account["cost"]) if account["cost"] else []),
+        f"in {found.folder}, with pictures: {', '.join(sorted(path.name for path in found.folder.glob('*.png')))}",
     ]
     return "\n".join(lines)
+
+
+def costs(cost: dict[str, Any]) -> list[str]:
+    """What SSFT took, and what other ways would by a sample."""
+    clock = "CPU s" if cost["clock"] == "cpu" else "s"
+    lines = [
+        f"SSFT: {cost['calls']:,} calls, {cost['tokens']:,} tokens, {cost['tune_s']} {clock}, {cost['peak_mb']:,} MB"
+    ]
+    for template, ssft in cost["templates"].items():
+        text = f"  template {template}: {ssft['tokens_each']} tokens a prompt, {ssft['seconds']:,} {clock}"
+        over = [f"{kind} {times:,} times that" for kind, times in cost["over_ssft"][template].items()]
+        lines.append(", ".join([text, *over]))
+    lines.append("encoding instead, once and without tuning:")
+    for kind, found in {"rows": cost["rows"], **cost["entities"]}.items():
+        lines.append(f"  {kind}: {found['count']:,} of {found['tokens_each']} tokens, {found['seconds']:,} {clock}")
+    return lines
 
 
 def write_pictures(found: FieldEmbeddings) -> None:

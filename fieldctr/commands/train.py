@@ -123,7 +123,13 @@ def field_vectors(config: TrainConfig, dataset: Dataset, device: torch.device) -
 
     assert config.enhancer
     vectors, found = enhancer_vectors(
-        dataset, config.enhancer, config.encoder, outputs=Path(config.outputs), device=device, seed=config.seed
+        dataset,
+        config.dataset,
+        config.enhancer,
+        config.encoder,
+        outputs=Path(config.outputs),
+        device=device,
+        seed=config.seed,
     )
     origin = {"encoder": choice("encoder"), "source": config.enhancer["source"], "digest": found.folder.name}
     return vectors, {"field_embeddings": origin | {"history": found.account["history"], "cost": found.account["cost"]}}

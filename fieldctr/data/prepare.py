@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from fieldctr.artifacts import cached
-from fieldctr.config import Positive, build, parse
+from fieldctr.config import Positive, build, checked, nearest, parse
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.encode import encode
-from fieldctr.data.specs import field_specs
+from fieldctr.data.specs import FieldSpec, field_specs
 from fieldctr.data.table import Table, digests
 from fieldctr.errors import UserError
 
@@ -26,6 +26,7 @@ class DatasetConfig:
     min_count: Positive  # of a value in train, for fields that do not set their own
     group: str | None  # column that groups samples for gAUC
     fields: dict[str, Any]  # name -> keys of FieldSpec, or null
+    entities: dict[str, Any] | None = None  # user, item, ... -> the fields that describe one
 
 
 def prepared(node: Mapping[str, Any], *, data_dir: Path) -> Dataset:
@@ -36,11 +37,12 @@ def prepared(node: Mapping[str, Any], *, data_dir: Path) -> Dataset:
     config = parse(DatasetConfig, node, "dataset")
     try:
         specs = field_specs(config.fields, config.min_count)
+        entities(config.entities, config.fields)
         table: Table = build(config.source, "dataset.source", Path(config.raw_dir))
         key = {
             "version": VERSION,
             "source": config.source,
-            "fields": [asdict(spec) for spec in specs],
+            "fields": [_encoded(spec) for spec in specs],
             "group": config.group,
             "files": digests(table.files, data_dir / ".digests.json"),
         }
@@ -48,3 +50,20 @@ def prepared(node: Mapping[str, Any], *, data_dir: Path) -> Dataset:
     except UserError as error:
         raise UserError(f"dataset '{config.name}': {error}") from error
     return Dataset.load(folder, name=config.name)
+
+
+def entities(node: Mapping[str, Any] | None, fields: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The node `dataset.entities`; a UserError names a field that the table lacks."""
+    found = {kind: checked(names, list[str], f"dataset.entities.{kind}") for kind, names in (node or {}).items()}
+    for kind, names in found.items():
+        for name in names:
+            if name not in fields:
+                raise UserError(
+                    f"dataset.entities.{kind}: no field '{name}'. {nearest(name, fields)}See dataset.fields"
+                )
+    return found
+
+
+def _encoded(spec: FieldSpec) -> dict[str, Any]:
+    """What decides the prepared table: not the synonym, which is in no file of it."""
+    return {key: value for key, value in asdict(spec).items() if key != "synonym"}

@@ -18,7 +18,7 @@ from fieldctr.errors import UserError
 Kind = Literal["categorical", "multi", "quantile", "log_square", "value", "datetime"]
 Part = Literal["minute", "hour", "weekday", "is_weekend", "day", "month", "year"]
 
-SHARED = ("kind", "column", "text")
+SHARED = ("kind", "column", "text", "synonym")
 KEYS: dict[str, tuple[str, ...]] = {  # what a kind accepts besides SHARED
     "categorical": ("min_count",),
     "multi": ("min_count", "separator", "max_length"),
@@ -46,6 +46,7 @@ class FieldSpec:
     part: Part = "hour"  # datetime; weekday counts from Monday = 1
     unit: str = "s"  # datetime: s | ms | us since 1970 in UTC, iso, or a format such as %d/%m/%Y
     text: str = ""  # what a language model reads
+    synonym: str = ""  # the same in other words: to see whether a gain depends on the wording
 
     @property
     def width(self) -> int:
@@ -88,7 +89,7 @@ def refuse_twins(specs: tuple[FieldSpec, ...]) -> None:
             raise UserError(f"field '{name}' is given {times} times. Names must differ.")
     seen: dict[FieldSpec, str] = {}
     for spec in specs:
-        twin = seen.setdefault(replace(spec, name="", text=""), spec.name)
+        twin = seen.setdefault(replace(spec, name="", text="", synonym=""), spec.name)
         if twin != spec.name:
             raise UserError(f"fields '{twin}' and '{spec.name}' are the same encoding of column '{spec.column}'")
 

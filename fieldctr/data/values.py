@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import polars as pl
 
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.encoding import Encoding
@@ -27,18 +28,31 @@ def field_values(folder: Path) -> list[FieldValues]:
     ]
 
 
-def row_texts(dataset: Dataset, values: list[FieldValues], *, count: int, seed: int) -> list[str]:
-    """'user id is 17; hour of the day is 9; ...' for rows drawn from train: what instance-level methods encode."""
+def row_texts(dataset: Dataset, values: list[FieldValues], fields: list[int], *, count: int, seed: int) -> list[str]:
+    """'user id is 17; hour of the day is 9; ...' for rows drawn from train: what other methods encode."""
     chosen = np.random.default_rng(seed).integers(0, len(dataset.train), count)
-    return [_row_text(dataset, values, row) for row in chosen]
+    return [_row_text(dataset, values, fields, row) for row in chosen]
 
 
-def _row_text(dataset: Dataset, values: list[FieldValues], row: int) -> str:
-    parts, ids, numbers = [], dataset.train.ids[row], dataset.train.values
-    scaled = iter(() if numbers is None else numbers[row])
-    for field, known, start in zip(dataset.schema.fields, values, dataset.schema.column_offsets, strict=True):
-        own = (
-            [f"{next(scaled):.3g}"] if field.numeric else [known.texts[i - 1] for i in ids[start:][: field.width] if i]
-        )
-        parts.append(f"{field.text or field.name} is {', '.join(own) or 'unknown'}")
-    return "; ".join(parts)
+def num_distinct(dataset: Dataset, fields: list[int]) -> int:
+    """Combinations of these fields' features that occur in train; values of numeric fields do not count."""
+    starts = dataset.schema.column_offsets
+    columns = [starts[i] + k for i in fields for k in range(dataset.schema.fields[i].width)]
+    return pl.from_numpy(dataset.train.ids[:, columns]).n_unique()
+
+
+def _row_text(dataset: Dataset, values: list[FieldValues], fields: list[int], row: int) -> str:
+    return "; ".join(f"{_name(dataset, i)} is {_feature(dataset, values, i, row)}" for i in fields)
+
+
+def _name(dataset: Dataset, field: int) -> str:
+    return dataset.schema.fields[field].text or dataset.schema.fields[field].name
+
+
+def _feature(dataset: Dataset, values: list[FieldValues], field: int, row: int) -> str:
+    schema = dataset.schema
+    if schema.fields[field].numeric:
+        assert dataset.train.values is not None
+        return f"{dataset.train.values[row, sum(other.numeric for other in schema.fields[:field])]:.3g}"
+    ids = dataset.train.ids[row, schema.column_offsets[field] :][: schema.fields[field].width]
+    return ", ".join(values[field].texts[i - 1] for i in ids if i) or "unknown"

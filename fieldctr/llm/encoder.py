@@ -34,6 +34,11 @@ class Encoder:
         self.pad = tokenizer.pad_token_id or 0
         self.calls = self.tokens = 0
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
     def tokenize(self, texts: Sequence[str], *, spare: int = 0) -> list[list[int]]:
         """Token ids of each text with the model's special tokens; UserError for one that it cannot hold.
 
@@ -81,14 +86,13 @@ class Encoder:
 
     def hidden(self, tokens: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
         """One forward pass: the last layer of n texts, padded on the right (n, T, E) fp32, and their lengths (n,)."""
-        device = next(self.model.parameters()).device
         size = torch.tensor([len(ids) for ids in tokens])
         padded = torch.full((len(tokens), int(size.max())), self.pad)  # n,T
         for row, ids in zip(padded, tokens, strict=True):
             row[: len(ids)] = torch.tensor(ids)
         mask = torch.arange(padded.shape[1]) < size[:, None]  # n,T
         self.calls, self.tokens = self.calls + 1, self.tokens + int(size.sum())
-        padded, mask, size = padded.to(device), mask.to(device), size.to(device)
+        padded, mask, size = (part.to(self.device) for part in (padded, mask, size))
         return self.model(input_ids=padded, attention_mask=mask.long()).last_hidden_state.float(), size
 
     def embed_all(self, tokens: Sequence[list[int]], *, micro_batch: int) -> Tensor:

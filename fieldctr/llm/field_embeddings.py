@@ -5,8 +5,8 @@ account.json          what was asked, what it cost, how well the tuned model tel
 """
 
 import json
-import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -20,9 +20,10 @@ from fieldctr.artifacts import cached, digest, file_digest, write_json
 from fieldctr.config import EncoderConfig
 from fieldctr.data.table import digests
 from fieldctr.errors import UserError
-from fieldctr.llm.encoder import Encoder, arithmetic, load_encoder
+from fieldctr.llm.cost import Alternatives, Clock, alternatives
+from fieldctr.llm.encoder import arithmetic, load_encoder
 from fieldctr.llm.prompts import Prompts
-from fieldctr.llm.ssft import Record, Tuning, closeness, tune
+from fieldctr.llm.ssft import Tuning, Watch, closeness, num_steps, tune
 from fieldctr.llm.weights import model_files
 from fieldctr.memory import peak_resident_mb
 
@@ -30,12 +31,7 @@ VERSION = 1  # of prompts, tuning and pooling; raise it when equal settings give
 VECTORS, ACCOUNT = "vectors.safetensors", "account.json"
 LIBRARIES = ("torch", "transformers", "tokenizers", "peft")
 
-
-class Rows(NamedTuple):
-    """What an instance-level method would encode: the comparison of the cost account."""
-
-    texts: list[str]  # a sample
-    count: int  # of all of them
+WatchFor = Callable[[int], AbstractContextManager[Watch]]  # number of steps -> who watches them
 
 
 class FieldEmbeddings(NamedTuple):
@@ -52,8 +48,8 @@ def field_embeddings(
     *,
     root: Path,
     device: torch.device,
-    rows: Callable[[], Rows],
-    log: Callable[[Record], None],
+    others: Callable[[], Alternatives],
+    watch: WatchFor,
 ) -> FieldEmbeddings:
     """The field vectors of these prompts below `root`; a second call with an equal key loads no model."""
     key = cache_key(config, prompts, device, memo=root / ".digests.json")
@@ -62,7 +58,10 @@ def field_embeddings(
         if config.kind == "random":
             save(folder, gaussian(len(prompts.fields), config), prompts, {})
         else:
-            save(folder, *tuned(config, prompts, device=device, converted=root.parent / "models", rows=rows, log=log))
+            save(
+                folder,
+                *tuned(config, prompts, device=device, converted=root.parent / "models", others=others, watch=watch),
+            )
 
     return load(cached(root, key, build))
 
@@ -105,38 +104,30 @@ def tuned(
     *,
     device: torch.device,
     converted: Path,
-    rows: Callable[[], Rows],
-    log: Callable[[Record], None],
+    others: Callable[[], Alternatives],
+    watch: WatchFor,
 ) -> tuple[Tuning, Prompts, dict[str, Any]]:
     """Load, tune, and account for it."""
-    began = time.perf_counter()
+    loading = Clock(device)
     encoder = load_encoder(config, device, converted=converted)
-    loaded, cpu = time.perf_counter(), time.process_time()
-    found = tune(encoder, prompts, config.tuning, seed=config.seed, log=log)
+    load_s, tuning = loading.seconds(), Clock(device)
+    with watch(num_steps(config.tuning, len(prompts.train))) as shown:
+        found = tune(encoder, prompts, config.tuning, seed=config.seed, watch=shown)
+    seconds = tuning.seconds()
     cost = {
         "calls": encoder.calls,
         "tokens": encoder.tokens,
-        "load_s": round(loaded - began, 2),
-        "tune_s": round(time.perf_counter() - loaded, 2),
-        "tune_cpu_s": round(time.process_time() - cpu, 2),
-        "peak_resident_mb": round(peak_resident_mb()),
+        "load_s": round(load_s, 2),
+        "tune_s": round(seconds, 2),
+        "clock": tuning.name,
+        "peak_mb": round(_peak_mb(device)),
     }
-    return found, prompts, cost | instead(encoder, rows(), micro_batch=config.tuning.micro_batch, spent=cost)
+    size = {"prompts": len(prompts.train), "seconds": seconds}
+    return found, prompts, cost | alternatives(encoder, others(), prompts.fields, config.tuning, **size)
 
 
-def instead(encoder: Encoder, rows: Rows, *, micro_batch: int, spent: dict[str, Any]) -> dict[str, Any]:
-    """What encoding every row once, without any tuning, would take on this encoder, from a sample."""
-    tokens: list[list[int]] = encoder.tokenizer(rows.texts, verbose=False)["input_ids"]
-    fitting = [ids[: encoder.max_tokens] for ids in tokens]
-    begin = time.process_time()
-    encoder.embed_all(fitting, micro_batch=min(8, micro_batch))  # long texts: larger batches are slower
-    total = (time.process_time() - begin) / len(fitting) * rows.count
-    return {
-        "rows": rows.count,
-        "tokens_a_row": round(sum(map(len, tokens)) / len(tokens)),
-        "rows_cpu_s": round(total),
-        "rows_over_ssft": round(total / max(spent["tune_cpu_s"], 0.01), 1),
-    }
+def _peak_mb(device: torch.device) -> float:
+    return torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else peak_resident_mb()
 
 
 def save(folder: Path, found: Tuning, prompts: Prompts, cost: dict[str, Any]) -> None:

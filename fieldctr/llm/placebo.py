@@ -5,14 +5,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Source = Literal["ssft", "untuned", "random", "permuted", "constant", "opaque"]
+Source = Literal["ssft", "untuned", "random", "permuted", "constant", "opaque", "synonyms"]
 
 
 def stand_in(vectors: Tensor, source: Source, *, epoch: int | None, seed: int) -> Tensor:
-    """(F, E) out of the (epochs + 1, F, E) that were cached; no source costs another SSFT but `opaque`.
+    """(F, E) out of the (epochs + 1, F, E) that were cached; only `opaque` and `synonyms` cost another SSFT.
 
-    ssft, opaque: as tuned (opaque on names without a meaning); untuned: before SSFT; random: Gaussian of the same
-    scale; permuted: each field gets another one's vector; constant: all get the mean.
+    ssft: as tuned; opaque, synonyms: as tuned on names without a meaning, and on other words; untuned: before SSFT;
+    random: Gaussian of the same scale; permuted: each field gets another one's vector; constant: all get the mean.
     """
     tuned = vectors[-1 if epoch is None else epoch]
     if source == "untuned":

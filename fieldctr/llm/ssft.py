@@ -9,20 +9,28 @@ fewer seconds for short prompts.
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from fieldctr.config import TuningConfig
+from fieldctr.errors import UserError
 from fieldctr.llm.encoder import Encoder, by_length
 from fieldctr.llm.prompts import Prompt, Prompts
 from fieldctr.nn.interaction import similarities
 
 Record = dict[str, float]
 Objective = Callable[[list[list[int]], Tensor], float]  # tokens and labels of a batch -> mean loss; adds its gradient
-Tick = Callable[[int, float, Callable[[], float]], None]  # step, epoch, loss: for those who watch
+
+
+class Watch(Protocol):
+    """Whom SSFT tells how far it is."""
+
+    def tick(self, step: int, epoch: float, loss: Callable[[], float]) -> None: ...
+
+    def say(self, line: str) -> None: ...
 
 
 class Tuning(NamedTuple):
@@ -32,24 +40,20 @@ class Tuning(NamedTuple):
     history: list[Record]  # one for each of them
 
 
-def tune(
-    encoder: Encoder,
-    prompts: Prompts,
-    settings: TuningConfig,
-    *,
-    seed: int,
-    log: Callable[[Record], None],
-    tick: Tick = lambda step, epoch, loss: None,
-) -> Tuning:
-    """Tune the encoder's LoRA weights in place. `log` gets a record before the first epoch and after each."""
-    names, answers = encoder.tokenize(prompts.fields), encoder.answers(prompts.fields)
-    generative = settings.loss == "generative"
-    spare = max(map(len, answers)) if generative else 0
+def tune(encoder: Encoder, prompts: Prompts, settings: TuningConfig, *, seed: int, watch: Watch) -> Tuning:
+    """Tune the encoder's LoRA weights in place. `watch` hears of each step and of what each epoch reached.
+
+    With either loss, accuracy is that of the vectors: which field's is the nearest.
+    """
+    if settings.epochs and not prompts.train:
+        raise UserError("SSFT has no feature to ask for: all fields are of kind value. Use encoder=untuned")
+    names = encoder.tokenize(prompts.fields)
+    spare = max(map(len, encoder.answers(prompts.fields))) if settings.loss == "generative" else 0
     tokens = encoder.tokenize([prompt.text for prompt in prompts.train], spare=spare)
     heldout = encoder.tokenize([prompt.text for prompt in prompts.heldout])
-    labels, wanted = _labels(prompts.train), _labels(prompts.heldout)
-    objective = partial(generation, encoder, answers) if generative else partial(contrast, encoder, names)
-    stepper = Stepper(encoder, settings, partial(objective, settings), num_prompts=len(tokens), tick=tick)
+    labels, wanted = labels_of(prompts.train), labels_of(prompts.heldout)
+    step = objective(encoder, prompts.fields, settings)
+    stepper = Stepper(encoder, settings, step, num_prompts=len(tokens), watch=watch)
     vectors: list[Tensor] = []
     history: list[Record] = []
     with torch.random.fork_rng(devices=[]):  # LoRA's dropout and the order of prompts
@@ -59,8 +63,15 @@ def tune(
             vectors.append(encoder.embed_all(names, micro_batch=settings.micro_batch))
             found = accuracy(encoder, heldout, wanted, vectors[-1], micro_batch=settings.micro_batch)
             history.append({"epoch": epoch, **loss, **found, **closeness(vectors[-1])})
-            log(history[-1])
+            watch.say(spell(history[-1]))
     return Tuning(torch.stack(vectors), history)
+
+
+def objective(encoder: Encoder, fields: Sequence[str], settings: TuningConfig) -> Objective:
+    """The loss that the settings name, over these fields."""
+    if settings.loss == "generative":
+        return partial(generation, encoder, encoder.answers(fields), settings)
+    return partial(contrast, encoder, encoder.tokenize(fields), settings)
 
 
 def num_steps(settings: TuningConfig, num_prompts: int) -> int:
@@ -72,9 +83,9 @@ class Stepper:
     """The optimizer, its learning rate, and where they stand."""
 
     def __init__(
-        self, encoder: Encoder, settings: TuningConfig, objective: Objective, *, num_prompts: int, tick: Tick
+        self, encoder: Encoder, settings: TuningConfig, objective: Objective, *, num_prompts: int, watch: Watch
     ) -> None:
-        self.encoder, self.settings, self.objective, self.tick = encoder, settings, objective, tick
+        self.encoder, self.settings, self.objective, self.watch = encoder, settings, objective, watch
         self.weights = [weight for weight in encoder.model.parameters() if weight.requires_grad]
         self.step, self.steps = 0, num_steps(settings, num_prompts)
         if self.steps:
@@ -91,7 +102,7 @@ class Stepper:
             self.optimizer.step()
             self.optimizer.zero_grad()
             self.step += 1
-            self.tick(self.step, self.settings.epochs * self.step / self.steps, lambda loss=loss: loss)
+            self.watch.tick(self.step, self.settings.epochs * self.step / self.steps, lambda loss=loss: loss)
             total += loss * len(batch)
         return total / len(tokens)
 
@@ -151,5 +162,11 @@ def closeness(vectors: Tensor) -> Record:
     return {"mean_cosine": float(cosine.mean()), "max_cosine": float(cosine.max())} if len(cosine) else {}
 
 
-def _labels(prompts: Sequence[Prompt]) -> Tensor:
+def spell(record: Record) -> str:
+    """'epoch 1, loss 3.1, accuracy 0.4, ...'."""
+    return ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in record.items())
+
+
+def labels_of(prompts: Sequence[Prompt]) -> Tensor:
+    """The field of each, (n,)."""
     return torch.tensor([prompt.field for prompt in prompts], dtype=torch.long)

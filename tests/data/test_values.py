@@ -6,7 +6,7 @@ import polars as pl
 
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.prepare import prepared
-from fieldctr.data.values import field_values, row_texts
+from fieldctr.data.values import field_values, num_distinct, row_texts
 
 
 def tidy(folder: Path) -> Dataset:
@@ -48,7 +48,7 @@ def test_values_are_those_of_train_with_their_counts(tmp_path: Path) -> None:
 
 def test_rows_are_read_as_sentences(tmp_path: Path) -> None:
     dataset = tidy(tmp_path)
-    rows = row_texts(dataset, field_values(dataset.folder), count=200, seed=1)
+    rows = row_texts(dataset, field_values(dataset.folder), [0, 1, 2], count=200, seed=1)
     assert len(rows) == 200
     assert set(rows) == {
         "home town is Ulm; tags is a, b; price is 1.5",
@@ -58,3 +58,11 @@ def test_rows_are_read_as_sentences(tmp_path: Path) -> None:
         "home town is Ulm; tags is b, c; price is 1.5",
         "home town is Bonn; tags is a, b; price is 2.5",
     }
+
+
+def test_an_entity_is_read_by_its_own_fields_and_counted_once(tmp_path: Path) -> None:
+    dataset = tidy(tmp_path)
+    texts = row_texts(dataset, field_values(dataset.folder), [2, 0], count=50, seed=1)
+    assert set(texts) == {"price is 1.5; home town is Ulm", "price is 2.5; home town is Bonn"}
+    assert num_distinct(dataset, [0]) == 2
+    assert num_distinct(dataset, [1, 0]) == 6  # all rows of train differ in town or tags

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,17 @@ from fieldctr.llm.encoder import Encoder, load_encoder
 NAMES = ["colour", "size", "city"]
 
 
+@cache
+def node(name: str) -> dict[str, Any]:
+    """As composed: an option may start from another."""
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        composed: Any = OmegaConf.to_container(compose("ssft", [f"encoder={name}"]).encoder)
+    return composed
+
+
 def encoder_config(name: str = "tiny_llama", **changes: Any) -> EncoderConfig:
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):  # an option may start from another
-        node: Any = OmegaConf.to_container(compose("ssft", [f"encoder={name}"]).encoder)
-    config = parse(EncoderConfig, node, "encoder")
-    tuning = {key: changes.pop(key) for key in list(changes) if key in node["tuning"]}
+    config = parse(EncoderConfig, node(name), "encoder")
+    tuning = {key: changes.pop(key) for key in list(changes) if key in node(name)["tuning"]}
     return replace(config, **changes, tuning=replace(config.tuning, **tuning))
 
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from fieldctr.config import EncoderConfig
 from fieldctr.data.values import FieldValues
 from fieldctr.errors import UserError
 from fieldctr.llm import field_embeddings as cache
+from fieldctr.llm.cost import Alternatives, Units
 from fieldctr.llm.placebo import derangement, stand_in
 from fieldctr.llm.prompts import field_prompts, opaque
 from fieldctr.llm.weights import model_files, model_place
 from fieldctr.processor import native_bf16
+from fieldctr.training.progress import Progress
 
 CPU = torch.device("cpu")
 Config = Callable[..., EncoderConfig]
@@ -29,9 +32,16 @@ def made(root: Path, config: EncoderConfig, values: list[FieldValues], names: li
         field_prompts(values, names, config),
         root=root,
         device=CPU,
-        rows=lambda: cache.Rows(["colour is a; size is 1"], 1000),
-        log=lambda record: None,
+        others=lambda: others(values, names, config),
+        watch=lambda steps: Progress(total_steps=steps, step=0, batch_size=8),
     )
+
+
+def others(values: list[FieldValues], names: list[str], config: EncoderConfig) -> Alternatives:
+    templates: Any = {
+        name: field_prompts(values, names, replace(config, template=name)).train[:4] for name in ("short", "long")
+    }
+    return Alternatives(templates, Units(["colour is a; size is 1"] * 4, 10**6), {"user": Units(["colour is a"], 10)})
 
 
 def test_the_second_run_loads_no_model(
@@ -39,12 +49,26 @@ def test_the_second_run_loads_no_model(
 ) -> None:
     first = made(tmp_path, config(), values, names)
     assert first.account["cost"]["calls"] > 0
-    assert first.account["cost"]["rows"] == 1000
     assert first.vectors.shape == (2, 3, 32)
     monkeypatch.setattr(cache, "load_encoder", None)
     again = made(tmp_path, config(), values, names)
     assert torch.equal(first.vectors, again.vectors)
     assert first.account == again.account
+
+
+def test_the_account_compares_what_was_asked(
+    tmp_path: Path, values: list[FieldValues], names: list[str], config: Config
+) -> None:
+    cost = made(tmp_path, config(), values, names).account["cost"]
+    assert cost["clock"] == "cpu"
+    assert cost["templates"]["short"]["seconds"] == round(cost["tune_s"], 1)
+    assert cost["templates"]["long"]["tokens_each"] > 3 * cost["templates"]["short"]["tokens_each"]
+    assert cost["rows"]["count"] == 10**6
+    assert cost["rows"]["tokens_each"] > cost["entities"]["user"]["tokens_each"]
+    assert set(cost["over_ssft"]["long"]) <= {"rows", "entities"}
+    assert "rows" in cost["over_ssft"]["short"]
+    untuned = made(tmp_path, config(epochs=0), values, names).account["cost"]
+    assert untuned["templates"] == untuned["over_ssft"] == {}
 
 
 def test_a_flipped_byte_is_detected(

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -17,9 +18,14 @@ from fieldctr.errors import UserError
 from fieldctr.llm.encoder import Encoder, tiny_llama
 from fieldctr.llm.prompts import field_prompts
 from fieldctr.llm.ssft import Stepper, accuracy, closeness, contrast, generation, tune
+from fieldctr.training.progress import Progress
 
 Config = Callable[..., EncoderConfig]
 Loaded = Callable[[EncoderConfig], Encoder]
+
+
+def watch() -> Progress:
+    return Progress(total_steps=1, step=0, batch_size=1)
 
 
 @pytest.fixture
@@ -47,10 +53,18 @@ def test_a_prompt_that_does_not_fit_is_refused(config: Config, loaded: Loaded) -
         loaded(config(max_tokens=8)).tokenize(["far too long a text"])
 
 
-def test_only_lora_weights_move(encoder: Encoder) -> None:
-    moving = [name for name, weight in encoder.model.named_parameters() if weight.requires_grad]
-    assert moving
-    assert all("lora_" in name for name in moving)
+@pytest.mark.parametrize("loss", ["contrastive", "generative"])
+def test_only_lora_weights_move(
+    loss: str, values: list[FieldValues], names: list[str], config: Config, loaded: Loaded
+) -> None:
+    chosen = config(loss=loss, batch_size=8)
+    encoder = loaded(chosen)
+    before = {name: weight.clone() for name, weight in encoder.model.named_parameters()}
+    found = tune(encoder, field_prompts(values, names, chosen), chosen.tuning, seed=1, watch=watch())
+    moved = [name for name, weight in encoder.model.named_parameters() if not torch.equal(weight, before[name])]
+    assert len(moved) == 8  # two matrices beside each of two layers' q_proj and v_proj
+    assert all("lora_" in name for name in moved)
+    assert not torch.equal(found.vectors[0], found.vectors[1])
 
 
 def test_a_layer_that_the_model_lacks_is_named(config: Config, loaded: Loaded) -> None:
@@ -157,7 +171,7 @@ def taken(model: nn.Module) -> list[Tensor]:
 
 def test_the_rate_rises_then_falls_to_zero(encoder: Encoder, config: Config) -> None:
     tuning: TuningConfig = config(epochs=2, batch_size=10, warmup_steps=3, lr=1.0).tuning
-    stepper = Stepper(encoder, tuning, lambda tokens, labels: 0.0, num_prompts=45, tick=lambda step, epoch, loss: None)
+    stepper = Stepper(encoder, tuning, lambda tokens, labels: 0.0, num_prompts=45, watch=watch())
     rates = []
     while stepper.step < stepper.steps:
         rates.append(stepper.rate())
@@ -174,12 +188,29 @@ def test_tuning_teaches_fields_and_one_seed_gives_one_result(
     chosen = config(epochs=8, batch_size=8, warmup_steps=2, lora_dropout=0.05)
     prompts = field_prompts(values, names, chosen)
     state = torch.get_rng_state()
-    first, again = (tune(loaded(chosen), prompts, chosen.tuning, seed=1, log=lambda record: None) for _ in range(2))
+    first, again = (tune(loaded(chosen), prompts, chosen.tuning, seed=1, watch=watch()) for _ in range(2))
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(first.vectors, again.vectors)
     assert first.vectors.shape == (9, 3, 32)
     assert first.history[-1]["loss"] < 0.7 * first.history[1]["loss"]
     assert first.history[-1]["accuracy"] > 0.6 > first.history[0]["accuracy"]
+
+
+def test_generating_names_teaches_them(
+    values: list[FieldValues], names: list[str], config: Config, loaded: Loaded
+) -> None:
+    chosen = config(epochs=4, batch_size=8, warmup_steps=2, loss="generative")
+    prompts = field_prompts(values, names, chosen)
+    found = tune(loaded(chosen), prompts, chosen.tuning, seed=1, watch=watch())
+    assert found.history[-1]["loss"] < 0.99 * found.history[1]["loss"]  # a random head, frozen, learns little
+    assert set(found.history[-1]) == {"epoch", "loss", "accuracy", "field_accuracy", "mean_cosine", "max_cosine"}
+
+
+def test_nothing_to_ask_is_said(names: list[str], config: Config, loaded: Loaded) -> None:
+    chosen = config()
+    prompts = field_prompts([FieldValues([], np.zeros(0))] * 3, names, chosen)
+    with pytest.raises(UserError, match="encoder=untuned"):
+        tune(loaded(chosen), prompts, chosen.tuning, seed=1, watch=watch())
 
 
 def test_accuracy_counts_nearest_fields(encoder: Encoder) -> None:
