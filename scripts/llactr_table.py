@@ -54,10 +54,11 @@ def table(found: Found, dataset: str) -> str:
     some = next(iter(found.values()))
     commits = sorted({(result["commit"] or "no commit")[:10] for result in found.values()})
     seeds = len({seed for _, _, seed in found})
+    origin = f"{some['runtime']}; commit {', '.join(commits)}; table {some['data_digest'][:16]}"
     note = (
-        f"{dataset}, {len(found)} runs, {seeds} seeds; differences in points of AUC (x 100), mean and 95 % interval over "
-        "seeds, bold where it excludes zero. Settings of every arm, also of none: 8 trials of the backbone and 4 of the "
-        f"arm, by validation AUC. {some['runtime']}; commit {', '.join(commits)}; table {some['data_digest'][:16]}."
+        f"{dataset}, {len(found)} runs, {seeds} seeds; differences in points of AUC (x 100), mean and 95 % interval "
+        "over seeds, bold where it leaves zero out. Settings of each arm and of none by validation AUC: 8 trials "
+        f"of the backbone, 4 of the arm. {origin}."
     )
     return "\n".join([*("| " + " | ".join(line) + " |" for line in lines), "", note])
 
