@@ -23,4 +23,8 @@ def main(node: dict[str, Any]) -> None:
     config = parse(PrepareConfig, node, "")
     dataset = prepared(config.dataset, data_dir=Path(config.outputs) / "data")
     print(describe(dataset))
+    if published := config.dataset.get("published"):
+        print(
+            f"as published: md5 of {', '.join(published['md5']) or 'no file'}; rows of {', '.join(published['rows'])}"
+        )
     print(f"in {dataset.folder}")

@@ -9,6 +9,7 @@ from fieldctr.artifacts import cached
 from fieldctr.config import Positive, build, checked, nearest, parse
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.encode import encode
+from fieldctr.data.published import Published, refuse_other_files, refuse_other_rows
 from fieldctr.data.specs import FieldSpec, field_specs
 from fieldctr.data.table import Table, digests
 from fieldctr.errors import UserError
@@ -27,18 +28,22 @@ class DatasetConfig:
     group: str | None  # column that groups samples for gAUC
     fields: dict[str, Any]  # name -> keys of FieldSpec, or null
     entities: dict[str, Any] | None = None  # user, item, ... -> the fields that describe one
+    published: dict[str, Any] | None = None  # keys of Published, what the files must be; null takes any
 
 
 def prepared(node: Mapping[str, Any], *, data_dir: Path) -> Dataset:
     """The dataset of a resolved `dataset` node, from the cache below `data_dir` or encoded now.
 
     What decides its folder: fields, source with its keywords, and the bytes of the raw files; not where those lie.
+    Files that are not those which the node says were published are refused.
     """
     config = parse(DatasetConfig, node, "dataset")
     try:
         specs = field_specs(config.fields, config.min_count)
         entities(config.entities, config.fields)
+        published = parse(Published, config.published, "dataset.published") if config.published else Published({}, {})
         table: Table = build(config.source, "dataset.source", Path(config.raw_dir))
+        refuse_other_files(published, table.files, data_dir / ".md5.json")
         key = {
             "version": VERSION,
             "source": config.source,
@@ -47,9 +52,11 @@ def prepared(node: Mapping[str, Any], *, data_dir: Path) -> Dataset:
             "files": digests(table.files, data_dir / ".digests.json"),
         }
         folder = cached(data_dir, key, lambda folder: encode(table, specs, folder, group=config.group))
+        dataset = Dataset.load(folder, name=config.name)
+        refuse_other_rows(published, dataset.facts["rows"])
     except UserError as error:
         raise UserError(f"dataset '{config.name}': {error}") from error
-    return Dataset.load(folder, name=config.name)
+    return dataset
 
 
 def entities(node: Mapping[str, Any] | None, fields: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -65,5 +72,5 @@ def entities(node: Mapping[str, Any] | None, fields: Mapping[str, Any]) -> dict[
 
 
 def _encoded(spec: FieldSpec) -> dict[str, Any]:
-    """What decides the prepared table: not the synonym, which is in no file of it."""
-    return {key: value for key, value in asdict(spec).items() if key != "synonym"}
+    """What decides the prepared table: not the synonym, which is in no file of it, and no key that says nothing."""
+    return {key: value for key, value in asdict(spec).items() if key != "synonym" and (key, value) != ("missing", "")}

@@ -20,10 +20,10 @@ Part = Literal["minute", "hour", "weekday", "is_weekend", "day", "month", "year"
 
 SHARED = ("kind", "column", "text", "synonym")
 KEYS: dict[str, tuple[str, ...]] = {  # what a kind accepts besides SHARED
-    "categorical": ("min_count",),
+    "categorical": ("min_count", "missing"),
     "multi": ("min_count", "separator", "max_length"),
     "quantile": ("bins",),
-    "log_square": ("min_count",),
+    "log_square": ("min_count", "missing"),
     "value": ("scale",),
     "datetime": ("min_count", "part", "unit"),
 }
@@ -39,6 +39,7 @@ class FieldSpec:
     column: str
     kind: Kind = "categorical"
     min_count: Positive = 1
+    missing: str = ""  # categorical, log_square: one encoded value that means missing, such as -1
     separator: str = ","  # multi; a list column needs none
     max_length: Positive = 8  # multi: values kept per row
     bins: Positive = 16  # quantile
@@ -126,11 +127,15 @@ def values(spec: FieldSpec, dtype: pl.DataType) -> pl.Expr:
     if spec.kind == "datetime":
         return _datetime_part(spec, dtype)
     if spec.kind == "categorical":
-        return spelled(pl.col(spec.column), dtype)
+        return _known(spec, spelled(pl.col(spec.column), dtype))
     if spec.kind == "log_square":
         x = number(spec.column, dtype)
-        return pl.when(x > 2).then((x.log() ** 2).floor()).otherwise(x).cast(pl.Int64).cast(pl.String)
+        return _known(spec, pl.when(x > 2).then((x.log() ** 2).floor()).otherwise(x).cast(pl.Int64).cast(pl.String))
     return number(spec.column, dtype)
+
+
+def _known(spec: FieldSpec, text: pl.Expr) -> pl.Expr:
+    return pl.when(canonical_text(text) != spec.missing).then(text) if spec.missing else text
 
 
 def _parts(spec: FieldSpec, dtype: pl.DataType) -> pl.Expr:
@@ -161,5 +166,7 @@ def moment(column: str, dtype: pl.DataType, unit: str) -> pl.Expr:
     if unit == "iso":
         return text.str.to_datetime(time_unit="us")
     if "%" in unit:
+        if "%H" in unit and "%M" not in unit:  # polars reads no hour without its minutes
+            text, unit = text + " 00", f"{unit} %M"
         return text.str.strptime(pl.Datetime("us"), unit)
     raise UserError(f"unit={unit} of column '{column}' is not allowed: expected s | ms | us | iso | a format with %")

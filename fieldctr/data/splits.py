@@ -13,11 +13,13 @@ from fieldctr.data.specs import moment, number, spelled
 from fieldctr.errors import UserError
 
 ROW = "row number"  # a column that `random` adds; no publisher's column is called so
+FILE = "split of the file"  # a column that a source adds which knows what each of its files is for
 RULES: dict[str, tuple[str, ...]] = {
     "column": ("column", "values", "valid_from_train", "seed"),
     "time": ("column", "unit", "fractions", "cuts"),
     "random": ("fractions", "seed"),
     "hash": ("column", "fractions", "seed"),
+    "file": ("valid_from_train", "seed"),
 }
 
 
@@ -29,6 +31,7 @@ def with_split(frame: pl.LazyFrame, rule: Mapping[str, Any]) -> pl.LazyFrame:
     with unit as in a datetime field if the column is no number
     {by: random, fractions, seed}
     {by: hash, column, fractions, seed}: all rows of one value of the column land in one split
+    {by: file, valid_from_train, seed}: a file for each split, which the source's `files` then name
     """
     by = rule.get("by")
     if by not in RULES:
@@ -38,6 +41,8 @@ def with_split(frame: pl.LazyFrame, rule: Mapping[str, Any]) -> pl.LazyFrame:
             raise UserError(f"no key 'split.{key}' for by: {by}. {nearest(key, RULES[by])}All: {', '.join(RULES[by])}")
     if by == "random":
         return by_random(frame, _fractions(rule), _need(rule, "seed"))
+    if by == "file":
+        return by_file(frame, rule.get("valid_from_train", 0), rule.get("seed", 0))
     column, columns = _need(rule, "column"), frame.collect_schema().names()
     if column not in columns:
         raise UserError(f"split.column={column}: no such column. {nearest(column, columns)}All: {', '.join(columns)}")
@@ -63,6 +68,13 @@ def by_column(
     moved = (split == "train") & (_place(pl.col(ROW), seed) < valid)
     chosen = pl.when(moved).then(pl.lit("valid")).otherwise(split)
     return frame.with_row_index(ROW).with_columns(split=chosen).drop(ROW)
+
+
+def by_file(frame: pl.LazyFrame, valid: float, seed: int) -> pl.LazyFrame:
+    """As the source says of its files; a fraction `valid` of train becomes valid."""
+    if FILE not in frame.collect_schema():
+        raise UserError("split.by=file needs source.files as {train: FILE, valid: FILE, test: FILE}")
+    return by_column(frame, FILE, None, valid, seed).drop(FILE)
 
 
 def by_random(frame: pl.LazyFrame, fractions: Sequence[float], seed: int) -> pl.LazyFrame:

@@ -1,10 +1,13 @@
 """What a source hands over: a lazy frame, the files behind it, and errors that name the file and the line."""
 
 import csv
+import gzip
+import io
 import json
 import os
 import re
-from collections.abc import Generator, Mapping
+import zlib
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +20,9 @@ from fieldctr.errors import UserError
 
 SPLITS = ("train", "valid", "test")
 BLOCK = 1 << 22  # bytes read at a time when cells are counted
+GZIP = b"\x1f\x8b"  # how a gzip file begins
+BROKEN = (EOFError, OSError, zlib.error)  # what a file that was cut short, or is damaged, raises
+UNREADABLE = re.compile(r"failed in column '(.+?)' for \d+ out of \d+ values: \[\"(.*?)\"")  # polars' words
 # Bytes that polars parses at a time. Left to itself it reads more ahead the larger the file: 2x the memory at 700 MB,
 # for the same seconds. Not a documented setting, and read at every scan; a test holds polars to it.
 os.environ.setdefault("POLARS_CSV_CHUNK_SIZE", str(1 << 21))
@@ -45,14 +51,22 @@ def required(raw_dir: Path, name: str, cure: str) -> Path:
     )
 
 
-def scan_csv(path: Path, *, separator: str = ",") -> pl.LazyFrame:
-    """All columns as text: what a number is, its field decides. Quotes are double quotes, the first line is the header.
+def scan_csv(path: Path, *, separator: str = ",", header: Sequence[str] | None = None) -> pl.LazyFrame:
+    """All columns as text: what a number is, its field decides. Quotes are double quotes; gzip is read as it is.
 
-    Refuses two columns of one name (polars would rename the second) and a header that the separator does not cut.
+    The first line is the header, unless `header` names the columns. Refuses two columns of one name (polars would
+    rename the second) and a header that the separator does not cut.
     """
     with explained((path,), separator):
-        frame = pl.scan_csv(path, separator=separator, infer_schema=False, empty_string_is_null=False, glob=False)
+        frame = pl.scan_csv(
+            path, separator=separator, has_header=header is None, infer_schema=False, empty_string_is_null=False,
+            glob=False,
+        )  # fmt: skip
         names = frame.collect_schema().names()
+    if header:
+        if len(header) != len(names):
+            raise UserError(f"{path} line 1: {len(names)} columns, expected {len(header)}, those of source.header.")
+        return frame.rename(dict(zip(names, header, strict=True)))
     twins = [match[1] for name in names if (match := re.fullmatch(r"(.+)_duplicated_\d+", name))]
     if twins:
         raise UserError(f"{path}: two columns are called '{twins[0]}'. Rename one in the header.")
@@ -68,30 +82,42 @@ def explained(files: tuple[Path, ...], separator: str | None = None) -> Generato
     """Turn what polars says about an unreadable file into a UserError with file, line and reason."""
     try:
         yield
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except (pl.exceptions.PolarsError, *BROKEN) as error:
         for path in files:
             if separator:
                 refuse_ragged(path, separator)
+                refuse_unreadable(path, separator, str(error))
         where = ", ".join(map(str, files)) or "the source"
         raise UserError(f"{where}: {str(error).splitlines()[0]}. Nothing was written.") from error
 
 
 def refuse_short_lines(path: Path, separator: str) -> None:
-    """Refuse what polars would fill with empty cells: a line of a delimited file that ends too early.
+    """Refuse what polars would fill with empty cells, a line that ends too early, or take for a row, a second header.
 
     Counts separators and line ends outside quotes, about 2 GB/s.
     """
     separators = lines = 0
-    quoted, last = False, b"\n"
-    with path.open("rb") as file:
-        columns = len(next(csv.reader([file.readline().decode("utf-8", "replace")], delimiter=separator), []))
+    quoted, last, suspect = False, b"\n", False
+    with opened(path) as file:
+        first = file.readline()
+        columns = len(next(csv.reader([first.decode("utf-8", "replace")], delimiter=separator), []))
+        header, before = b"\n" + first.rstrip(b"\r\n"), b"\n"
         while block := file.read(BLOCK):
             last = block[-1:]
             plain, quoted = _outside_quotes(block, quoted)
             separators += _count(plain, separator)
             lines += _count(plain, "\n")
-    if separators != (columns - 1) * (lines + (last != b"\n")):
+            suspect = suspect or header in before + block
+            before = block[-len(header) :]
+    if suspect or separators != (columns - 1) * (lines + (last != b"\n")):
         refuse_ragged(path, separator)
+
+
+def opened(path: Path) -> gzip.GzipFile | io.BufferedReader:
+    """The bytes of a file, decompressed if they are gzip's, whatever the file is called."""
+    with path.open("rb") as file:
+        packed = file.read(len(GZIP)) == GZIP
+    return gzip.open(path, "rb") if packed else path.open("rb")
 
 
 def _count(block: bytes, character: str) -> int:
@@ -106,29 +132,49 @@ def _outside_quotes(block: bytes, quoted: bool) -> tuple[bytes, bool]:
 
 
 def refuse_ragged(path: Path, separator: str) -> None:
-    """UserError for the first line of a delimited file whose number of columns differs from the header's, if any."""
-    with path.open(encoding="utf-8", newline="") as file:
+    """UserError for the first line whose number of columns differs from the first one's, or that repeats the header."""
+    for line, cells, first in _lines(path, separator):
+        if len(cells) != len(first):
+            raise UserError(f"{path} line {line:,}: {len(cells)} columns, expected {len(first)}. Nothing was written.")
+        if cells == first and _names_columns(first):
+            raise UserError(f"{path} line {line:,}: the header again. Two files put together? Nothing was written.")
+
+
+def refuse_unreadable(path: Path, separator: str, complaint: str) -> None:
+    """UserError for the first line that holds the value of which polars complains, if it names one."""
+    if found := UNREADABLE.search(complaint):
+        column, value = found.groups()
+        for line, cells, first in _lines(path, separator):
+            if value in (cells[first.index(column) :][:1] if column in first else cells):
+                reason = complaint.partition(" in column")[0]
+                raise UserError(f"{path} line {line:,}: '{value}' in {column}: {reason}. Nothing was written.")
+
+
+def _lines(path: Path, separator: str) -> Generator[tuple[int, list[str], list[str]]]:
+    """Number and cells of each line after the first, and the first one's; a UserError where no text can be read."""
+    with io.TextIOWrapper(opened(path), encoding="utf-8", newline="") as file:
         lines = csv.reader(file, delimiter=separator)
         try:
-            expected = len(next(lines, []))
+            first = next(lines, [])
             for cells in lines:
-                if len(cells) != expected:
-                    raise UserError(
-                        f"{path} line {lines.line_num:,}: {len(cells)} columns, expected {expected}. "
-                        "Nothing was written."
-                    )
-        except (UnicodeDecodeError, csv.Error) as error:
+                yield lines.line_num, cells, first
+        except (UnicodeDecodeError, csv.Error, *BROKEN) as error:
             raise UserError(f"{path} after line {lines.line_num:,}: {error}. Nothing was written.") from error
 
 
-def digests(files: tuple[Path, ...], memo: Path) -> list[list[str]]:
-    """[name, sha256] of each file, remembered in the JSON file `memo` while path, size and modification time agree."""
+def _names_columns(cells: list[str]) -> bool:
+    """Whether a line can be a header: different words, no numbers. A row of a file without one can occur twice."""
+    return len(set(cells)) == len(cells) and not any(re.fullmatch(r"[-+.\d]*", cell) for cell in cells)
+
+
+def digests(files: tuple[Path, ...], memo: Path, algorithm: str = "sha256") -> list[list[str]]:
+    """[name, digest] of each file, remembered in the JSON file `memo` while path, size and modification time agree."""
     known = json.loads(memo.read_text(encoding="utf-8")) if memo.exists() else {}
     fresh = {}
     for path in files:
         stat = path.stat()
         stamp = f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
-        fresh[stamp] = known.get(stamp) or file_digest(path)
+        fresh[stamp] = known.get(stamp) or file_digest(path, algorithm)
     if not fresh.keys() <= known.keys():
         write_json(memo, known | fresh)
-    return [[path.name, sha] for path, sha in zip(files, fresh.values(), strict=True)]
+    return [[path.name, found] for path, found in zip(files, fresh.values(), strict=True)]

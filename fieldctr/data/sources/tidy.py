@@ -1,4 +1,4 @@
-"""Any table with one row per sample: CSV, TSV or Parquet, one file or a glob of them."""
+"""Any table with one row per sample: CSV, TSV or Parquet, one file, a glob of them, or one for each split."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,43 +8,71 @@ import polars as pl
 
 from fieldctr.config import nearest
 from fieldctr.data.specs import number, spelled
-from fieldctr.data.splits import with_split
-from fieldctr.data.table import Table, explained, required, scan_csv
+from fieldctr.data.splits import FILE, with_split
+from fieldctr.data.table import SPLITS, Table, explained, required, scan_csv
 from fieldctr.errors import UserError
 
 
 def read(
     raw_dir: Path,
     *,
-    files: str,
+    files: str | Mapping[str, str],
     origin: str,
     separator: str,
     null_values: Sequence[str],
     label: Mapping[str, Any],
     split: Mapping[str, Any],
+    header: Sequence[str] | None = None,
 ) -> Table:
     """The files `raw_dir/files` (a name or a glob, read in the order of their names), one below the other.
 
-    `label` is {column}, for 0 and 1; or {column, positive: [values]}; or {column, above: number}. `split` as in
-    `fieldctr.data.splits.with_split`. `separator` and `null_values` (texts that mean missing) are for delimited files.
-    `origin` says where the files are to be had, for the message that they are absent.
+    For `split` {by: file}, `files` is {train: name or glob, valid: ..., test: ...}. Else `split` is as in
+    `fieldctr.data.splits.with_split`. `label` is {column}, for 0 and 1; or {column, positive: [values]}; or {column,
+    above: number}. `separator`, `null_values` (texts that mean missing) and `header` (the columns, where the first
+    line is a row already) are for delimited files. `origin` says where the files are to be had, for the message that
+    they are absent.
     """
+    cure = f"Get it from {origin}." if origin else "It is your table."
+    found = [(name, path) for name, pattern in _named(files, split).items() for path in _paths(raw_dir, pattern, cure)]
+    paths = tuple(path for _, path in found)
+    delimited = paths[0].suffix != ".parquet"
+    frames = [scan_csv(p, separator=separator, header=header) if delimited else _scan_parquet(p) for p in paths]
+    if not isinstance(files, str):
+        frames = [frame.with_columns(pl.lit(name).alias(FILE)) for frame, (name, _) in zip(frames, found, strict=True)]
+    with explained(paths):
+        frame = pl.concat(frames)
+        frame.collect_schema()
+    if delimited and null_values:
+        frame = frame.with_columns(pl.when(~pl.all().is_in(list(null_values))).then(pl.all()))
+    frame = with_split(with_label(frame, label), split)
+    return Table(frame, paths, separator if delimited else None)
+
+
+def _named(files: str | Mapping[str, str], split: Mapping[str, Any]) -> Mapping[str, str]:
+    """`files` by split, or under one name that is not read."""
     if not files:
         raise UserError(
             "dataset.source.files is not set: the name of a file in dataset.raw_dir, or a glob such as *.csv"
         )
-    cure = f"Get it from {origin}." if origin else "It is your table."
-    paths = tuple(sorted(raw_dir.glob(files))) or (required(raw_dir, files, cure),)
-    delimited = paths[0].suffix != ".parquet"
-    if delimited:
-        frame = pl.concat([scan_csv(path, separator=separator) for path in paths])
-        frame = frame.with_columns(pl.when(~pl.all().is_in(list(null_values))).then(pl.all())) if null_values else frame
-    else:
-        frame = pl.scan_parquet(list(paths), glob=False)
-    with explained(paths):
+    if isinstance(files, str):
+        return {"all": files}
+    for name in files:
+        if name not in SPLITS:
+            raise UserError(f"no key 'source.files.{name}'. {nearest(name, SPLITS)}All: {', '.join(SPLITS)}")
+    if split.get("by") != "file":
+        raise UserError(f"source.files names a file for each split: expected split.by=file, not {split.get('by')}")
+    return files
+
+
+def _paths(raw_dir: Path, pattern: str, cure: str) -> tuple[Path, ...]:
+    return tuple(sorted(raw_dir.glob(pattern))) or (required(raw_dir, pattern, cure),)
+
+
+def _scan_parquet(path: Path) -> pl.LazyFrame:
+    with explained((path,)):
+        frame = pl.scan_parquet(path, glob=False)
         frame.collect_schema()
-    frame = with_split(with_label(frame, label), split)
-    return Table(frame, paths, separator if delimited else None)
+    return frame
 
 
 def with_label(frame: pl.LazyFrame, rule: Mapping[str, Any]) -> pl.LazyFrame:
