@@ -9,6 +9,7 @@ import re
 import zlib
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -136,7 +137,7 @@ def refuse_ragged(path: Path, separator: str) -> None:
     for line, cells, first in _lines(path, separator):
         if len(cells) != len(first):
             raise UserError(f"{path} line {line:,}: {len(cells)} columns, expected {len(first)}. Nothing was written.")
-        if cells == first and _names_columns(first):
+        if cells == first and cells is not first and _names_columns(first):
             raise UserError(f"{path} line {line:,}: the header again. Two files put together? Nothing was written.")
 
 
@@ -151,12 +152,12 @@ def refuse_unreadable(path: Path, separator: str, complaint: str) -> None:
 
 
 def _lines(path: Path, separator: str) -> Generator[tuple[int, list[str], list[str]]]:
-    """Number and cells of each line after the first, and the first one's; a UserError where no text can be read."""
+    """Number and cells of each line, and the first one's cells; a UserError where no text can be read."""
     with io.TextIOWrapper(opened(path), encoding="utf-8", newline="") as file:
         lines = csv.reader(file, delimiter=separator)
         try:
             first = next(lines, [])
-            for cells in lines:
+            for cells in chain([first], lines):
                 yield lines.line_num, cells, first
         except (UnicodeDecodeError, csv.Error, *BROKEN) as error:
             raise UserError(f"{path} after line {lines.line_num:,}: {error}. Nothing was written.") from error

@@ -9,6 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from fieldctr.data.sources import tidy
+from fieldctr.data.specs import number
 from fieldctr.data.table import Table
 
 AGES = (1, 95)  # others, such as 0 and 1051, mean that the user gave none
@@ -19,13 +20,20 @@ def read(raw_dir: Path, *, files: Mapping[str, str], origin: str) -> Table:
 
     `files` by split and `origin` as in the source tidy.
     """
-    rule = {"label": {"column": "label"}, "split": {"by": "file"}}
-    table = tidy.read(raw_dir, files=files, origin=origin, separator=",", null_values=[], **rule)
-    return table._replace(frame=table.frame.with_columns(isrc=pl.col("isrc").str.head(2), bd=_decade(pl.col("bd"))))
+    table = tidy.read(
+        raw_dir,
+        files=files,
+        origin=origin,
+        separator=",",
+        null_values=[],
+        label={"column": "label"},
+        split={"by": "file"},
+    )
+    return table._replace(frame=table.frame.with_columns(isrc=pl.col("isrc").str.head(2), bd=_decade("bd")))
 
 
-def _decade(text: pl.Expr) -> pl.Expr:
+def _decade(column: str) -> pl.Expr:
     """1 up to 10 years, 2 up to 20, ..., 7 above 60; null for an age that cannot be one."""
-    age = text.cast(pl.Float64, strict=False)
+    age = number(column, pl.String())
     decade = (age / 10).ceil().clip(upper_bound=7).cast(pl.Int8)
     return pl.when(age.is_between(*AGES)).then(decade)
