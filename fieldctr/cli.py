@@ -15,13 +15,14 @@ COMMANDS = {
     "train": "fit a model, evaluate it, leave a run folder that can be traced",
     "ssft": "tune a language model on the field names (ssft list | show | verify: what is there)",
     "evaluate": "compute the metrics of a finished run's model on a split",
+    "parity": "check a public benchmark against what was published of it: files, vocabularies, counts, losses, AUC",
     "predict": "score new raw rows with a finished run's model",
     "list": "show models, datasets, enhancers, ... with a line on each",
     "bench": "measure preparation (bench data) or training (bench train) on this machine",
     "doctor": "say what this machine has and what is missing",
     "completion": "print the line that switches on tab completion (bash, zsh or fish)",
 }
-HYDRA = ("prepare", "ssft", "train", "evaluate", "predict", "bench")
+HYDRA = ("prepare", "ssft", "train", "evaluate", "parity", "predict", "bench")
 BENCHES = ("data", "train")
 INSPECTIONS = ("list", "show", "verify")  # of ssft
 
