@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import math
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -289,4 +290,5 @@ def test_every_protocol_is_a_dataset_with_the_fields_of_the_board(dataset_node: 
         assert (FOLDER / f"{name}.json").exists()
         node, sizes = dataset_node(name), Protocol.load(name).vocab_size
         assert not sizes or list(sizes) == [field for field in sizes if field in node["fields"]]
-        assert set(node["published"]["md5"]) == {"train.csv", "valid.csv", "test.csv"}
+        assert list(node["published"]["md5"]) == ["train.csv", "valid.csv", "test.csv"]
+        assert all(re.fullmatch("[0-9a-f]{32}", md5) for md5 in node["published"]["md5"].values())
