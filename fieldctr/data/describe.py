@@ -22,7 +22,7 @@ def _rows(name: str, facts: dict[str, Any]) -> str:
 
 
 def _extra(facts: dict[str, Any]) -> str:
-    lines = []
+    lines = [f"{what}: {count:,}" for what, count in facts.get("counts", {}).items()]
     if "group" in facts:
         lines.append(f"groups of gAUC: {facts['group']['groups']:,} values of {facts['group']['column']}")
     if "bayes_auc" in facts:

@@ -42,6 +42,7 @@ def encode(table: Table, specs: tuple[FieldSpec, ...], folder: Path, *, group: s
                 refuse_short_lines(path, table.separator)
         extra = _extra(table.frame.collect_schema(), group, groups)
         tally = _read(reader, groups, table.frame, extra, folder)
+        counts = {what: int(frame.collect().item()) for what, frame in table.counts.items()}
     tally.refuse_degenerate()
 
     encoding = _learn(reader, folder / "train.numbers")
@@ -52,6 +53,8 @@ def encode(table: Table, specs: tuple[FieldSpec, ...], folder: Path, *, group: s
     encoding.save(folder)
 
     facts = tally.facts() | {"fields": field_facts(reader, encoding, rules, tally), **table.facts}
+    if counts:
+        facts["counts"] = counts
     if groups:
         facts["group"] = {"column": group, "groups": _write_groups(groups, folder)}
     if "pctr" in extra:

@@ -14,7 +14,7 @@ from fieldctr.data.specs import FieldSpec, field_specs
 from fieldctr.data.table import Table, digests
 from fieldctr.errors import UserError
 
-VERSION = 1  # of what the sources and the encoder write; raise it when the same input gives other files
+VERSION = 2  # of what the sources and the encoder write; raise it when the same input gives other files
 
 
 @dataclass(frozen=True)

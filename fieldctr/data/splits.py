@@ -17,6 +17,7 @@ FILE = "split of the file"  # a column that a source adds which knows what each 
 RULES: dict[str, tuple[str, ...]] = {
     "column": ("column", "values", "valid_from_train", "seed"),
     "time": ("column", "unit", "fractions", "cuts"),
+    "order": ("column", "unit", "fractions"),
     "random": ("fractions", "seed"),
     "hash": ("column", "fractions", "seed"),
     "file": ("valid_from_train", "seed"),
@@ -29,6 +30,7 @@ def with_split(frame: pl.LazyFrame, rule: Mapping[str, Any]) -> pl.LazyFrame:
     {by: column, column, values: {raw value: split}, valid_from_train: fraction, seed}, the last three optional
     {by: time, column, fractions: [train, valid, test]} or {by: time, column, cuts: [valid from, test from]},
     with unit as in a datetime field if the column is no number
+    {by: order, column, unit, fractions}: as by time, but cut at exact numbers of rows
     {by: random, fractions, seed}
     {by: hash, column, fractions, seed}: all rows of one value of the column land in one split
     {by: file, valid_from_train, seed}: a file for each split, which the source's `files` then name
@@ -50,6 +52,8 @@ def with_split(frame: pl.LazyFrame, rule: Mapping[str, Any]) -> pl.LazyFrame:
         return by_hash(frame, column, _fractions(rule), _need(rule, "seed"))
     if by == "column":
         return by_column(frame, column, rule.get("values"), rule.get("valid_from_train", 0), rule.get("seed", 0))
+    if by == "order":
+        return by_order(frame, column, _fractions(rule), rule.get("unit"))
     if "cuts" in rule:
         return by_cuts(frame, column, rule["cuts"], rule.get("unit"))
     return by_time(frame, column, _fractions(rule), rule.get("unit"))
@@ -97,6 +101,29 @@ def by_time(frame: pl.LazyFrame, column: str, fractions: Sequence[float], unit: 
     cuts = frame.select(**{n: time.quantile(q, "higher") for n, q in zip(names, _inner(fractions), strict=True)})
     joined = frame.join(cuts, how="cross", maintain_order="left")
     return joined.with_columns(split=_cut(time, *map(pl.col, names))).drop(names)
+
+
+def by_order(frame: pl.LazyFrame, column: str, fractions: Sequence[float], unit: str | None) -> pl.LazyFrame:
+    """The first int(f n) rows in the order of time, then the next; ties in the order of the file.
+
+    n leaves out rows with a reason in `drop`, which get a split all the same. The column is read once more and sorted
+    in memory: 12 bytes per row, and as much again while it sorts. Source: the cut of LLaCTR's released scripts.
+    """
+    numbered, time = frame.with_row_index(ROW), _time(frame, column, unit)
+    kept = numbered.filter(pl.col("drop").is_null()) if "drop" in frame.collect_schema() else numbered
+    train, valid = ((pl.len() * fraction).cast(pl.Int64) for fraction in fractions[:2])
+    names = [(f"{ROW} {name} time", f"{ROW} {name} row") for name in ("valid", "test")]
+    ordered = kept.select(time=time, row=ROW).sort("time", "row")
+    first = {
+        name: pl.col(part).gather(place)
+        for pair, place in zip(names, (train, train + valid), strict=True)
+        for name, part in zip(pair, ("time", "row"), strict=True)
+    }
+    joined = numbered.join(ordered.select(**first), how="cross", maintain_order="left")
+    early, middle = ((time < pl.col(cut)) | ((time == pl.col(cut)) & (pl.col(ROW) < pl.col(row))) for cut, row in names)
+    late = pl.when(middle).then(pl.lit("valid")).when(time.is_not_null()).then(pl.lit("test"))
+    split = pl.when(early).then(pl.lit("train")).otherwise(late)
+    return joined.with_columns(split=split).drop(ROW, *names[0], *names[1])
 
 
 def by_cuts(frame: pl.LazyFrame, column: str, cuts: Sequence[float | str], unit: str | None) -> pl.LazyFrame:

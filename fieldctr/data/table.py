@@ -7,6 +7,7 @@ import json
 import os
 import re
 import zlib
+from collections import deque
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
@@ -17,6 +18,7 @@ import numpy as np
 import polars as pl
 
 from fieldctr.artifacts import file_digest, write_json
+from fieldctr.data.json_lines import json_lines
 from fieldctr.errors import UserError
 
 SPLITS = ("train", "valid", "test")
@@ -40,16 +42,23 @@ class Table(NamedTuple):
     files: tuple[Path, ...] = ()  # all that the frame depends on
     separator: str | None = None  # of delimited files with a header line: lets an error name the line
     facts: Mapping[str, object] = {}  # what else the source knows; ends in facts.json
+    counts: Mapping[str, pl.LazyFrame] = {}  # frames of one number: what of the side tables was left aside, and why
 
 
 def required(raw_dir: Path, name: str, cure: str) -> Path:
     """`raw_dir/name`; a UserError says where it is expected and that `cure` brings it."""
-    if (raw_dir / name).is_file():
-        return raw_dir / name
-    raise UserError(
-        f"no file {name} in {raw_dir}. {cure} Set FIELDCTR_DATA to the folder that holds {raw_dir.name}, "
-        "or dataset.raw_dir=...; dataset=synthetic needs no file."
-    )
+    return required_all(raw_dir, (name,), cure)[0]
+
+
+def required_all(raw_dir: Path, names: Sequence[str], cure: str) -> tuple[Path, ...]:
+    """The files of these names in `raw_dir`, or one UserError for all that are absent."""
+    absent = [name for name in names if not (raw_dir / name).is_file()]
+    if absent:
+        raise UserError(
+            f"no file {', '.join(absent)} in {raw_dir}. {cure}\nSet FIELDCTR_DATA to the folder that holds "
+            f"{raw_dir.name}, or dataset.raw_dir=...; dataset=synthetic needs no file."
+        )
+    return tuple(raw_dir / name for name in names)
 
 
 def scan_csv(path: Path, *, separator: str = ",", header: Sequence[str] | None = None) -> pl.LazyFrame:
@@ -78,6 +87,11 @@ def scan_csv(path: Path, *, separator: str = ",", header: Sequence[str] | None =
     return frame
 
 
+def repeats(frame: pl.LazyFrame, key: str) -> pl.LazyFrame:
+    """One number: the rows of a side table whose key another row has, all but one per key."""
+    return frame.select(pl.len() - pl.col(key).n_unique())
+
+
 @contextmanager
 def explained(files: tuple[Path, ...], separator: str | None = None) -> Generator[None]:
     """Turn what polars says about an unreadable file into a UserError with file, line and reason."""
@@ -85,7 +99,9 @@ def explained(files: tuple[Path, ...], separator: str | None = None) -> Generato
         yield
     except (pl.exceptions.PolarsError, *BROKEN) as error:
         for path in files:
-            if separator:
+            if path.name.endswith(".jsonl.gz"):
+                deque(json_lines(path), maxlen=0)  # raises at the bad line
+            elif separator:
                 refuse_ragged(path, separator)
                 refuse_unreadable(path, separator, str(error))
         where = ", ".join(map(str, files)) or "the source"

@@ -71,3 +71,21 @@ def test_coupon(tmp_path: Path) -> None:
     dataset = real("coupon", tmp_path)
     assert sum(rows(dataset)) == 12_678
     assert dataset.facts["fields"]["Car"]["missing"]["train"] > 0.98
+
+
+def test_amazon_gift_cards(tmp_path: Path) -> None:
+    """Rows, positive rates and vocabularies as LLaCTR's released feature map has them (0 for missing counted)."""
+    dataset = real("amazon_gift_cards", tmp_path)
+    assert rows(dataset) == (121_928, 15_241, 15_241)
+    assert dataset.facts["positive_rate"]["test"] == pytest.approx(0.8130, abs=5e-5)
+    assert {field.name: field.vocab_size for field in dataset.schema.fields} == {
+        "parent_asin": 1_049, "user_id": 106_281, "timestamp": 120_771, "main_category": 13, "title": 774,
+        "average_rating": 31, "rating_number": 507, "features": 502, "description": 379, "price": 26, "store": 391,
+        "categories": 42, "details": 866,
+    }  # fmt: skip
+
+
+def test_movielens_1m_llactr(tmp_path: Path) -> None:
+    dataset = real("movielens_1m_llactr", tmp_path)
+    assert rows(dataset) == (591_209, 73_901, 73_902)
+    assert dataset.facts["rows"]["dropped"] == {"rating is 3": 1_000_209 - 739_012}

@@ -9,13 +9,13 @@ import numpy as np
 import polars as pl
 import pytest
 
+from fieldctr.catalog import conf_dir, options
 from fieldctr.config import locate, parse
 from fieldctr.data.prepare import DatasetConfig, prepared
 from fieldctr.data.sources import movielens, synthetic
 from fieldctr.data.specs import field_specs
 from fieldctr.errors import UserError
 
-CONF = Path(__file__).parents[2] / "conf" / "dataset"
 RANDOM = {"by": "random", "fractions": [0.8, 0.1, 0.1], "seed": 1}
 RATINGS = [
     (user, movie, 1 + (user * 3 + movie) % 5, 1_000_000_000 + 977 * user + movie)
@@ -66,8 +66,10 @@ def test_movielens_reads_the_same_from_every_layout(layout: str, tmp_path: Path)
     assert frame["genres"].fill_null("").to_list() == ["|".join(MOVIES[movie][1]) for _, movie, _, _ in RATINGS]
     assert frame["year"].to_list() == [{1: "1995", 2: "2001", 3: None}[movie] for _, movie, _, _ in RATINGS]
     if layout != "csv":
-        assert frame["age"].to_list() == [str(user) for user, *_ in RATINGS]
-        assert set(frame["gender"]) == {"F"}
+        ages = {"1": "under 18"} if layout == "1m" else {}  # 2 to 8 are no codes: they stay
+        assert frame["age"].to_list() == [ages.get(str(user), str(user)) for user, *_ in RATINGS]
+        assert set(frame["gender"]) == {"female" if layout == "1m" else "F"}
+        assert set(frame["occupation"]) == {"K-12 student" if layout == "1m" else "writer"}
 
 
 def test_llactr_leaves_threes_out_and_says_so(tmp_path: Path) -> None:
@@ -89,8 +91,39 @@ def test_llactr_leaves_threes_out_and_says_so(tmp_path: Path) -> None:
     assert rows["train"] + rows["valid"] + rows["test"] == len(RATINGS) - threes
 
 
+def test_the_cut_of_llactr_leaves_threes_out_before_it_counts(
+    tmp_path: Path, dataset_node: Callable[..., dict[str, Any]]
+) -> None:
+    write_movielens(tmp_path, "1m")
+    node = dataset_node("movielens_1m_llactr") | {"raw_dir": str(tmp_path), "published": None}
+    node["source"]["split"]["fractions"] = [0.6, 0.2, 0.2]
+    dataset = prepared(node, data_dir=tmp_path / "out")
+    kept = sum(rating != 3 for _, _, rating, _ in RATINGS)
+    train, valid = int(0.6 * kept), int(0.2 * kept)
+    assert [len(dataset.train), len(dataset.valid), len(dataset.test)] == [train, valid, kept - train - valid]
+    assert dataset.facts["fields"]["Genres"]["vocab_size"] == 3, "a|b is one value, none is missing"
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "words"),
+    [
+        ("ratings.dat", "1::2::3", r"ratings\.dat line 25: 5 columns, expected 7"),
+        ("movies.dat", "4::short", r"movies\.dat line 4: 2 columns, expected 3"),
+        ("users.dat", "9::F", r"users\.dat line 9: 2 columns, expected 5"),
+    ],
+)
+def test_a_short_line_of_movielens_is_named(file: str, line: str, words: str, tmp_path: Path) -> None:
+    write_movielens(tmp_path, "1m")
+    with (tmp_path / file).open("a") as lines:
+        lines.write(line + "\n")
+    with pytest.raises(UserError, match=words):
+        movielens.read(tmp_path, layout="auto", label="ge4", split=RANDOM)
+
+
 def test_a_missing_file_says_where_to_get_it(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no file ratings\.csv in .*grouplens.*FIELDCTR_DATA.*dataset=synthetic"):
+    with pytest.raises(
+        UserError, match=r"no file ratings\.csv, movies\.csv in .*grouplens.*\n.*FIELDCTR_DATA.*dataset=synthetic"
+    ):
         movielens.read(tmp_path, layout="auto", label="ge4", split=RANDOM)
 
 
@@ -171,9 +204,9 @@ def test_a_law_that_cannot_be_is_refused() -> None:
             synthetic.read(Path(), **(LAW | changes))
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in CONF.glob("*.yaml")))
+@pytest.mark.parametrize("name", options("dataset"))
 def test_every_dataset_is_well_formed(name: str, dataset_node: Callable[..., dict[str, Any]]) -> None:
-    first = (CONF / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0]
+    first = (conf_dir() / "dataset" / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0]
     assert first.startswith("# ")
     assert len(first) <= 122
     config = parse(DatasetConfig, dataset_node(name), "dataset")

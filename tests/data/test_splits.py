@@ -78,3 +78,16 @@ def test_a_column_can_be_translated_and_train_can_give_valid() -> None:
     splits = assigned(frame, by="column", column="day", values={3: "train", 4: "test"}, valid_from_train=0.2, seed=1)
     assert set(splits[1::2]) == {"test"}
     assert splits[::2].count("valid") / 5000 == pytest.approx(0.2, abs=0.02)
+
+
+def test_order_cuts_at_exact_rows_without_the_dropped_ones() -> None:
+    times = [i * 7919 % 1009 // 50 for i in range(1009)]
+    drops = ["no" if i % 7 == 3 else None for i in range(1009)]
+    frame = pl.DataFrame({"t": times, "drop": drops}, schema={"t": pl.Int64, "drop": pl.String})
+    splits = assigned(frame, by="order", column="t", fractions=EIGHT)
+    ordered = sorted((i for i, drop in enumerate(drops) if drop is None), key=lambda i: times[i])
+    train, valid = int(0.8 * len(ordered)), int(0.1 * len(ordered))
+    assert [splits[i] for i in ordered] == (
+        ["train"] * train + ["valid"] * valid + ["test"] * (len(ordered) - train - valid)
+    )
+    assert set(splits) == set(SPLITS)

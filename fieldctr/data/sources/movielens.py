@@ -11,7 +11,7 @@ from typing import Any, Literal
 import polars as pl
 
 from fieldctr.data.splits import with_split
-from fieldctr.data.table import Table, explained, required, scan_csv
+from fieldctr.data.table import Table, explained, refuse_short_lines, required_all, scan_csv
 from fieldctr.errors import UserError
 
 CURE = "Get it from https://grouplens.org/datasets/movielens."
@@ -21,6 +21,18 @@ FILES = {
     "100k": ("u.data", "u.item", "u.user", "u.genre"),
     "1m": ("ratings.dat", "movies.dat", "users.dat"),
 }
+
+# What the codes of 1m mean (its README).
+AGES = {
+    "1": "under 18", "18": "18-24", "25": "25-34", "35": "35-44", "45": "45-49", "50": "50-55", "56": "56+",
+}  # fmt: skip
+OCCUPATIONS = (
+    "other or not specified", "academic/educator", "artist", "clerical/admin", "college/grad student",
+    "customer service", "doctor/health care", "executive/managerial", "farmer", "homemaker", "K-12 student", "lawyer",
+    "programmer", "retired", "sales/marketing", "scientist", "self-employed", "technician/engineer",
+    "tradesman/craftsman", "unemployed", "writer",
+)  # fmt: skip
+GENDERS = {"F": "female", "M": "male"}
 
 
 def read(
@@ -32,15 +44,16 @@ def read(
 ) -> Table:
     """Columns userId, movieId, rating, timestamp, title, genres (a|b), year.
 
-    The layouts 100k and 1m add gender, age, occupation and zip. For auto the files tell.
+    The layouts 100k and 1m add gender, age, occupation and zip, 1m's codes as words. For auto the files tell.
 
-    `label` ge4: a rating of 4 or more is 1. `split` as in `fieldctr.data.splits.with_split`, over all ratings.
+    `label` ge4: a rating of 4 or more is 1. `split` as in `fieldctr.data.splits.with_split`, over all ratings but for
+    `by: order`, which leaves dropped ones out.
     """
     found = next((name for name, file in MARKS.items() if (raw_dir / file).is_file()), "csv")
     chosen = found if layout == "auto" else layout
     if chosen not in FILES or label not in ("ge4", "llactr"):
         raise UserError(f"dataset.source: expected layout auto | {' | '.join(FILES)}, label ge4 | llactr")
-    paths = tuple(required(raw_dir, file, CURE) for file in FILES[chosen])
+    paths = required_all(raw_dir, FILES[chosen], CURE)
     with explained(paths):
         frame = {"csv": _csv, "100k": _100k, "1m": _1m}[chosen](*paths)
         frame = frame.with_columns(pl.col("rating").cast(pl.Float64), pl.col("timestamp").cast(pl.Int64))
@@ -73,13 +86,19 @@ def _100k(ratings: Path, items: Path, users: Path, genres: Path) -> pl.LazyFrame
         }
     )
     people = _table(users, "|", ["userId", "age", "gender", "occupation", "zip"])
+    refuse_short_lines(ratings, "\t")
     rows = _scan(ratings, "\t", ["userId", "movieId", "rating", "timestamp"])
     return _joined(rows, movies, people)
 
 
 def _1m(ratings: Path, items: Path, users: Path) -> pl.LazyFrame:
     movies = _table(items, "::", ["movieId", "title", "genres"])
-    people = _table(users, "::", ["userId", "gender", "age", "occupation", "zip"])
+    people = _table(users, "::", ["userId", "gender", "age", "occupation", "zip"]).with_columns(
+        pl.col("gender").replace(GENDERS),
+        pl.col("age").replace(AGES),
+        pl.col("occupation").replace({str(code): name for code, name in enumerate(OCCUPATIONS)}),
+    )
+    refuse_short_lines(ratings, ":")
     names = ["userId", "movieId", "rating", "timestamp"]
     # The separator is ::, polars takes one character: between two names there is one empty column.
     rows = _scan(ratings, ":", [name for pair in zip(names, "abcd", strict=True) for name in pair][:-1])
