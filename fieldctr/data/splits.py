@@ -52,11 +52,10 @@ def with_split(frame: pl.LazyFrame, rule: Mapping[str, Any]) -> pl.LazyFrame:
         return by_hash(frame, column, _fractions(rule), _need(rule, "seed"))
     if by == "column":
         return by_column(frame, column, rule.get("values"), rule.get("valid_from_train", 0), rule.get("seed", 0))
-    if by == "order":
-        return by_order(frame, column, _fractions(rule), rule.get("unit"))
     if "cuts" in rule:
         return by_cuts(frame, column, rule["cuts"], rule.get("unit"))
-    return by_time(frame, column, _fractions(rule), rule.get("unit"))
+    by_fractions = by_order if by == "order" else by_time
+    return by_fractions(frame, column, _fractions(rule), rule.get("unit"))
 
 
 def by_column(

@@ -87,11 +87,6 @@ def scan_csv(path: Path, *, separator: str = ",", header: Sequence[str] | None =
     return frame
 
 
-def repeats(frame: pl.LazyFrame, key: str) -> pl.LazyFrame:
-    """One number: the rows of a side table whose key another row has, all but one per key."""
-    return frame.select(pl.len() - pl.col(key).n_unique())
-
-
 @contextmanager
 def explained(files: tuple[Path, ...], separator: str | None = None) -> Generator[None]:
     """Turn what polars says about an unreadable file into a UserError with file, line and reason."""

@@ -89,7 +89,7 @@ def test_nothing_is_lost_silently(tmp_path: Path) -> None:
     dataset = prepared(node(tmp_path), data_dir=tmp_path / "out")
     facts, rows = dataset.facts, dataset.facts["rows"]
     assert rows["read"] == rows["train"] + rows["valid"] + rows["test"] == len(many)
-    assert facts["counts"] == {"entries of meta_Gift_Cards.jsonl.gz that a later one replaces": 1}
+    assert facts["counts"] == {"meta_Gift_Cards.jsonl.gz: entries that a later one replaces": 1}
     assert "a later one replaces: 1" in describe(dataset)
     without = sum(row["parent_asin"] == "B03" for row in many)
     missing = facts["fields"]["details"]["missing"]

@@ -1,0 +1,47 @@
+"""Open Bandit Dataset: fashion items shown on ZOZOTOWN by a random policy or by Thompson sampling, and clicks on them.
+
+Source: Saito et al., "Open Bandit Dataset and Pipeline", NeurIPS Datasets and Benchmarks 2021, arXiv 2008.07146;
+https://research.zozo.com/data.html
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+
+from fieldctr.data.profiles import with_profiles
+from fieldctr.data.splits import with_split
+from fieldctr.data.table import Table, explained, required_all, scan_csv
+
+CURE = "Get it from https://research.zozo.com/data.html (CC BY 4.0; scripts/download_open_bandit.sh)."
+AFFINITY = "user-item_affinity_"  # one column per item: how often the user clicked on it before
+
+
+def read(
+    raw_dir: Path,
+    *,
+    policy: Literal["random", "bts"],
+    campaign: Literal["all", "men", "women"],
+    split: Mapping[str, Any],
+) -> Table:
+    """<policy>/<campaign>/<campaign>.csv with its item_context.csv; label click.
+
+    Adds `time`, without the zone, and `affinity`, that of the item shown; the affinities for the others are left out.
+    `split` as in `fieldctr.data.splits.with_split`.
+    """
+    folder = f"{policy}/{campaign}"
+    files = required_all(raw_dir, (f"{folder}/{campaign}.csv", f"{folder}/item_context.csv"), CURE)
+    log, items = (scan_csv(path) for path in files)
+    affinities = [name for name in log.collect_schema() if name.startswith(AFFINITY)]
+    with explained(files, ","):
+        frame = log.with_columns(
+            label=pl.col("click"),
+            time=pl.col("timestamp").str.slice(0, 19).str.to_datetime("%Y-%m-%d %H:%M:%S", time_unit="us"),
+            affinity=pl.coalesce(
+                pl.when(pl.col("item_id") == name.removeprefix(AFFINITY)).then(pl.col(name)) for name in affinities
+            ),
+        ).drop(affinities)
+        joined = with_profiles(with_split(frame, split), {"item_id": (files[1], items.drop(""))})
+        joined.frame.collect_schema()
+    return Table(joined.frame, files, ",", counts=joined.counts)

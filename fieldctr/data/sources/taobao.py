@@ -1,0 +1,47 @@
+"""Ad Display/Click Data on Taobao.com: 26.6 million impressions of ads in 8 days, with profiles of users and ads.
+
+Source: Alimama, https://tianchi.aliyun.com/dataset/56; used since Zhou et al., "Deep Interest Network", KDD 2018.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from fieldctr.data.profiles import with_profiles
+from fieldctr.data.splits import with_split
+from fieldctr.data.table import Table, explained, required_all, scan_csv
+
+FILES = ("raw_sample.csv", "ad_feature.csv", "user_profile.csv")
+CURE = "Get them from https://tianchi.aliyun.com/dataset/56 (login; scripts/download_taobao.sh says how)."
+TIME_ZONE = 8 * 3600  # seconds that the publisher's days are ahead of UTC
+
+
+def read(raw_dir: Path, *, null_values: Sequence[str], split: Mapping[str, Any]) -> Table:
+    """Each row of raw_sample.csv with its ad and its user: the publisher's columns, `user` as userid, and `local_time`.
+
+    `null_values` are the texts that mean missing in the profiles. Of several profiles the first counts; a row whose
+    ad or user has none keeps its place. A row whose clk and nonclk agree is dropped. `split` as in
+    `fieldctr.data.splits.with_split`.
+    """
+    files = required_all(raw_dir, FILES, CURE)
+    samples, ads, users = (scan_csv(path) for path in files)
+    users = users.rename(str.strip)  # the publisher's header has 'new_user_class_level '
+    with explained(files, ","):
+        frame = samples.rename({"user": "userid"}).with_columns(
+            label=pl.col("clk"),
+            local_time=((pl.col("time_stamp").cast(pl.Int64) + TIME_ZONE) * 1_000_000).cast(pl.Datetime("us")),
+            drop=pl.when(pl.col("clk") == pl.col("nonclk")).then(pl.lit("clk and nonclk agree")),
+        )
+        profiles = {
+            "adgroup_id": (files[1], _known(ads, null_values)),
+            "userid": (files[2], _known(users, null_values)),
+        }
+        joined = with_profiles(with_split(frame, split), profiles)
+        joined.frame.collect_schema()
+    return Table(joined.frame, files, ",", counts=joined.counts)
+
+
+def _known(frame: pl.LazyFrame, null_values: Sequence[str]) -> pl.LazyFrame:
+    return frame.with_columns(pl.when(~pl.all().is_in(list(null_values))).then(pl.all()))
