@@ -68,10 +68,19 @@ def _folders() -> Iterator[tuple[str, str]]:
 
 
 def _tables() -> Iterator[tuple[str, str]]:
-    root = os.environ.get("FIELDCTR_DATA", "data")
+    folders: dict[Path, list[str]] = {}
     for name in options("dataset"):
-        raw_dir = yaml.safe_load((conf_dir() / f"dataset/{name}.yaml").read_text(encoding="utf-8")).get("raw_dir")
-        if isinstance(raw_dir, str) and "${data_root}" in raw_dir:
-            folder = Path(raw_dir.replace("${data_root}", root))
-            missing = f"dataset={name}: no {folder}; set FIELDCTR_DATA to the folder that holds it, or dataset.raw_dir"
-            yield ("ok", f"dataset={name} in {folder}") if folder.is_dir() else ("absent", missing)
+        raw_dir = _raw_dir(name)
+        if "${data_root}" in raw_dir:
+            folder = Path(raw_dir.replace("${data_root}", os.environ.get("FIELDCTR_DATA", "data")))
+            folders.setdefault(folder, []).append(name)
+    for folder, names in folders.items():
+        yield "ok" if folder.is_dir() else "absent", f"{folder}, for dataset={','.join(names)}"
+    if not all(folder.is_dir() for folder in folders):
+        yield "absent", "some tables: `fieldctr prepare dataset=...` says where to get one and where to put it"
+
+
+def _raw_dir(name: str) -> str:
+    """A dataset's folder, or that of the one it is derived from."""
+    node = yaml.safe_load((conf_dir() / f"dataset/{name}.yaml").read_text(encoding="utf-8"))
+    return node["raw_dir"] if "raw_dir" in node else _raw_dir(node["defaults"][0])

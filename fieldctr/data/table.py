@@ -176,7 +176,7 @@ def _lines(path: Path, separator: str) -> Generator[tuple[int, list[str], list[s
 
 def _names_columns(cells: list[str]) -> bool:
     """Whether a line can be a header: different words, no numbers. A row of a file without one can occur twice."""
-    return len(set(cells)) == len(cells) and not any(re.fullmatch(r"[-+.\d]*", cell) for cell in cells)
+    return len(set(cells)) == len(cells) and not any(re.fullmatch(r"[-+.\d]+", cell) for cell in cells)
 
 
 def digests(files: tuple[Path, ...], memo: Path, algorithm: str = "sha256") -> list[list[str]]:

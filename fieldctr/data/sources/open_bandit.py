@@ -17,6 +17,8 @@ from fieldctr.data.table import Table, explained, required_all, scan_csv
 CURE = "Get it from https://research.zozo.com/data.html (CC BY 4.0; scripts/download_open_bandit.sh)."
 AFFINITY = "user-item_affinity_"  # one column per item: how often the user clicked on it before
 
+TIME = "%Y-%m-%d %H:%M:%S%.f%z"
+
 
 def read(
     raw_dir: Path,
@@ -37,7 +39,7 @@ def read(
     with explained(files, ","):
         frame = log.with_columns(
             label=pl.col("click"),
-            time=pl.col("timestamp").str.slice(0, 19).str.to_datetime("%Y-%m-%d %H:%M:%S", time_unit="us"),
+            time=pl.col("timestamp").str.to_datetime(TIME, time_unit="us").dt.replace_time_zone(None),
             affinity=pl.coalesce(
                 pl.when(pl.col("item_id") == name.removeprefix(AFFINITY)).then(pl.col(name)) for name in affinities
             ),
