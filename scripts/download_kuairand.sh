@@ -5,4 +5,4 @@ set -euo pipefail
 . "$(dirname "$0")/fetch.sh"
 
 fetch https://zenodo.org/records/10439422/files/KuaiRand-Pure.tar.gz KuaiRand-Pure.tar.gz
-tar --extract --gzip --file "$data/KuaiRand-Pure.tar.gz" --directory "$data"
+unpack KuaiRand-Pure.tar.gz KuaiRand-Pure

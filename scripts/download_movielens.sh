@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# scripts/download_movielens.sh [latest-small | 100k | 1m | 20m ...]: MovieLens from GroupLens, U. of Minnesota,
+# scripts/download_movielens.sh [latest-small | 100k | 1m | 20m ...]: MovieLens from GroupLens, University of Minnesota,
 # into $FIELDCTR_DATA (else data); by default 1m. Terms are in each archive: research, no redistribution, cite Harper and
-# Konstan, TiiS 2015. The md5 sums are GroupLens' own.
+# Konstan, TiiS 2015. The md5 sums are those of GroupLens.
 set -euo pipefail
 . "$(dirname "$0")/fetch.sh"
 
@@ -15,6 +15,6 @@ for size in "$@"; do
         20m) folder=ml-20m md5=cd245b17a1ae2cc31bb14903e1204af3 ;;
         *) echo "no MovieLens '$size': latest-small, 100k, 1m or 20m" >&2; exit 2 ;;
     esac
-    fetch "$from/ml-$size.zip" "$folder/ml-$size.zip" "$md5"
-    unzip -j -o -q "$data/$folder/ml-$size.zip" -d "$data/$folder"
+    fetch "$from/ml-$size.zip" "ml-$size.zip" "$md5"
+    unpack "ml-$size.zip" "$folder"
 done

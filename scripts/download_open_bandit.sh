@@ -6,4 +6,4 @@ set -euo pipefail
 . "$(dirname "$0")/fetch.sh"
 
 fetch https://research.zozo.com/data_release/open_bandit_dataset.zip open_bandit_dataset.zip
-unzip -n -q "$data/open_bandit_dataset.zip" -d "$data"
+unpack open_bandit_dataset.zip open_bandit_dataset

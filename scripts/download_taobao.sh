@@ -12,5 +12,8 @@ if [ $# -ne 3 ]; then sed -n '2,7s/^# //p' "$0" >&2; exit 2; fi
 for link in "$@"; do
     archive=$(basename "${link%%\?*}")
     fetch "$link" "taobao/$archive"
-    tar --extract --gzip --file "$data/taobao/$archive" --directory "$data/taobao"
+    part=$(mktemp -d "$data/taobao/.part.XXXX")
+    tar --extract --gzip --file "$data/taobao/$archive" --directory "$part"
+    mv "$part"/* "$data/taobao"
+    rmdir "$part"
 done

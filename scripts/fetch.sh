@@ -23,3 +23,18 @@ whole() {
         *.zip.part) python3 -m zipfile --test "$1" > /dev/null ;;
     esac
 }
+
+# unpack ARCHIVE FOLDER: all of it or nothing; a folder that is alone in the archive becomes FOLDER.
+unpack() {
+    local part=$data/.$2.part
+    if [ -e "$data/$2" ]; then echo "$data/$2 is there"; return; fi
+    rm -rf "$part"
+    mkdir "$part"
+    case $1 in
+        *.zip) python3 -m zipfile --extract "$data/$1" "$part" ;;
+        *) tar --extract --gzip --file "$data/$1" --directory "$part" ;;
+    esac
+    set -- "$2" "$part"/*
+    if [ $# -eq 2 ] && [ -d "$2" ]; then mv "$2" "$data/$1"; else mv "$part" "$data/$1"; fi
+    rm -rf "$part"
+}

@@ -3,25 +3,25 @@
 import csv
 import gzip
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
-from fieldctr.catalog import conf_dir
 from fieldctr.config import build
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.prepare import prepared
+from fieldctr.data.protocol import Protocol
 from fieldctr.errors import UserError
 
 BIG = [2**31, 2**53, 2**53 + 1]  # floats cannot tell the last two apart
 ROWS, TEST_ROWS = 96, 20
 Files = dict[str, str]
+Prepare = Callable[[str, Mapping[str, str | bytes]], Dataset]
+Frame = Callable[[str, Mapping[str, str | bytes]], pl.DataFrame]
 
 
 def lines(header: str, rows: list[list[Any]]) -> str:
@@ -153,32 +153,33 @@ IDS = {  # a field with BIG among its values
 EVERY_FILE = [(name, file) for name, source in SOURCES.items() for file in source()]
 
 
-def write(folder: Path, files: dict[str, str | bytes]) -> None:
-    for name, content in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
+@pytest.fixture
+def node(dataset_node: Callable[..., dict[str, Any]], tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """node(name, files): the files, and the dataset of conf/ that reads them."""
+
+    def written(name: str, files: Mapping[str, str | bytes]) -> dict[str, Any]:
+        for file, content in files.items():
+            (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / file).write_bytes(content.encode() if isinstance(content, str) else content)
+        return dataset_node(name) | {"raw_dir": str(tmp_path), "published": None, "min_count": 1}
+
+    return written
 
 
-def node(name: str, folder: Path) -> dict[str, Any]:
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        composed: Any = OmegaConf.to_container(compose("prepare", [f"dataset={name}"]), resolve=True)
-    return composed["dataset"] | {"raw_dir": str(folder), "published": None, "min_count": 1}
+@pytest.fixture
+def prepare(node: Callable[..., dict[str, Any]], tmp_path: Path) -> Prepare:
+    return lambda name, files: prepared(node(name, files), data_dir=tmp_path / "out")
 
 
-def prepare(name: str, folder: Path, files: dict[str, str | bytes]) -> Dataset:
-    write(folder, files)
-    return prepared(node(name, folder), data_dir=folder / "out")
-
-
-def frame(name: str, folder: Path, files: dict[str, str | bytes]) -> pl.DataFrame:
-    write(folder, files)
-    return build(node(name, folder)["source"], "source", folder).frame.collect()
+@pytest.fixture
+def frame(node: Callable[..., dict[str, Any]], tmp_path: Path) -> Frame:
+    return lambda name, files: build(node(name, files)["source"], "source", tmp_path).frame.collect()
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_every_row_is_accounted_for_and_ids_are_exact(name: str, tmp_path: Path) -> None:
+def test_every_row_is_accounted_for_and_ids_are_exact(name: str, prepare: Prepare) -> None:
     files = SOURCES[name]()
-    dataset = prepare(name, tmp_path, files)
+    dataset = prepare(name, files)
     rows = dataset.facts["rows"]
     assert rows["read"] == rows["train"] + rows["valid"] + rows["test"] == ROWS + TEST_ROWS * ("test.csv" in files)
     assert rows["dropped"] == {}
@@ -187,10 +188,10 @@ def test_every_row_is_accounted_for_and_ids_are_exact(name: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_crlf_changes_nothing(name: str, tmp_path: Path) -> None:
+def test_crlf_changes_nothing(name: str, frame: Frame) -> None:
     files = SOURCES[name]()
-    windows: dict[str, str | bytes] = {file: content.replace("\n", "\r\n") for file, content in files.items()}
-    assert frame(name, tmp_path / "unix", dict(files)).equals(frame(name, tmp_path / "windows", windows))
+    unix = frame(name, files)
+    assert frame(name, {file: content.replace("\n", "\r\n") for file, content in files.items()}).equals(unix)
 
 
 @pytest.mark.parametrize(("name", "broken"), EVERY_FILE)
@@ -206,26 +207,35 @@ def test_crlf_changes_nothing(name: str, tmp_path: Path) -> None:
     ids=["short row", "second header", "not UTF-8", "cut gzip", "empty"],
 )  # fmt: skip
 def test_a_broken_file_is_named_with_its_line(
-    name: str, broken: str, defect: Callable[[str], str | bytes], words: str, tmp_path: Path
+    name: str, broken: str, defect: Callable[[str], str | bytes], words: str, prepare: Prepare, tmp_path: Path
 ) -> None:
     files = SOURCES[name]()
     last = files[broken].count("\n")
     with pytest.raises(UserError) as caught:
-        prepare(name, tmp_path, {**files, broken: defect(files[broken])})
+        prepare(name, {**files, broken: defect(files[broken])})
     message = str(caught.value)
     assert f"/{broken}" in message
     assert re.search(words.format(last=last, more=last + 1), message), message
     assert not list((tmp_path / "out").glob("[!.]*"))
 
 
-def test_taobao_is_a_naive_join_with_the_publishers_days(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["taobaoad_x1", "amazonelectronics_x1"])
+def test_fields_are_those_of_the_board(name: str, node: Callable[..., dict[str, Any]]) -> None:
+    fields, board = node(name, {})["fields"], Protocol.load(name).vocab_size
+    assert fields.keys() == board.keys()
+    assert {field for field, keys in fields.items() if keys.get("kind") == "value"} == {
+        field for field, size in board.items() if size is None
+    }
+
+
+def test_taobao_is_a_naive_join_with_the_publishers_days(frame: Frame) -> None:
     files = taobao()
     read = {file: list(csv.DictReader(content.splitlines())) for file, content in files.items()}
     users: dict[str, dict[str, str]] = {}
     for user in read["user_profile.csv"]:
         users.setdefault(user["userid"], user)
     ads = {ad["adgroup_id"]: ad for ad in read["ad_feature.csv"]}
-    got = frame("taobao", tmp_path, dict(files)).to_dicts()
+    got = frame("taobao", files).to_dicts()
     missing = ("", "NULL", "-1", None)
     for sample, row in zip(read["raw_sample.csv"], got, strict=True):
         expected = (
@@ -245,10 +255,10 @@ def test_taobao_is_a_naive_join_with_the_publishers_days(tmp_path: Path) -> None
     assert {row["new_user_class_level"] for row in got} == {"3", "4", "", None}
 
 
-def test_what_is_left_aside_is_counted(tmp_path: Path) -> None:
+def test_what_is_left_aside_is_counted(prepare: Prepare) -> None:
     files = taobao()
     files["raw_sample.csv"] += "0,1494000000,10,430548_1007,1,1\n"
-    facts = prepare("taobao", tmp_path, dict(files)).facts
+    facts = prepare("taobao", files).facts
     assert facts["rows"]["dropped"] == {"clk and nonclk agree": 1}
     assert facts["counts"] == {
         "ad_feature.csv: rows after the first of their adgroup_id": 0,
@@ -257,8 +267,8 @@ def test_what_is_left_aside_is_counted(tmp_path: Path) -> None:
     assert facts["fields"]["cate_id"]["missing"]["train"] == pytest.approx(1 / 3, abs=0.02)
 
 
-def test_kuairand_pure_derives_what_the_cut_has(tmp_path: Path) -> None:
-    got = frame("kuairand_pure", tmp_path, dict(kuairand_pure()))
+def test_kuairand_pure_derives_what_the_cut_has(frame: Frame) -> None:
+    got = frame("kuairand_pure", kuairand_pure())
     assert got["hour"].to_list()[:3] == [0, 9, 23]
     assert got["dur_bucket"].to_list()[:3] == [0, 17, 23]
     assert got["weekday"].to_list()[:3] == [7, 1, 2], "1 May 2022 was a Sunday"
@@ -268,8 +278,8 @@ def test_kuairand_pure_derives_what_the_cut_has(tmp_path: Path) -> None:
     assert got["music_id"][0] == str(BIG[2])
 
 
-def test_open_bandit_keeps_the_affinity_of_the_item_shown(tmp_path: Path) -> None:
-    got = frame("open_bandit", tmp_path, dict(open_bandit()))
+def test_open_bandit_keeps_the_affinity_of_the_item_shown(frame: Frame) -> None:
+    got = frame("open_bandit", open_bandit())
     assert got["affinity"].cast(pl.Float64).to_list() == [100.0 * i + i % 12 for i in range(ROWS)]
     assert got["item_feature_1"].to_list() == ["ceca2003"] * ROWS
     assert not [name for name in got.columns if name.startswith("user-item")]
@@ -287,9 +297,9 @@ def test_open_bandit_keeps_the_affinity_of_the_item_shown(tmp_path: Path) -> Non
     ],
 )
 def test_a_value_without_sense_is_named_with_its_line(
-    name: str, old: str, new: str, words: str, tmp_path: Path
+    name: str, old: str, new: str, words: str, prepare: Prepare
 ) -> None:
     files = SOURCES[name]()
     first = next(iter(files))
     with pytest.raises(UserError, match=words):
-        prepare(name, tmp_path, {**files, first: files[first].replace(old, new, 1)})
+        prepare(name, {**files, first: files[first].replace(old, new, 1)})

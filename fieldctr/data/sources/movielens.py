@@ -14,7 +14,7 @@ from fieldctr.data.splits import with_split
 from fieldctr.data.table import Table, explained, refuse_short_lines, required_all, scan_csv
 from fieldctr.errors import UserError
 
-CURE = "Get it from https://grouplens.org/datasets/movielens."
+CURE = "Get them from https://grouplens.org/datasets/movielens (scripts/download_movielens.sh)."
 MARKS = {"csv": "ratings.csv", "100k": "u.data", "1m": "ratings.dat"}  # the file that tells a layout
 FILES = {
     "csv": ("ratings.csv", "movies.csv"),
