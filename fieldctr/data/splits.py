@@ -111,22 +111,22 @@ def by_order(frame: pl.LazyFrame, column: str, fractions: Sequence[float], unit:
     numbered, time = frame.with_row_index(ROW), _time(frame, column, unit)
     kept = numbered.filter(pl.col("drop").is_null()) if "drop" in frame.collect_schema() else numbered
     train, valid = ((pl.len() * fraction).cast(pl.Int64) for fraction in fractions[:2])
-    names = [(f"{ROW} {name} time", f"{ROW} {name} row") for name in ("valid", "test")]
-    ordered = kept.select(time=time, row=ROW).sort("time", "row")
-    first = {
-        name: pl.col(part).gather(place)
-        for pair, place in zip(names, (train, train + valid), strict=True)
-        for name, part in zip(pair, ("time", "row"), strict=True)
-    }
-    joined = numbered.join(ordered.select(**first), how="cross", maintain_order="left")
-    early, middle = ((time < pl.col(cut)) | ((time == pl.col(cut)) & (pl.col(ROW) < pl.col(row))) for cut, row in names)
+    firsts = {f"{ROW} valid": train, f"{ROW} test": train + valid}  # places in the order of the first rows
+    parts = {f"{name} {part}": pl.col(part).gather(at) for name, at in firsts.items() for part in ("time", "row")}
+    cuts = kept.select(time=time, row=ROW).sort("time", "row").select(**parts)
+
+    def before(name: str) -> pl.Expr:
+        tie = (time == pl.col(f"{name} time")) & (pl.col(ROW) < pl.col(f"{name} row"))
+        return (time < pl.col(f"{name} time")) | tie
+
+    early, middle = map(before, firsts)
     late = pl.when(middle).then(pl.lit("valid")).when(time.is_not_null()).then(pl.lit("test"))
-    split = pl.when(early).then(pl.lit("train")).otherwise(late)
-    return joined.with_columns(split=split).drop(ROW, *names[0], *names[1])
+    joined = numbered.join(cuts, how="cross", maintain_order="left")
+    return joined.with_columns(split=pl.when(early).then(pl.lit("train")).otherwise(late)).drop(ROW, *parts)
 
 
 def by_cuts(frame: pl.LazyFrame, column: str, cuts: Sequence[float | str], unit: str | None) -> pl.LazyFrame:
-    """Valid from the first cut on, test from the second; cuts are numbers, or ISO texts (UTC) for moments."""
+    """Valid from the first cut on, test from the second; cuts are numbers, or ISO texts (of UTC unless they say)."""
     if len(cuts) != 2:
         raise UserError(f"split.cuts={list(cuts)} is not allowed: expected [valid from, test from]")
     return frame.with_columns(split=_cut(_time(frame, column, unit), *map(_instant, cuts)))
@@ -143,7 +143,8 @@ def _instant(cut: float | str) -> float:
     if not isinstance(cut, str):
         return float(cut)
     try:
-        return datetime.fromisoformat(cut).replace(tzinfo=UTC).timestamp() * 1e6
+        instant = datetime.fromisoformat(cut)
+        return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).timestamp() * 1e6
     except ValueError as error:
         raise UserError(f"split.cuts: {cut} is neither a number nor a date such as 2024-05-31") from error
 

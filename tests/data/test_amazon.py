@@ -73,6 +73,12 @@ def test_every_review_meets_the_last_entry_of_its_item(end: str, ascii_only: boo
     assert frame["rating_number"][0] == "9007199254740993"
 
 
+def test_half_a_character_is_no_crash(tmp_path: Path) -> None:
+    write(tmp_path, "Gift_Cards", reviews())
+    write(tmp_path, "meta_Gift_Cards", [{"parent_asin": "B01", "title": "a\ud800b"}], ascii_only=True)
+    assert read(tmp_path)["title"][0] == "a?b"
+
+
 def test_the_cut_is_the_papers(tmp_path: Path) -> None:
     write(tmp_path, "Gift_Cards", reviews())
     write(tmp_path, "meta_Gift_Cards", ENTRIES)

@@ -69,6 +69,8 @@ def test_cuts_are_numbers_or_dates() -> None:
     assert assigned(pl.DataFrame({"t": days}), **dates) == list(SPLITS)
     seconds = pl.DataFrame({"t": [1704110400 + 86400 * i for i in range(3)]})
     assert assigned(seconds, **dates, unit="s") == list(SPLITS)
+    later = dates | {"cuts": ["2024-01-02T00:00-13:00", "2024-01-03"]}  # that is 13:00 in UTC
+    assert assigned(seconds, **later, unit="s") == ["train", "train", "test"]
     texts = pl.DataFrame({"t": ["01/01/2024", "02/01/2024", "03/01/2024"]})
     assert assigned(texts, **dates, unit="%d/%m/%Y") == list(SPLITS)
 

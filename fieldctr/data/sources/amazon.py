@@ -48,4 +48,5 @@ def _entries(path: Path) -> pl.DataFrame:
 
 
 def _text(value: object) -> str | None:
-    return None if value is None else str(value)
+    """As Python writes it; half a surrogate pair, which JSON can hold and UTF-8 cannot, becomes a question mark."""
+    return None if value is None else str(value).encode(errors="replace").decode()
