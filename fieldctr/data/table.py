@@ -182,11 +182,12 @@ def _names_columns(cells: list[str]) -> bool:
 def digests(files: tuple[Path, ...], memo: Path, algorithm: str = "sha256") -> list[list[str]]:
     """[name, digest] of each file, remembered in the JSON file `memo` while path, size and modification time agree."""
     known = json.loads(memo.read_text(encoding="utf-8")) if memo.exists() else {}
-    fresh = {}
-    for path in files:
+    fresh, found = {}, []
+    for path in files:  # one file can serve two splits
         stat = path.stat()
         stamp = f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
-        fresh[stamp] = known.get(stamp) or file_digest(path, algorithm)
+        fresh[stamp] = fresh.get(stamp) or known.get(stamp) or file_digest(path, algorithm)
+        found.append([path.name, fresh[stamp]])
     if not fresh.keys() <= known.keys():
         write_json(memo, known | fresh)
-    return [[path.name, found] for path, found in zip(files, fresh.values(), strict=True)]
+    return found

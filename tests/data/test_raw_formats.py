@@ -228,6 +228,16 @@ def test_fields_are_those_of_the_board(name: str, node: Callable[..., dict[str, 
     }
 
 
+def test_one_file_can_serve_two_splits(node: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    """As on the board, where the validation file is the test file."""
+    config = node("amazonelectronics_x1", amazonelectronics_x1())
+    config["source"]["files"]["valid"] = "test.csv"
+    config["source"]["split"]["valid_from_train"] = 0
+    dataset = prepared(config, data_dir=tmp_path / "out")
+    assert (len(dataset.train), len(dataset.valid), len(dataset.test)) == (ROWS, TEST_ROWS, TEST_ROWS)
+    assert (dataset.valid.ids == dataset.test.ids).all()
+
+
 def test_taobao_is_a_naive_join_with_the_publishers_days(frame: Frame) -> None:
     files = taobao()
     read = {file: list(csv.DictReader(content.splitlines())) for file, content in files.items()}
