@@ -51,9 +51,10 @@ class FeatureEmbedding(nn.Module):
         super().__init__()
         self.table = Table(schema.vocab_size, dim, init_std=init_std)
         self.spans = _spans(schema)
-        widths = torch.tensor([field.width for field in schema.fields])
-        offsets = torch.tensor(schema.row_offsets, dtype=torch.int32).repeat_interleave(widths)
-        self.register_buffer("row_offset", offsets, persistent=False)
+        columns = [
+            start for start, field in zip(schema.row_offsets, schema.fields, strict=True) for _ in range(field.width)
+        ]
+        self.register_buffer("row_offset", torch.tensor(columns, dtype=torch.int32), persistent=False)
 
     def forward(self, inputs: Inputs) -> Tensor:
         """(B, S) ids -> (B, F, D)."""

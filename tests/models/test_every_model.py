@@ -19,7 +19,16 @@ from fieldctr.nn.embedding import Inputs, Table
 from fieldctr.schema import Field, Schema
 
 NAMES = [path.stem for path in sorted((conf_dir() / "model").glob("*.yaml"))]
-NARROW = {"finalmlp": {"first_dims": [32], "second_dims": [32, 32], "gate_dims": [16]}}  # its widths take 18 s
+NARROW = {  # as wide as their YAML says they take 2 to 18 s each
+    "autoint": {"head_dim": 8},
+    "dcnv2": {"hidden_dims": [32]},
+    "dnn": {"hidden_dims": [32, 32]},
+    "finalmlp": {"first_dims": [32], "second_dims": [32, 32], "gate_dims": [16]},
+    "hiformer": {"value_rank": 8},
+    "rankmixer": {"num_tokens": 4, "token_dim": 16},
+    "xdeepfm": {"cin_dims": [8], "hidden_dims": [32]},
+}
+FIRST_ORDER = ("lr", "fm", "fmfm", "deepfm", "ffm", "xdeepfm")  # models with one more weight per feature
 every_model = pytest.mark.parametrize("name", NAMES)
 Node = Callable[[str], dict[str, Any]]
 
@@ -29,7 +38,7 @@ def made(node: dict[str, Any], schema: Schema, *, dim: int = 8, seed: int = 1) -
 
 
 def test_there_are_models() -> None:
-    assert set(NAMES) >= {"lr", "fm", "fwfm", "fmfm", "deepfm", "transformer", "fat", "finalmlp", "wukong"}
+    assert set(NAMES) >= {"lr", "fm", "fwfm", "fmfm", "deepfm", "transformer", "fat", "finalmlp", "wukong", *NARROW}
 
 
 @every_model
@@ -101,7 +110,7 @@ def test_a_larger_vocabulary_adds_table_rows_only(name: str, node: Node, schema:
     wider = Schema((Field("user", 1009), *schema.fields[1:]))
     small, large = (made(node(name), s).num_parameters() for s in (schema, wider))
     assert small["dense"] == large["dense"]
-    width = (0 if name == "lr" else 8) + (name in ("lr", "fm", "fmfm", "deepfm"))
+    width = {"lr": 0, "ffm": 8 * (schema.num_fields - 1)}.get(name, 8) + (name in FIRST_ORDER)
     assert large["embedding"] - small["embedding"] == 1000 * width
     assert large["total"] == large["embedding"] + large["dense"]
 
