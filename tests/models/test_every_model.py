@@ -106,6 +106,19 @@ def test_samples_do_not_see_each_other(name: str, node: Node, schema: Schema, in
 
 
 @every_model
+def test_under_autocast_logits_keep_single_precision(name: str, node: Node, schema: Schema, inputs: Inputs) -> None:
+    """Else logits of three digits tie in the AUC."""
+    model = made(node(name), schema).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logit = model(inputs).logit
+    assert logit.dtype == torch.float32
+    assert (logit != logit.bfloat16()).all()
+
+
+@every_model
 def test_a_larger_vocabulary_adds_table_rows_only(name: str, node: Node, schema: Schema) -> None:
     wider = Schema((Field("user", 1009), *schema.fields[1:]))
     small, large = (made(node(name), s).num_parameters() for s in (schema, wider))
