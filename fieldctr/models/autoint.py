@@ -1,7 +1,7 @@
 """AutoInt: layers of multi-head self-attention over fields, each with a linear residual and a ReLU.
 
 Source: Song et al., "AutoInt: Automatic Feature Interaction Learning via Self-Attentive Neural Networks", CIKM 2019,
-equations 5 to 10: scores are plain inner products, not divided by a root. Without the network of AutoInt+.
+sections 4.4 and 4.5: scores are plain inner products, not divided by a root. Without the network of AutoInt+.
 """
 
 from torch import Tensor, nn

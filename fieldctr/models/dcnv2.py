@@ -1,7 +1,7 @@
 """DCN-V2: layers that multiply the embeddings by a linear map of themselves, beside a feed-forward network.
 
 Source: Wang et al., "DCN V2: Improved Deep & Cross Network and Practical Lessons for Web-scale Learning to Rank
-Systems", WWW 2021, equations 1 and 2, full matrices, parallel structure (figure 1b).
+Systems", WWW 2021, equation 1 with full matrices, in the parallel structure.
 """
 
 import torch

@@ -1,11 +1,10 @@
 """FFM: every feature has one vector for each other field; a pair meets by the two vectors meant for each other.
 
-Source: Juan et al., "Field-aware Factorization Machines for CTR Prediction", RecSys 2016, equation 4.
+Source: Juan et al., "Field-aware Factorization Machines for CTR Prediction", RecSys 2016, section 3.
 Differs: with the bias and the first-order term that the paper leaves out of its formulas.
 """
 
 from torch import Tensor, nn
-from torch.nn import functional
 
 from fieldctr.config import Weight
 from fieldctr.nn.embedding import FeatureEmbedding, Inputs, LinearTerm
@@ -13,26 +12,25 @@ from fieldctr.schema import Schema
 
 
 class FFM(nn.Module):
-    """b + sum_i w_i + sum_{i<j} <v_{i, field j}, v_{j, field i}>."""
+    """b + sum_i w_i + sum_{i<j} <v_{i, field j}, v_{j, field i}>.
+
+    A feature of field i keeps its F - 1 vectors in the order of the fields behind i, counted around.
+    """
 
     reads_embeddings = False
 
     def __init__(self, schema: Schema, dim: int, *, vector_std: Weight) -> None:
         super().__init__()
         self.linear = LinearTerm(schema)
-        self.num_fields, self.dim = schema.num_fields, dim
-        self.vectors = FeatureEmbedding(schema, (schema.num_fields - 1) * dim, init_std=vector_std)
+        self.num_others, self.dim = schema.num_fields - 1, dim
+        self.vectors = FeatureEmbedding(schema, self.num_others * dim, init_std=vector_std)
 
     def forward(self, emb: Tensor, inputs: Inputs) -> Tensor:
-        meant = self.by_field(self.vectors(inputs))
-        return self.linear(inputs) + 0.5 * (meant * meant.transpose(1, 2)).sum((1, 2, 3))
-
-    def by_field(self, vectors: Tensor) -> Tensor:
-        """(B, F, (F-1) D) -> (B, F, F, D): what field i means for field j; zero on the diagonal, which no row has.
-
-        The F^2 - 1 entries behind the first, in rows of F + 1, end each in one of the diagonal.
-        """
-        fields = self.num_fields
-        rows = vectors.reshape(len(vectors), fields - 1, fields, self.dim)
-        without_first = functional.pad(rows, (0, 0, 0, 1)).flatten(1, 2)  # B,FF-1,D
-        return functional.pad(without_first, (0, 0, 1, 0)).unflatten(1, (fields, fields))
+        logit = self.linear(inputs)
+        # Pairs by their distance: each step works on (B, F, D), and no copy of all F (F-1) vectors is made.
+        ahead = self.vectors(inputs).split(self.dim, dim=2)  # B,F,D each: for the field 1, 2, ... behind
+        for distance in range(1, (self.num_others + 1) // 2 + 1):
+            back = ahead[-distance].roll(-distance, dims=1)  # of the field at that distance, for the one before it
+            twice = 2 * distance == self.num_others + 1  # half around, both fields of a pair look ahead
+            logit = logit + (ahead[distance - 1] * back).sum((1, 2)) * (0.5 if twice else 1.0)
+        return logit

@@ -1,7 +1,7 @@
 """HiFormer: a transformer whose queries and FFNs belong to the field, and whose keys and values see all fields at once.
 
 Source: Gui et al., "Hiformer: Heterogeneous Feature Interactions Learning with Transformers for Recommender Systems",
-2023, section 4: query e_i Q_i; keys of head h [k_1 .. k_T] = [e_1 .. e_T] L_h R_h of low rank, values likewise
+2023: query e_i Q_i; keys of head h [k_1 .. k_T] = [e_1 .. e_T] L_h R_h of low rank, values likewise
 ("composite projections"); an FFN for each field; the logit from a task token, so that the last layer computes that
 token alone ("pruning").
 Differs: token e_f + b_f and norms before attention and FFN, as in FAT and its control, so that a difference of the

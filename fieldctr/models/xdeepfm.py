@@ -1,7 +1,7 @@
 """xDeepFM: a compressed interaction network (CIN) beside a feed-forward network and a first-order term.
 
 Source: Lian et al., "xDeepFM: Combining Explicit and Implicit Feature Interactions for Recommender Systems", KDD 2018,
-equations 6 to 9, with the identity as the CIN's activation (section 4.4 finds it best).
+sections 3.1 and 3.3, with the identity as the CIN's activation, which the paper finds best.
 Differs: the first-order term and the CIN have no bias of their own, because the network's last layer has one.
 """
 

@@ -213,13 +213,16 @@ def attended(query: Tensor, keys: list[Tensor], values: list[Tensor]) -> Tensor:
     return sum((share * value for share, value in zip(shares, values, strict=True)), torch.zeros(len(values[0])))
 
 
-def test_ffm(backbone: Make, schema: Schema, emb: Tensor, inputs: Inputs) -> None:
-    model = backbone("ffm", schema, 4)
-    expected = []
+@pytest.mark.parametrize("fields", [1, 2, 4, 5])
+def test_ffm(backbone: Make, schema: Schema, batch: Callable[..., Inputs], fields: int) -> None:
+    schema = Schema(schema.fields[:fields])
+    model, inputs, expected = backbone("ffm", schema, 4), batch(schema, 12), []
     for linear, vectors in zip(first_order(model.linear, inputs), model.vectors(inputs), strict=True):
-        meant = [dict(zip([j for j in range(5) if j != i], v.split(4), strict=True)) for i, v in enumerate(vectors)]
-        expected.append(linear + sum(float(meant[i][j] @ meant[j][i]) for i, j in pairs(5)))
-    assert_close(model(emb, inputs), torch.tensor(expected), atol=1e-4, rtol=1e-5)
+        for_field = [
+            {(i + 1 + s) % fields: v[4 * s : 4 * s + 4] for s in range(fields - 1)} for i, v in enumerate(vectors)
+        ]
+        expected.append(linear + sum(float(for_field[i][j] @ for_field[j][i]) for i, j in pairs(fields)))
+    assert_close(model(torch.empty(12, fields, 0), inputs), torch.tensor(expected), atol=1e-4, rtol=1e-5)
 
 
 def test_xdeepfm(backbone: Make, schema: Schema, emb: Tensor, inputs: Inputs) -> None:
