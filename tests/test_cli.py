@@ -91,6 +91,7 @@ def test_flags_may_stand_anywhere() -> None:
         ("", ["train", "predict", "list"]),
         ("tr", ["train"]),
         ("list mod", ["models"]),
+        ("list models data", ["dataset=kuairand", "datasets"]),
         ("bench ", ["data", "train"]),
         ("train model=f", ["model=fat", "model=fm"]),
         ("train -m model=lr,f", ["model=lr,fat", "model=lr,fm"]),

@@ -45,6 +45,7 @@ def completions(words: list[str]) -> list[str]:
         known = list(COMMANDS)
     elif before[0] == "list":
         known = [f"{group}s" for group in groups()]
+        known += [f"dataset={option}" for option in options("dataset")] if "models" in before else []
     elif before == ["bench"]:
         known = list(BENCHES)
     elif before[0] in HYDRA:

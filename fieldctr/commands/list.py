@@ -1,5 +1,7 @@
 """`fieldctr list [models|datasets|...]`: what there is to choose from, from the headers of the YAML files."""
 
+import importlib
+
 from fieldctr.catalog import groups, headline, options
 from fieldctr.config import nearest
 from fieldctr.errors import UserError
@@ -10,6 +12,13 @@ def main(*arguments: str) -> None:
     known = {f"{group}s": group for group in groups()}
     if arguments and arguments[0] in ("--help", "-h"):
         print(f"usage: fieldctr list [{' | '.join(known)}]")
+        print("       fieldctr list models dataset=NAME [embedding_dim=N]    their parameters and FLOPs on a table")
+        return
+    overrides = [word for word in arguments if "=" in word]
+    if overrides:
+        if arguments[0] not in ("models", "model") or len(overrides) < len(arguments) - 1:
+            raise UserError(f"{overrides[0]} belongs to: fieldctr list models dataset=NAME")
+        importlib.import_module("fieldctr.commands.model_sizes").main(*overrides)  # needs torch
         return
     for word in arguments:
         if word not in known and word not in known.values():

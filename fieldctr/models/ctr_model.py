@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from fieldctr.config import Weight, build, checked, locate
 from fieldctr.errors import UserError
@@ -89,6 +90,26 @@ def build_model(
         assert field_embeddings is not None, "the enhancer reads field embeddings: give them"
         own = {key: value for key, value in enhancer.items() if key not in SOURCE}
         return CTRModel(embedding, backbone, build(own, "enhancer", schema, dim, field_embeddings))
+
+
+def flops_per_sample(model: CTRModel, schema: Schema) -> int:
+    """What one more sample costs a forward pass, in operations of matrix products: two for each multiply-add.
+
+    What is computed once a batch, whatever its size, does not count. Shapes decide: fake tensors give the same number.
+    """
+    device, training = next(model.parameters()).device, model.training
+
+    def flops(rows: int) -> int:
+        ids = torch.ones(rows, schema.num_columns, dtype=torch.int32, device=device)
+        values = torch.ones(rows, schema.num_numeric, device=device) if schema.num_numeric else None
+        with torch.enable_grad(), FlopCounterMode(display=False) as counter:  # without, a model may remember products
+            model(Inputs(ids, values))
+        return counter.get_total_flops()
+
+    model.eval()
+    found = flops(2) - flops(1)
+    model.train(training)
+    return found
 
 
 def reads_field_embeddings(enhancer: Mapping[str, Any] | None) -> bool:

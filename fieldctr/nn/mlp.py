@@ -41,7 +41,8 @@ def hidden_layers(
 
 
 def xavier(layer: nn.Linear) -> nn.Linear:
-    """The same layer, its weight drawn Xavier-normal and its bias set to zero."""
+    """The same layer, its weight drawn Xavier-normal and its bias, if it has one, set to zero."""
     nn.init.xavier_normal_(layer.weight)
-    nn.init.zeros_(layer.bias)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
     return layer

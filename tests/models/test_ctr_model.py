@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from fieldctr.errors import UserError
-from fieldctr.models.ctr_model import build_model
+from fieldctr.models.ctr_model import build_model, flops_per_sample
 from fieldctr.nn.embedding import Inputs
-from fieldctr.schema import Schema
+from fieldctr.schema import Field, Schema
 
 Node = Callable[[str], dict[str, Any]]
 
@@ -77,3 +77,17 @@ def test_a_model_that_reads_embeddings_must_say_their_scale(node: Node, schema: 
 def test_only_lr_has_no_feature_embedding(node: Node, schema: Schema) -> None:
     model = build_model(schema, dim=4, model=node("lr"), enhancer=None, seed=1)
     assert model.num_parameters() == {"embedding": schema.vocab_size, "dense": 1, "total": schema.vocab_size + 1}
+
+
+def test_flops_are_those_of_one_more_sample(node: Node) -> None:
+    """Two for each weight that a sample meets; FAT's composed matrices are the batch's, however many bases they mix."""
+    schema = Schema((Field("a", 9), Field("b", 5), Field("c", 7)))
+    deep = build_model(schema, dim=4, model=node("dnn") | {"hidden_dims": [6, 5]}, enhancer=None, seed=1)
+    assert flops_per_sample(deep, schema) == 2 * (12 * 6 + 6 * 5 + 5)
+    assert deep.training
+    fats = [
+        build_model(schema, dim=4, model=node("fat") | {"num_layers": 1, "num_bases": bases}, enhancer=None, seed=1)
+        for bases in (4, 8)
+    ]
+    projections, attention = 3 * 4**2 + 2 * 4 * 16, 2 * 3 * 4
+    assert [flops_per_sample(fat, schema) for fat in fats] == [2 * 3 * (projections + attention)] * 2

@@ -19,7 +19,16 @@ from fieldctr.nn.embedding import Inputs, Table
 from fieldctr.schema import Field, Schema
 
 NAMES = [path.stem for path in sorted((conf_dir() / "model").glob("*.yaml"))]
-NARROW = {"finalmlp": {"first_dims": [32], "second_dims": [32, 32], "gate_dims": [16]}}  # its widths take 18 s
+NARROW = {  # as wide as their YAML says they take 2 to 18 s each
+    "autoint": {"head_dim": 8},
+    "dcnv2": {"hidden_dims": [32]},
+    "dnn": {"hidden_dims": [32, 32]},
+    "finalmlp": {"first_dims": [32], "second_dims": [32, 32], "gate_dims": [16]},
+    "hiformer": {"value_rank": 8},
+    "rankmixer": {"num_tokens": 4, "token_dim": 16},
+    "xdeepfm": {"cin_dims": [8], "hidden_dims": [32]},
+}
+FIRST_ORDER = ("lr", "fm", "fmfm", "deepfm", "ffm", "xdeepfm")  # models with one more weight per feature
 every_model = pytest.mark.parametrize("name", NAMES)
 Node = Callable[[str], dict[str, Any]]
 
@@ -29,7 +38,7 @@ def made(node: dict[str, Any], schema: Schema, *, dim: int = 8, seed: int = 1) -
 
 
 def test_there_are_models() -> None:
-    assert set(NAMES) >= {"lr", "fm", "fwfm", "fmfm", "deepfm", "transformer", "fat", "finalmlp", "wukong"}
+    assert set(NAMES) >= {"lr", "fm", "fwfm", "fmfm", "deepfm", "transformer", "fat", "finalmlp", "wukong", *NARROW}
 
 
 @every_model
@@ -97,11 +106,24 @@ def test_samples_do_not_see_each_other(name: str, node: Node, schema: Schema, in
 
 
 @every_model
+def test_under_autocast_logits_keep_single_precision(name: str, node: Node, schema: Schema, inputs: Inputs) -> None:
+    """Else logits of three digits tie in the AUC."""
+    model = made(node(name), schema).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logit = model(inputs).logit
+    assert logit.dtype == torch.float32
+    assert (logit != logit.bfloat16()).all()
+
+
+@every_model
 def test_a_larger_vocabulary_adds_table_rows_only(name: str, node: Node, schema: Schema) -> None:
     wider = Schema((Field("user", 1009), *schema.fields[1:]))
     small, large = (made(node(name), s).num_parameters() for s in (schema, wider))
     assert small["dense"] == large["dense"]
-    width = (0 if name == "lr" else 8) + (name in ("lr", "fm", "fmfm", "deepfm"))
+    width = {"lr": 0, "ffm": 8 * (schema.num_fields - 1)}.get(name, 8) + (name in FIRST_ORDER)
     assert large["embedding"] - small["embedding"] == 1000 * width
     assert large["total"] == large["embedding"] + large["dense"]
 

@@ -1,5 +1,6 @@
 """Each backbone against its equation, written as loops over samples and field pairs; published parameter counts."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from fieldctr.errors import UserError
+from fieldctr.models import xdeepfm
 from fieldctr.models.ctr_model import build_model
 from fieldctr.nn.embedding import Inputs, LinearTerm
 from fieldctr.schema import Field, Schema
@@ -168,6 +170,154 @@ def normed(x: Tensor, norm: Any) -> Tensor:
     return (x - x.mean()) / scale * norm.weight + norm.bias
 
 
+def test_dnn(backbone: Make, schema: Schema, emb: Tensor, inputs: Inputs) -> None:
+    model = backbone("dnn", schema, 4, hidden_dims=[6, 5])
+    expected = [float(model.mlp.last(relu_stack(model.mlp.hidden, e.reshape(-1)))) for e in emb]
+    assert_close(model(emb, inputs), torch.tensor(expected), atol=1e-4, rtol=1e-5)
+
+
+def test_dcnv2(backbone: Make, schema: Schema, emb: Tensor, inputs: Inputs) -> None:
+    model = backbone("dcnv2", schema, 4, num_layers=2, hidden_dims=[6, 5])
+    expected = []
+    for e in emb:
+        x0 = x = e.reshape(-1)
+        for layer in model.cross:
+            x = torch.stack([a * (w @ x + c) + b for a, w, c, b in zip(x0, layer.weight, layer.bias, x, strict=True)])
+        both = [*x.tolist(), *relu_stack(model.hidden, x0).tolist()]
+        expected.append(
+            float(model.last.bias) + sum(w * v for w, v in zip(model.last.weight[0].tolist(), both, strict=True))
+        )
+    assert_close(model(emb, inputs), torch.tensor(expected), atol=1e-3, rtol=1e-4)
+
+
+def test_autoint(backbone: Make, schema: Schema, emb: Tensor, inputs: Inputs) -> None:
+    model = backbone("autoint", schema, 4, num_layers=2, num_heads=2, head_dim=3)
+    tokens = [autoint_layers(model, e) for e in emb]
+    expected = [float(model.readout.bias + (model.readout.weight * e).sum()) for e in tokens]
+    assert_close(model(emb, inputs), torch.tensor(expected), atol=1e-4, rtol=1e-4)
+
+
+def autoint_layers(model: Any, e: Tensor) -> Tensor:
+    for layer in model.layers:
+        q, k, v, residual = layer.project.weight.split(6)  # rows of head 0, then of head 1
+        heads = [
+            torch.stack([attended(q[h] @ t, [k[h] @ u for u in e], [v[h] @ u for u in e]) for t in e])
+            for h in (slice(0, 3), slice(3, 6))
+        ]
+        e = (torch.cat(heads, 1) + torch.stack([residual @ t for t in e])).clamp(min=0)
+    return e
+
+
+def attended(query: Tensor, keys: list[Tensor], values: list[Tensor]) -> Tensor:
+    shares = torch.stack([query @ key for key in keys]).softmax(0)
+    return sum((share * value for share, value in zip(shares, values, strict=True)), torch.zeros(len(values[0])))
+
+
+@pytest.mark.parametrize("fields", [1, 2, 4, 5])
+def test_ffm(backbone: Make, schema: Schema, batch: Callable[..., Inputs], fields: int) -> None:
+    schema = Schema(schema.fields[:fields])
+    model, inputs, expected = backbone("ffm", schema, 4), batch(schema, 12), []
+    for linear, vectors in zip(first_order(model.linear, inputs), model.vectors(inputs), strict=True):
+        for_field = [
+            {(i + 1 + s) % fields: v[4 * s : 4 * s + 4] for s in range(fields - 1)} for i, v in enumerate(vectors)
+        ]
+        expected.append(linear + sum(float(for_field[i][j] @ for_field[j][i]) for i, j in pairs(fields)))
+    assert_close(model(torch.empty(12, fields, 0), inputs), torch.tensor(expected), atol=1e-4, rtol=1e-5)
+
+
+def test_xdeepfm(backbone: Make, schema: Schema, emb: Tensor, inputs: Inputs) -> None:
+    model = backbone("xdeepfm", schema, 4, cin_dims=[3, 2], hidden_dims=[6])
+    expected = torch.tensor(first_order(model.linear, inputs)) + model.mlp(emb.reshape(len(emb), -1))
+    assert_close(model(emb, inputs), expected + torch.tensor([cin(model.cin, e) for e in emb]), atol=1e-3, rtol=1e-4)
+
+
+def cin(model: Any, e: Tensor) -> float:
+    maps, sums = list(e), []
+    for layer in model.layers:
+        weight = layer.weight.unflatten(1, (len(maps), len(e)))
+        maps = [
+            sum((w[i, j] * maps[i] * e[j] for i in range(len(maps)) for j in range(len(e))), 0 * e[0]) for w in weight
+        ]
+        sums += [float(x.sum()) for x in maps]
+    return sum(w * s for w, s in zip(model.weight.tolist(), sums, strict=True))
+
+
+def test_the_cin_in_pieces_is_the_whole(
+    backbone: Make, schema: Schema, emb: Tensor, inputs: Inputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Logits and gradients, with pieces of seven rows of 48 (12 samples, dim 4)."""
+    model, found = backbone("xdeepfm", schema, 4, cin_dims=[3, 2], hidden_dims=[6]), []
+    for products in (1 << 20, 7 * 25):
+        monkeypatch.setattr(xdeepfm, "PRODUCTS", products)
+        with torch.enable_grad():
+            leaf = emb.clone().requires_grad_()
+            logit = model(leaf, inputs)
+            found.append([logit, *torch.autograd.grad(logit.sum(), [leaf, *model.cin.parameters()])])
+    assert_close(found[0], found[1], atol=1e-4, rtol=1e-4)
+
+
+def test_hiformer(backbone: Make, schema: Schema, emb: Tensor, inputs: Inputs) -> None:
+    model = backbone("hiformer", schema, 4, num_layers=2, num_heads=2, key_rank=3, value_rank=2, ffn_dim=5)
+    expected = []
+    for e in emb:
+        z = [*(e + model.field_bias), model.task[0, 0]]
+        for layer in model.layers:
+            z = hiformer_layer(layer, z)
+        assert len(z) == 1  # the last layer leaves the task token alone
+        expected.append(float(model.readout.bias + model.readout.weight[0] @ z[0]))
+    assert_close(model(emb, inputs), torch.tensor(expected), atol=1e-4, rtol=1e-4)
+
+
+def hiformer_layer(layer: Any, z: list[Tensor]) -> list[Tensor]:
+    tokens = [layer.attention_norm(t) for t in z]
+    flat, first, out = torch.cat(tokens), len(z) - layer.num_queries, []
+    for i in range(layer.num_queries):
+        query, heads = tokens[first + i] @ layer.query[i], []
+        for h in range(2):
+            keys, values = (
+                (c.right[h].T @ c.left.weight.chunk(2)[h] @ flat).split(2) for c in (layer.key, layer.value)
+            )
+            heads.append(attended(query[2 * h : 2 * h + 2] / 2**0.5, list(keys), list(values)))
+        own = z[first + i] + torch.cat(heads)
+        out.append(own + own_network(layer.ffn, i, layer.ffn_norm(own)))
+    return out
+
+
+def own_network(ffn: Any, token: int, x: Tensor) -> Tensor:
+    hidden = x @ ffn.first.weight[token] + ffn.first.bias[token, 0]
+    hidden = hidden * 0.5 * (1 + (hidden / 2**0.5).erf())  # GELU
+    return hidden @ ffn.second.weight[token] + ffn.second.bias[token, 0]
+
+
+def test_rankmixer(backbone: Make, schema: Schema, emb: Tensor, inputs: Inputs) -> None:
+    model = backbone("rankmixer", schema, 4, num_layers=2, num_tokens=3, token_dim=6, ffn_dim=5)
+    expected = []
+    for e in emb:
+        parts = e.reshape(-1).split([7, 7, 6])  # 20 numbers, as even as can be
+        x = [project.weight @ part + project.bias for project, part in zip(model.project, parts, strict=True)]
+        for layer in model.layers:
+            mixed = [torch.cat([x[t][2 * h : 2 * h + 2] for t in range(3)]) for h in range(3)]
+            s = [normed(m + t, layer.mixing_norm) for m, t in zip(mixed, x, strict=True)]
+            x = [normed(own_network(layer.ffn, t, s[t]) + s[t], layer.ffn_norm) for t in range(3)]
+        expected.append(float(model.readout.bias) + sum(float(model.readout.weight[0] @ t) / 3 for t in x))
+    assert_close(model(emb, inputs), torch.tensor(expected), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("hiformer", {"num_heads": 3}, r"model\.num_heads=3 .* embedding_dim=4"),
+        ("rankmixer", {"num_tokens": 3}, r"model\.num_tokens=3 .* model\.token_dim=64"),
+        ("rankmixer", {"num_tokens": 32}, r"model\.num_tokens=32 exceeds the 20 numbers"),
+    ],
+)
+def test_what_does_not_divide_is_refused(
+    name: str, options: dict[str, Any], words: str, backbone: Make, schema: Schema
+) -> None:
+    with pytest.raises(UserError, match=words):
+        backbone(name, schema, 4, **options)
+
+
 @pytest.mark.parametrize(
     ("name", "options", "total"),
     [
@@ -192,3 +342,52 @@ def test_the_transformers_count_follows_its_formula(backbone: Make, schema: Sche
     model, d, ff = backbone("transformer", schema, 8, num_layers=layers, ffn_dim=20), 8, 20
     expected = layers * (3 * d * d + 2 * d * ff + 4 * d) + schema.num_fields * d + d + 1
     assert sum(p.numel() for p in model.parameters()) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "count"),
+    [
+        ("dnn", {"hidden_dims": [6, 5]}, lambda v, f, d: v * d + network(f * d, 6, 5) + 5 + 1),
+        (
+            "dcnv2",
+            {"num_layers": 3, "hidden_dims": [6, 5]},
+            lambda v, f, d: v * d + 3 * ((f * d) ** 2 + f * d) + network(f * d, 6, 5) + f * d + 5 + 1,
+        ),
+        (
+            "autoint",
+            {"num_layers": 3, "num_heads": 2, "head_dim": 3},
+            lambda v, f, d: v * d + 4 * d * 6 + 4 * 6**2 * (3 - 1) + f * 6 + 1,
+        ),
+        ("ffm", {}, lambda v, f, d: v * (f - 1) * d + v + 1),
+        (
+            "xdeepfm",
+            {"cin_dims": [4, 3], "hidden_dims": [6, 5]},
+            lambda v, f, d: v * (d + 1) + f * (f * 4 + 4 * 3) + 4 + 3 + network(f * d, 6, 5) + 5 + 1,
+        ),
+        (
+            "hiformer",
+            {"num_layers": 3, "num_heads": 2, "key_rank": 3, "value_rank": 5, "ffn_dim": 7},
+            lambda v, f, d: v * d + 2 * hiformer_count(f + 1, f, d) + hiformer_count(1, f, d) + f * d + 2 * d + 1,
+        ),
+        (
+            "rankmixer",
+            {"num_layers": 3, "num_tokens": 4, "token_dim": 8, "ffn_dim": 7},
+            lambda v, f, d: v * d + f * d * 8 + 4 * 8 + 3 * 4 * (2 * 8 * 7 + 7 + 8) + 4 * 8 * 3 + 8 + 1,
+        ),
+    ],
+)
+def test_a_count_follows_the_formula_in_its_yaml(
+    name: str, options: dict[str, Any], count: Callable[[int, int, int], int], node: Node, schema: Schema
+) -> None:
+    model = build_model(schema, dim=8, model=node(name) | options, enhancer=None, seed=1)
+    assert model.num_parameters()["total"] == count(schema.vocab_size, schema.num_fields, 8)
+
+
+def network(*widths: int) -> int:
+    """The hidden layers' weights and biases."""
+    return sum(a * b + b for a, b in itertools.pairwise(widths))
+
+
+def hiformer_count(q: int, f: int, d: int) -> int:
+    """A(q) of its YAML, with two heads, ranks 3 and 5 and d_ff 7."""
+    return q * d**2 + (2 + 1) * (f + 1) * d * (3 + 5) + q * (2 * d * 7 + 7 + d) + 4 * d
