@@ -15,6 +15,7 @@ from fieldctr.config import EncoderConfig
 from fieldctr.data.values import FieldValues
 from fieldctr.errors import UserError
 from fieldctr.llm import field_embeddings as cache
+from fieldctr.llm import placebo
 from fieldctr.llm.cost import Alternatives, Units
 from fieldctr.llm.placebo import derangement, stand_in
 from fieldctr.llm.prompts import field_prompts, opaque
@@ -159,6 +160,13 @@ def test_placebos(vectors: Tensor) -> None:
     random = stand_in(vectors, "random", epoch=None, seed=1)
     torch.testing.assert_close(random.std(), tuned.std(), rtol=0.1, atol=0)
     assert not torch.equal(random, stand_in(vectors, "random", epoch=None, seed=2))
+
+
+def test_a_permutation_that_moves_nothing_gives_the_tuned_vectors(
+    vectors: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(placebo, "derangement", lambda count, seed: torch.arange(count))
+    assert torch.equal(stand_in(vectors, "permuted", epoch=None, seed=1), vectors[-1])
 
 
 def test_permuted_vectors_are_those_of_other_fields(vectors: Tensor) -> None:
