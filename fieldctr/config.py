@@ -26,6 +26,7 @@ class Between(NamedTuple):
 Positive = Annotated[int, Between(1)]
 Weight = Annotated[float, Between(0)]
 Share = Annotated[float, Between(0, 1)]
+Template = Literal["short", "long"]  # of an encoder's prompts
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ class EncoderConfig:
     attention: Literal["eager", "sdpa"]
     dtype: Literal["fp32", "bf16", "4bit"]  # of the base; LoRA weights are fp32
     max_tokens: Positive
-    template: Literal["short", "long"]  # long lists all field names in every prompt, as the paper does
+    template: Template  # long lists all field names in every prompt, as the paper does
     values_per_field: Positive
     sampling: Literal["uniform", "weighted"]  # weighted by their counts in train
     shared_values: Literal["all", "last"]  # a value that two fields have: a prompt for each, or for the last alone

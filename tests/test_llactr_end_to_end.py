@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -38,7 +39,9 @@ def test_a_run_says_where_its_vectors_come_from(home: Path, result: Result) -> N
     assert (found["encoder"], found["source"]) == ("tiny_llama", "ssft")
     assert (home / "outputs/field_embeddings" / found["digest"] / "similarity_after.png").exists()
     assert found["cost"]["calls"] > 0
-    assert found["cost"]["rows"] > 1000
+    assert found["cost"]["rows"]["count"] > 1000
+    assert set(found["cost"]["entities"]) == {"user", "ad"}
+    assert found["cost"]["entities"]["user"]["count"] <= 2000
 
 
 def test_the_cache_is_listed_shown_and_verified(home: Path, call: Call, result: Result) -> None:
@@ -47,6 +50,27 @@ def test_the_cache_is_listed_shown_and_verified(home: Path, call: Call, result: 
         done = call(home, "ssft", *action)
         assert done.returncode == 0, done.stderr
         assert digest in done.stdout
+    for words in ("template long", "rows", "map_after.png"):
+        assert words in call(home, "ssft", "show", digest).stdout
+
+
+def test_verify_finds_a_flipped_byte(home: Path, call: Call, tmp_path: Path) -> None:
+    shutil.copytree(home / "outputs/field_embeddings", tmp_path / "field_embeddings")
+    path = next((tmp_path / "field_embeddings").glob("*/vectors.safetensors"))
+    path.write_bytes(path.read_bytes()[:-1] + b"\x55")
+    done = call(home, "ssft", "verify", f"outputs={tmp_path}")
+    assert done.returncode == 2
+    assert f"{path} is damaged" in done.stderr
+
+
+def test_synonyms_are_tuned_on_and_must_be_there(home: Path, call: Call, result: Result) -> None:
+    done = call(home, *LLACTR, "enhancer.source=synonyms", "hydra.run.dir=other_words")
+    assert done.returncode == 0, done.stderr
+    assert "epoch 1, loss" in done.stderr
+    found = result(home / "other_words")["field_embeddings"]
+    account = json.loads((home / "outputs/field_embeddings" / found["digest"] / "account.json").read_text())
+    assert account["fields"][:2] == ["account number", "sex"]
+    assert result(home / "other_words")["data_digest"] == result(home / "run")["data_digest"]
 
 
 def test_evaluate_needs_no_encoder(home: Path, call: Call, result: Result) -> None:
@@ -64,10 +88,12 @@ def test_weights_of_zero_give_the_backbone_bit_for_bit(home: Path, call: Call) -
     assert (home / "run/test.scores.npy").read_bytes() != (home / "plain/test.scores.npy").read_bytes()
 
 
-def test_training_without_an_enhancer_imports_no_language_model(home: Path) -> None:
+@pytest.mark.parametrize("arguments", [["train", *SMALL], LLACTR], ids=["bare", "cached"])
+def test_no_language_model_is_imported_without_need(arguments: list[str], home: Path) -> None:
+    """Neither without an enhancer, nor where its vectors are there: it takes ten seconds."""
     code = (
         "import sys; from fieldctr.cli import run;"
-        f"run('train', *{SMALL!r}, 'hydra.run.dir=bare');"
+        f"run(*{arguments!r}, 'hydra.run.dir=again');"
         "print(sorted({'transformers', 'peft', 'tokenizers', 'huggingface_hub'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=home, capture_output=True, text=True, env=os.environ)

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from fieldctr.config import EncoderConfig, checked, parse
+from fieldctr.config import EncoderConfig, Template, checked, parse
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.prepare import entities
 from fieldctr.data.specs import field_specs
@@ -18,7 +18,7 @@ from fieldctr.errors import UserError
 from fieldctr.llm.cost import Alternatives, Units
 from fieldctr.llm.field_embeddings import FieldEmbeddings, field_embeddings
 from fieldctr.llm.placebo import Source, stand_in
-from fieldctr.llm.prompts import Template, field_prompts, opaque
+from fieldctr.llm.prompts import field_prompts, opaque
 from fieldctr.training.progress import Progress
 
 SAMPLE = 16  # texts of each kind in the cost account

@@ -6,14 +6,12 @@ short template leaves out the list of all fields, which is 95 % of the tokens.
 """
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from fieldctr.config import EncoderConfig
 from fieldctr.data.values import FieldValues
-
-Template = Literal["short", "long"]
 
 HELDOUT_SHARE, HELDOUT_MOST = 0.2, 100  # of a field's values: they measure the tuning
 LONGEST_VALUE = 200  # characters; a description of thousands would push the question out of the model's window

