@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from fieldctr.config import locate, parse
@@ -33,13 +34,10 @@ LAW: dict[str, Any] = {
 }  # fmt: skip
 
 
-def dataset_node(name: str, **environment: str) -> dict[str, Any]:
-    config = OmegaConf.create(
-        {"data_root": environment.get("data_root", "data"), "dataset": OmegaConf.load(CONF / f"{name}.yaml")}
-    )
-    node = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(node, dict)
-    return node["dataset"]
+def dataset_node(name: str) -> dict[str, Any]:
+    with initialize_config_dir(str(CONF.parent), version_base="1.3"):
+        node: Any = OmegaConf.to_container(compose("prepare", [f"dataset={name}"]).dataset, resolve=True)
+    return node
 
 
 def write_movielens(folder: Path, layout: str) -> None:
