@@ -1,8 +1,9 @@
 """Raw rows to id matrices in one pass over the raw table, with memory that does not grow with its rows.
 
 Pass one reads the table in chunks; polars turns each column into codes (order of appearance), which are counted and
-appended to disk. Then codes become ids through one look-up table per field. A value's id is its rank by descending
-train count, then by text; 0 is missing, unseen in train, or rarer than min_count. Bins keep their order.
+appended to disk. Statistics come from these codes and the labels. Then codes become ids through one look-up table per
+field. A value's id is its rank by descending train count, then by text; 0 is missing, unseen in train, or rarer than
+min_count. Bins keep their order.
 Joins on the raw table, the obvious way, cost twice as much.
 """
 
@@ -13,6 +14,7 @@ import numpy as np
 import polars as pl
 
 from fieldctr.artifacts import write_json
+from fieldctr.data import statistics
 from fieldctr.data.dataset import FACTS_FILE, SCHEMA_FILE, Split
 from fieldctr.data.encoding import Encoding, Rule, apply
 from fieldctr.data.facts import Tally, attainable, field_facts
@@ -20,7 +22,7 @@ from fieldctr.data.lexicon import WORDS, Lexicon, vocabulary
 from fieldctr.data.npy import NpyWriter, read_blocks, read_chunks
 from fieldctr.data.numbers import Binning, Scaling, fit_bins, fit_scaling
 from fieldctr.data.reader import Reader, require
-from fieldctr.data.specs import FieldSpec, number, refuse_twins, spelled
+from fieldctr.data.specs import FieldSpec, Spec, StatisticSpec, number, refuse_twins, spelled
 from fieldctr.data.table import SPLITS, Table, explained, refuse_short_lines
 from fieldctr.errors import UserError
 
@@ -29,13 +31,13 @@ BLOCKS = ("codes", "numbers")  # files between the passes
 NO_SPLIT = -1
 
 
-def encode(table: Table, specs: tuple[FieldSpec, ...], folder: Path, *, group: str | None) -> None:
+def encode(table: Table, specs: tuple[Spec, ...], folder: Path, *, group: str | None) -> None:
     """Write the table into `folder`: per split ids (R, S), label (R,) and what else it has; schema, vocabulary, facts.
 
     `group` names the column whose values group the samples for gAUC. UserError for a table that cannot be trained on.
     """
     refuse_twins(specs)
-    reader, groups = Reader.of(specs), Lexicon() if group else None
+    reader, groups = Reader.of(specs, statistics.times(specs)), Lexicon() if group else None
     with explained(table.files, table.separator):
         if table.separator:
             for path in table.files:
@@ -45,14 +47,17 @@ def encode(table: Table, specs: tuple[FieldSpec, ...], folder: Path, *, group: s
         counts = {what: int(frame.collect().item()) for what, frame in table.counts.items()}
     tally.refuse_degenerate()
 
-    encoding = _learn(reader, folder / "train.numbers")
+    learned = statistics.learn(specs, reader, folder)
+    seen = statistics.fill(learned, reader, folder)
+    encoding = _learn(specs, reader, folder / "train.numbers")
     rules = encoding.rules(reader)
     for split in SPLITS:
         _write_ids(encoding, rules, folder, split)
     encoding.schema().save(folder / SCHEMA_FILE)
     encoding.save(folder)
+    statistics.save(learned, folder)
 
-    facts = tally.facts() | {"fields": field_facts(reader, encoding, rules, tally), **table.facts}
+    facts = tally.facts() | {"fields": field_facts(reader, encoding, rules, tally, seen), **table.facts}
     if counts:
         facts["counts"] = counts
     if groups:
@@ -76,8 +81,10 @@ def encode_rows(frame: pl.LazyFrame, folder: Path) -> Split:
     if not chunks:
         raise UserError("no rows to encode")
     codes, numbers = (np.concatenate([chunk[part] for chunk in chunks], axis=1) for part in range(2))
+    learned = statistics.load(encoding.specs, reader, folder)
+    numbers = np.concatenate([numbers, statistics.new_numbers(learned, codes)])
     ids, values = apply(encoding.rules(reader), encoding.specs, codes, numbers)
-    labels = pl.concat([chunk.extra["label"] for chunk in chunks]).cast(pl.Float32).to_numpy()
+    labels = pl.concat([chunk.extra["label"] for chunk in chunks]).cast(pl.Float32).to_numpy(writable=True)
     return Split(ids, labels, values if values.shape[1] else None)
 
 
@@ -142,24 +149,28 @@ def _rows_of_splits(extra: pl.DataFrame, frame: pl.LazyFrame, tally: Tally) -> l
     return [np.flatnonzero(kept & (split == s)) for s in range(len(SPLITS))]
 
 
-def _learn(reader: Reader, numbers: Path) -> Encoding:
+def _learn(specs: tuple[Spec, ...], reader: Reader, numbers: Path) -> Encoding:
     """Vocabularies, bins and scales from the train rows."""
     words: list[pl.DataFrame | None] = []
     scales: list[Binning | Scaling | None] = []
+    lexicons = iter(reader.lexicons)  # of the fields first, in their order
     line = 0  # of the numeric field among the numbers
-    for spec, lexicon in zip(reader.specs, reader.lexicons, strict=True):
+    for spec in specs:
+        lexicon = next(lexicons) if isinstance(spec, FieldSpec) else None
         scale = None if lexicon else _fit(spec, numbers, line)
-        line += spec.numeric
         scales.append(scale)
-        if lexicon is not None:
+        if isinstance(spec, FieldSpec) and lexicon:
             words.append(vocabulary(lexicon.texts(), lexicon.counts[0, : lexicon.size], spec.min_count))
         else:
-            words.append(_bin_words(scale, numbers, line - 1) if isinstance(scale, Binning) else None)
-    return Encoding(reader.specs, tuple(words), tuple(scales))
+            words.append(_bin_words(scale, numbers, line) if isinstance(scale, Binning) else None)
+        line += spec.numeric
+    return Encoding(specs, tuple(words), tuple(scales))
 
 
-def _fit(spec: FieldSpec, numbers: Path, line: int) -> Binning | Scaling:
+def _fit(spec: Spec, numbers: Path, line: int) -> Binning | Scaling:
     stream = (block[line] for block in read_blocks(numbers))
+    if isinstance(spec, StatisticSpec):
+        return fit_scaling(stream) if spec.bins is None else fit_bins(stream, spec.bins)
     if spec.kind == "quantile":
         return fit_bins(stream, spec.bins)
     return fit_scaling(stream) if spec.scale == "standard" else Scaling(0.0, 1.0)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -12,7 +13,7 @@ from fieldctr.artifacts import write_json
 from fieldctr.data.lexicon import WORDS, lookup
 from fieldctr.data.numbers import Binning, Scaling
 from fieldctr.data.reader import Reader
-from fieldctr.data.specs import FieldSpec
+from fieldctr.data.specs import FieldSpec, Spec, StatisticSpec
 from fieldctr.schema import Field, Schema
 
 ENCODING_FILE = "encoding.json"
@@ -23,9 +24,9 @@ Rule = np.ndarray | Binning | Scaling  # (codes,) ids per code, or what a numeri
 
 @dataclass(frozen=True)
 class Encoding:
-    """Per field its spec, its known values (frame of value, id, count by id; None for kind value) and its scale."""
+    """Per field its spec, its known values (frame of value, id, count by id; None for a number) and its scale."""
 
-    specs: tuple[FieldSpec, ...]
+    specs: tuple[Spec, ...]  # statistics last
     words: tuple[pl.DataFrame | None, ...]
     scales: tuple[Binning | Scaling | None, ...]  # None where codes are looked up
 
@@ -34,13 +35,15 @@ class Encoding:
         fields = []
         for spec, words in zip(self.specs, self.words, strict=True):
             known = 1 if words is None else len(words)
-            fields.append(Field(spec.name, known + 1, spec.width, spec.kind == "value", spec.text))
+            fields.append(Field(spec.name, known + 1, spec.width, words is None, spec.text))
         return Schema(tuple(fields))
 
     def rules(self, reader: Reader) -> list[Rule]:
         """Per field, what turns the codes of `reader`, or its numbers, into ids."""
         rules: list[Rule] = []
-        for lexicon, words, scale in zip(reader.lexicons, self.words, self.scales, strict=True):
+        lexicons = iter(reader.lexicons)  # of the fields first, in their order
+        for spec, words, scale in zip(self.specs, self.words, self.scales, strict=True):
+            lexicon = next(lexicons) if isinstance(spec, FieldSpec) else None
             if scale is not None:
                 rules.append(scale)
             elif lexicon is not None and words is not None:
@@ -59,20 +62,32 @@ class Encoding:
     @classmethod
     def load(cls, folder: Path) -> "Encoding":
         record = json.loads((folder / ENCODING_FILE).read_text(encoding="utf-8"))
-        specs = tuple(FieldSpec(**node) for node in record["fields"])
+        specs = tuple(_spec(node) for node in record["fields"])
         scales = [node and (Binning(**node) if "edges" in node else Scaling(**node)) for node in record["scales"]]
         words = pl.read_parquet(folder / VOCABULARY_FILE).partition_by("field", as_dict=True, include_key=False)
         known = [
-            None if spec.kind == "value" else words.get((spec.name,), pl.DataFrame(schema=WORDS)) for spec in specs
+            None if isinstance(scale, Scaling) else words.get((spec.name,), pl.DataFrame(schema=WORDS))
+            for spec, scale in zip(specs, scales, strict=True)
         ]
         return cls(specs, tuple(known), tuple(scales))
 
 
+def _spec(node: dict[str, Any]) -> Spec:
+    if "of" not in node:
+        return FieldSpec(**node)
+    of = tuple(node.pop("of"))
+    return StatisticSpec(of=of, **node)
+
+
 def apply(
-    rules: Sequence[Rule], specs: Sequence[FieldSpec], codes: np.ndarray, numbers: np.ndarray
+    rules: Sequence[Rule], specs: Sequence[Spec], codes: np.ndarray, numbers: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Codes (S, n) and numbers (Q, n), column by column, to ids (n, S) int32 and values (n, N) float32."""
-    ids, values = np.empty(codes.shape, np.int32), [np.empty((0, codes.shape[1]), np.float32)]
+    """Codes (S', n) and numbers (Q, n), column by column, to ids (n, S) int32 and values (n, N) float32.
+
+    Both have the fields' lines first; S' >= S - statistics, which have a line of numbers only.
+    """
+    columns, rows = sum(spec.width for spec in specs), codes.shape[1]
+    ids, values = np.empty((columns, rows), np.int32), [np.empty((0, rows), np.float32)]
     column = numeric = 0
     for rule, spec in zip(rules, specs, strict=True):
         own = slice(column, column + spec.width)

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from fieldctr.data.encoding import Encoding, Rule
+from fieldctr.data.lexicon import Lexicon
 from fieldctr.data.reader import Reader
+from fieldctr.data.statistics import Seen
 from fieldctr.data.table import SPLITS
 from fieldctr.errors import UserError
 from fieldctr.ranking import auc
@@ -47,20 +49,27 @@ class Tally:
         return f"{kept}; dropped {self.dropped.total():,}"
 
 
-def field_facts(reader: Reader, encoding: Encoding, rules: list[Rule], tally: Tally) -> dict[str, object]:
-    """Per field: kind, vocab_size, and per split the share of rows without a value and of values without an id."""
-    facts: dict[str, object] = {}
-    missing = reader.missing / tally.rows[:, None]
-    for i, (spec, known) in enumerate(zip(reader.specs, encoding.schema().fields, strict=True)):
-        lexicon, rule = reader.lexicons[i], rules[i]
-        unseen = lexicon.unseen(rule) if lexicon and isinstance(rule, np.ndarray) else np.zeros(len(SPLITS))
-        facts[spec.name] = {
+def field_facts(reader: Reader, encoding: Encoding, rules: list[Rule], tally: Tally, seen: Seen) -> dict[str, object]:
+    """Per field: kind, vocab_size, and per split the share of rows without a value and of values without an id.
+
+    `seen` has these shares for the statistics, where a value without an id is one that no train row has.
+    """
+    plain = len(encoding.specs) - len(seen.missing)
+    missing = [*(reader.missing / tally.rows[:, None]).T[:plain], *seen.missing]
+    unseen = [*map(_unseen, reader.lexicons[:plain], rules[:plain]), *seen.unseen]
+    return {
+        spec.name: {
             "kind": spec.kind,
-            "vocab_size": known.vocab_size,
-            "missing": _by_split(missing[:, i].tolist()),
-            "unseen": _by_split(unseen.tolist()),
+            "vocab_size": encoding.schema().fields[i].vocab_size,
+            "missing": _by_split(missing[i].tolist()),
+            "unseen": _by_split(unseen[i].tolist()),
         }
-    return facts
+        for i, spec in enumerate(encoding.specs)
+    }
+
+
+def _unseen(lexicon: Lexicon | None, rule: Rule) -> np.ndarray:
+    return lexicon.unseen(rule) if lexicon and isinstance(rule, np.ndarray) else np.zeros(len(SPLITS))
 
 
 def attainable(folder: Path) -> dict[str, object]:

@@ -10,7 +10,7 @@ from fieldctr.config import Positive, build, checked, nearest, parse
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.encode import encode
 from fieldctr.data.published import Published, refuse_other_files, refuse_other_rows
-from fieldctr.data.specs import FieldSpec, field_specs
+from fieldctr.data.specs import Spec, field_specs
 from fieldctr.data.table import Table, digests
 from fieldctr.errors import UserError
 
@@ -26,7 +26,7 @@ class DatasetConfig:
     source: dict[str, Any]  # _target_ and keywords of a `read` function
     min_count: Positive  # of a value in train, for fields that do not set their own
     group: str | None  # column that groups samples for gAUC
-    fields: dict[str, Any]  # name -> keys of FieldSpec, or null
+    fields: dict[str, Any]  # name -> keys of FieldSpec or StatisticSpec, or null
     entities: dict[str, Any] | None = None  # user, item, ... -> the fields that describe one
     published: dict[str, Any] | None = None  # keys of Published, what the files must be; null takes any
 
@@ -71,6 +71,6 @@ def entities(node: Mapping[str, Any] | None, fields: Mapping[str, Any]) -> dict[
     return found
 
 
-def _encoded(spec: FieldSpec) -> dict[str, Any]:
+def _encoded(spec: Spec) -> dict[str, Any]:
     """What decides the prepared table: not the synonym, which is in no file of it, and no key that says nothing."""
     return {key: value for key, value in asdict(spec).items() if key != "synonym" and (key, value) != ("missing", "")}

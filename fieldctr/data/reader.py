@@ -9,7 +9,7 @@ import polars as pl
 
 from fieldctr.config import nearest
 from fieldctr.data.lexicon import Lexicon
-from fieldctr.data.specs import FieldSpec, values
+from fieldctr.data.specs import FieldSpec, Spec, StatisticSpec, instant, values
 from fieldctr.data.table import SPLITS
 from fieldctr.errors import UserError
 
@@ -22,28 +22,36 @@ class Chunk(NamedTuple):
     """Rows as codes and numbers, column by column (counting is 1.5x faster), and the extra columns asked for."""
 
     codes: np.ndarray  # (S, n) uint32, zeros for a numeric field
-    numbers: np.ndarray  # (Q, n) float64, one line per numeric field, NaN where missing
+    numbers: np.ndarray  # (Q + T, n) float64, one line per numeric field and per time, NaN where missing
     extra: pl.DataFrame
 
 
 @dataclass(frozen=True)
 class Reader:
-    """The fields to read and the lexicons that reading fills; None for a numeric field."""
+    """What to read: the fields, then columns that are no field but that a statistic is of. Reading fills the lexicons.
+
+    A numeric field has no lexicon. `times` are the columns, with units, that order the rows for statistics.
+    """
 
     specs: tuple[FieldSpec, ...]
+    times: tuple[tuple[str, str], ...]
     lexicons: tuple[Lexicon | None, ...]
     missing: np.ndarray  # (3, F) rows without a value, per split
 
     @classmethod
-    def of(cls, specs: tuple[FieldSpec, ...]) -> "Reader":
+    def of(cls, specs: tuple[Spec, ...], times: tuple[tuple[str, str], ...] = ()) -> "Reader":
         """With empty lexicons."""
-        lexicons = tuple(None if spec.numeric else Lexicon() for spec in specs)
-        return cls(specs, lexicons, np.zeros((len(SPLITS), len(specs)), np.int64))
+        fields = [spec for spec in specs if isinstance(spec, FieldSpec)]
+        sources = dict.fromkeys(name for spec in specs if isinstance(spec, StatisticSpec) for name in spec.of)
+        known = {spec.name for spec in specs}
+        read = (*fields, *(FieldSpec(name, name) for name in sources if name not in known))
+        lexicons = tuple(None if spec.numeric else Lexicon() for spec in read)
+        return cls(read, times, lexicons, np.zeros((len(SPLITS), len(read)), np.int64))
 
     def chunks(self, frame: pl.LazyFrame, extra: Mapping[str, pl.Expr]) -> Iterator[Chunk]:
         """The frame's rows in order, CHUNK at a time."""
         schema = frame.collect_schema()
-        require(schema, (spec.column for spec in self.specs))
+        require(schema, (*(spec.column for spec in self.specs), *(column for column, _ in self.times)))
         columns = self._columns(schema)
         codes = [name for name in columns if name.startswith("code ")]
         numbers = [name for name in columns if name.startswith("number ")]
@@ -77,6 +85,8 @@ class Reader:
                     columns[f"code {i} {j}"] = lexicon.code(value.list.get(j, null_on_oob=True))
             else:
                 columns[f"code {i}"] = lexicon.code(value)
+        for i, (column, unit) in enumerate(self.times):
+            columns[f"number time {i}"] = instant(column, schema[column], unit).fill_null(float("nan"))
         return columns
 
 

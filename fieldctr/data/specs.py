@@ -1,4 +1,6 @@
-"""How a raw column becomes a field: one FieldSpec per field, parsed from the dataset's YAML node `fields`.
+"""How a field comes about, from a raw column (FieldSpec) or from what train says about others (StatisticSpec).
+
+Both are parsed from the dataset's YAML node `fields`.
 
 log_square: Juan et al., "Field-aware Factorization Machines for CTR Prediction", RecSys 2016 (the authors' winning
 Criteo recipe), as used by most published Criteo preparations.
@@ -7,26 +9,31 @@ Criteo recipe), as used by most published Criteo preparations.
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import polars as pl
 from polars.datatypes import DataTypeClass
 
-from fieldctr.config import Positive, checked, nearest
+from fieldctr.config import Between, Positive, Weight, checked, nearest
 from fieldctr.errors import UserError
 
 Kind = Literal["categorical", "multi", "quantile", "log_square", "value", "datetime"]
+StatisticKind = Literal["target_mean", "count"]
 Part = Literal["minute", "hour", "weekday", "is_weekend", "day", "month", "year"]
 
-SHARED = ("kind", "column", "text", "synonym")
-KEYS: dict[str, tuple[str, ...]] = {  # what a kind accepts besides SHARED
+SHARED = ("kind", "text", "synonym")
+KEYS: dict[str, tuple[str, ...]] = {  # what a kind accepts besides SHARED and, if it is read from one, column
     "categorical": ("min_count", "missing"),
     "multi": ("min_count", "separator", "max_length"),
     "quantile": ("bins",),
     "log_square": ("min_count", "missing"),
     "value": ("scale",),
     "datetime": ("min_count", "part", "unit"),
+    "target_mean": ("of", "smoothing", "folds", "seed", "time", "unit", "bins"),
+    "count": ("of", "folds", "seed", "time", "unit", "bins"),
 }
+STATISTICS = get_args(StatisticKind)
+MAX_FOLDS = 255  # see fieldctr.data.counts
 TICKS = {"s": 1e6, "ms": 1e3, "us": 1.0}  # microseconds
 WHOLE = r"^(-?\d+)\.0+$"  # a whole number that passed through floats
 
@@ -60,39 +67,90 @@ class FieldSpec:
         return self.kind in ("quantile", "value")
 
 
-def field_specs(fields: Mapping[str, Any], default_min_count: int) -> tuple[FieldSpec, ...]:
-    """The specs of a dataset's `fields` node, in its order; a UserError names a stray key or a wrong value."""
-    specs = tuple(_parse(name, node or {}, default_min_count) for name, node in fields.items())
-    refuse_twins(specs)
-    return specs
+@dataclass(frozen=True)
+class StatisticSpec:
+    """A field that says how often train rows like this one were seen, or clicked; see fieldctr.data.statistics."""
+
+    name: str
+    kind: StatisticKind
+    of: tuple[str, ...]  # fields, or raw columns where no field is called so; several are crossed
+    smoothing: Weight = 20.0  # target_mean: rows at the global rate that are added to those of each value
+    folds: Annotated[int, Between(2, MAX_FOLDS)] = 5
+    seed: Annotated[int, Between(0)] = 1  # of the folds
+    time: str | None = None  # column; cuts the folds by time, and a train row sees the earlier ones only
+    unit: str = "s"  # of time, as in a datetime field
+    bins: Positive | None = None  # null: a standardised number
+    text: str = ""
+    synonym: str = ""
+
+    width = 1
+    numeric = True
 
 
-def _parse(name: str, node: Mapping[str, Any], default_min_count: int) -> FieldSpec:
-    where, hints = f"dataset.fields.{name}", get_type_hints(FieldSpec, include_extras=True)
+Spec = FieldSpec | StatisticSpec
+
+
+def field_specs(fields: Mapping[str, Any], default_min_count: int) -> tuple[Spec, ...]:
+    """The specs of a dataset's `fields` node, in its order, those of statistics last.
+
+    UserError for a stray key, a wrong value, and a statistic of what cannot have one.
+    """
+    specs = sorted(
+        (_parse(name, node or {}, default_min_count) for name, node in fields.items()),
+        key=lambda spec: isinstance(spec, StatisticSpec),
+    )
+    refuse_twins(tuple(specs))
+    for spec in specs:
+        if isinstance(spec, StatisticSpec):
+            _refuse_sources(spec, {other.name: other for other in specs})
+    return tuple(specs)
+
+
+def _parse(name: str, node: Mapping[str, Any], default_min_count: int) -> Spec:
+    where = f"dataset.fields.{name}"
     if not isinstance(node, Mapping):
         raise UserError(f"{where}={node} is not allowed: expected null or keys such as kind, column, text")
-    kind = checked(node.get("kind", "categorical"), hints["kind"], f"{where}.kind")
-    known = (*SHARED, *KEYS[kind])
+    kind = checked(node.get("kind", "categorical"), Kind | StatisticKind, f"{where}.kind")
+    known = (*SHARED, *KEYS[kind]) if kind in STATISTICS else (*SHARED, "column", *KEYS[kind])
     for key in node:
         if key not in known:
             raise UserError(f"no key '{where}.{key}' for kind {kind}. {nearest(key, known)}All: {', '.join(known)}")
-    given = {key: checked(value, hints[key], f"{where}.{key}") for key, value in node.items()}
-    plain = FieldSpec(name, column=name, min_count=default_min_count, text=name.replace("_", " "))
+    plain: Spec = FieldSpec(name, column=name, min_count=default_min_count, text=name.replace("_", " "))
+    if kind in STATISTICS:
+        of = tuple(checked(node.get("of"), list[str], f"{where}.of"))
+        subject = "click rate" if kind == "target_mean" else "number of impressions"
+        plain = StatisticSpec(name, kind, of, text=f"{subject} by {' and '.join(of).replace('_', ' ')}")
+    hints = get_type_hints(type(plain), include_extras=True)
+    given = {key: checked(value, hints[key], f"{where}.{key}") for key, value in node.items() if key != "of"}
     return replace(plain, **given)
 
 
-def refuse_twins(specs: tuple[FieldSpec, ...]) -> None:
+def _refuse_sources(spec: StatisticSpec, fields: Mapping[str, Spec]) -> None:
+    """UserError for a statistic of nothing, of one thing twice, of numbers, of statistics, of two lists."""
+    where = f"dataset.fields.{spec.name}.of={list(spec.of)} is not allowed"
+    if not spec.of or len(set(spec.of)) < len(spec.of):
+        raise UserError(f"{where}: expected one or more fields or columns, each once")
+    for name in spec.of:
+        if name in fields and fields[name].numeric:
+            expected = "expected one of kind categorical, multi, log_square or datetime"
+            raise UserError(f"{where}: '{name}' is a field of kind {fields[name].kind}, {expected}")
+    if sum(fields[name].width > 1 for name in spec.of if name in fields) > 1:
+        raise UserError(f"{where}: expected at most one field of kind multi")
+
+
+def refuse_twins(specs: tuple[Spec, ...]) -> None:
     """UserError for two fields of one name, for one column encoded twice in the same way, and for no field at all."""
     if not specs:
         raise UserError("dataset.fields is empty: expected at least one field")
     for name, times in Counter(spec.name for spec in specs).items():
         if times > 1:
             raise UserError(f"field '{name}' is given {times} times. Names must differ.")
-    seen: dict[FieldSpec, str] = {}
+    seen: dict[Spec, str] = {}
     for spec in specs:
         twin = seen.setdefault(replace(spec, name="", text="", synonym=""), spec.name)
         if twin != spec.name:
-            raise UserError(f"fields '{twin}' and '{spec.name}' are the same encoding of column '{spec.column}'")
+            what = f"column '{spec.column}'" if isinstance(spec, FieldSpec) else " x ".join(spec.of)
+            raise UserError(f"fields '{twin}' and '{spec.name}' are the same encoding of {what}")
 
 
 def number(column: str, dtype: pl.DataType) -> pl.Expr:
@@ -153,6 +211,13 @@ def _datetime_part(spec: FieldSpec, dtype: pl.DataType) -> pl.Expr:
     if spec.part == "is_weekend":
         return (when.weekday() > 5).cast(pl.Int8).cast(pl.String)
     return getattr(when, spec.part)().cast(pl.String)
+
+
+def instant(column: str, dtype: pl.DataType, unit: str) -> pl.Expr:
+    """Column as a Float64 that grows with time, null where missing; ticks need no unit to be ordered."""
+    if unit in TICKS and not dtype.is_temporal():
+        return number(column, dtype)
+    return moment(column, dtype, unit).dt.epoch("us").cast(pl.Float64)
 
 
 def moment(column: str, dtype: pl.DataType, unit: str) -> pl.Expr:

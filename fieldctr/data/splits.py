@@ -1,14 +1,13 @@
 """Which split a row belongs to: rules that are pure functions of the table, so that they stream and repeat."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from fieldctr.config import nearest
+from fieldctr.data.hashing import hashed, place, row_places
 from fieldctr.data.specs import moment, number, spelled
 from fieldctr.errors import UserError
 
@@ -89,8 +88,8 @@ def by_random(frame: pl.LazyFrame, fractions: Sequence[float], seed: int) -> pl.
 def by_hash(frame: pl.LazyFrame, column: str, fractions: Sequence[float], seed: int) -> pl.LazyFrame:
     """By a hash of the column's text."""
     text = spelled(pl.col(column), frame.collect_schema()[column]).fill_null("")
-    place = text.map_batches(lambda keys: _hashed(keys, seed), return_dtype=pl.Float64, is_elementwise=True)
-    return frame.with_columns(split=_cut(place, *_inner(fractions)))
+    where = text.map_batches(lambda keys: _hashed(keys, seed), return_dtype=pl.Float64, is_elementwise=True)
+    return frame.with_columns(split=_cut(where, *_inner(fractions)))
 
 
 def by_time(frame: pl.LazyFrame, column: str, fractions: Sequence[float], unit: str | None) -> pl.LazyFrame:
@@ -156,24 +155,14 @@ def _cut(place: pl.Expr, first: float | pl.Expr, second: float | pl.Expr) -> pl.
 
 
 def _place(row: pl.Expr, seed: int) -> pl.Expr:
-    return row.map_batches(lambda rows: _mixed(rows, seed), return_dtype=pl.Float64, is_elementwise=True)
-
-
-def _mixed(rows: pl.Series, seed: int) -> pl.Series:
-    """[0, 1) from a row number: splitmix64 (Steele et al., OOPSLA 2014), the same on every machine and version."""
-    x = (rows.cast(pl.UInt64).to_numpy() + np.uint64((seed % 2**32) << 32)) * np.uint64(0x9E3779B97F4A7C15)
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
-    return pl.Series((x ^ (x >> np.uint64(31))) >> np.uint64(11)).cast(pl.Float64) / 2**53
+    return row.map_batches(
+        lambda rows: pl.Series(row_places(rows.to_numpy(), seed)), return_dtype=pl.Float64, is_elementwise=True
+    )
 
 
 def _hashed(keys: pl.Series, seed: int) -> pl.Series:
-    """[0, 1) from texts; Python's blake2b, because polars' own hash changes between versions."""
     known = keys.unique()
-    salt = seed.to_bytes(8, "little")
-    digests = (hashlib.blake2b(key.encode(), digest_size=8, salt=salt).digest() for key in known)
-    places = [(int.from_bytes(digest, "little") >> 11) / 2**53 for digest in digests]
-    return keys.replace_strict(known, places, return_dtype=pl.Float64)
+    return keys.replace_strict(known, place(hashed(known, seed)), return_dtype=pl.Float64)
 
 
 def _fractions(rule: Mapping[str, Any]) -> list[float]:

@@ -17,6 +17,9 @@ HEALTHY = "user,item,price,click,part\n" + "".join(
 )
 
 
+LISTS = {"user": {"kind": "multi"}, "item": {"kind": "multi"}}
+
+
 def node(folder: Path, **changes: Any) -> dict[str, Any]:
     source = {
         "_target_": "fieldctr.data.sources.tidy.read",
@@ -66,6 +69,29 @@ def test_a_healthy_table_passes(tmp_path: Path) -> None:
         ({"fields": {"user": {}, "again": {"column": "user"}}}, ["'user'", "'again'"]),
         ({"fields": {"user": {"kind": "value"}}}, ["log.csv", "u0"]),
         ({"fields": {"price": {"kind": "datetime", "unit": "weeks"}}}, ["unit=weeks", "iso"]),
+        ({"fields": {"user": {}, "r": {"kind": "target_mean"}}}, ["dataset.fields.r.of=null", "list of str"]),
+        ({"fields": {"r": {"kind": "target_mean", "of": "user"}}}, ["dataset.fields.r.of=user", "list of str"]),
+        ({"fields": {"r": {"kind": "target_mean", "of": []}}}, ["dataset.fields.r.of=[]", "one or more"]),
+        ({"fields": {"r": {"kind": "count", "of": ["user", "user"]}}}, ["dataset.fields.r.of", "each once"]),
+        ({"fields": {"r": {"kind": "count", "of": ["usr"]}}}, ["'usr'", "Nearest: user"]),
+        ({"fields": {"r": {"kind": "count", "of": ["r"]}}}, ["'r' is a field of kind count", "categorical"]),
+        ({"fields": {"r": {"kind": "target_mean", "of": ["user"], "time": "prise"}}}, ["'prise'", "Nearest: price"]),
+        ({"fields": {"r": {"kind": "target_mean", "of": ["user"], "fold": 3}}}, ["fields.r.fold'", "Nearest: folds"]),
+        ({"fields": {"r": {"kind": "target_mean", "of": ["user"], "folds": 1}}}, ["folds=1", "from 2 to 255"]),
+        ({"fields": {"r": {"kind": "count", "of": ["user"], "smoothing": 3}}}, ["fields.r.smoothing", "kind count"]),
+        ({"fields": {"r": {"kind": "count", "of": ["user"], "column": "user"}}}, ["fields.r.column", "kind count"]),
+        (
+            {"fields": {"price": {"kind": "quantile"}, "r": {"kind": "count", "of": ["price"]}}},
+            ["'price' is a field of kind quantile", "log_square"],
+        ),
+        (
+            {"fields": {**LISTS, "r": {"kind": "count", "of": ["user", "item"]}}},
+            ["fields.r.of", "at most one", "multi"],
+        ),
+        (
+            {"fields": {a: {"kind": "count", "of": ["user", "item"]} for a in "ab"}},
+            ["'a'", "'b'", "user x item"],
+        ),
         ({"group": "usr"}, ["'usr'", "Nearest: user"]),
         ({"label": {"column": "clik"}}, ["label.column=clik", "Nearest: click"]),
         ({"label": {"colum": "click"}}, ["label.colum", "Nearest: column"]),

@@ -1,0 +1,209 @@
+"""What the train rows say about a value, or a cross of values, as one number per row.
+
+target_mean: (clicks + smoothing * rate) / (rows + smoothing) over the value's rows, `rate` being that of all rows:
+Micci-Barreca, "A preprocessing scheme for high-cardinality categorical attributes in classification and prediction
+problems", SIGKDD Explorations 2001, with its lambda = n / (n + smoothing).
+count: log(1 + the value's share of the rows, times the rows of train).
+
+Rows of valid, test and predict see all of train. A train row must not see its own label: it sees the folds that it is
+not in; or, where folds are cut by time, the earlier ones, as in ordered statistics (Prokhorenkova et al., "CatBoost:
+unbiased boosting with categorical features", NeurIPS 2018, section 3.2).
+Differs: a fold of time is a slice of many rows, because CatBoost's order row by row would need a sort of the table. So
+do servers that refresh their statistics now and then.
+
+Between the passes of `fieldctr.data.encode`, codes and labels of train become counts, and counts numbers; from there on
+a statistic is what a field of kind value or quantile is. Memory: 24 bytes per statistic, distinct value and fold of it.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+from fieldctr.data.counts import FOLD, Counting, Counts
+from fieldctr.data.hashing import hashed, mixed, row_places
+from fieldctr.data.npy import read_blocks
+from fieldctr.data.numbers import Binning, fit_bins
+from fieldctr.data.reader import Reader
+from fieldctr.data.specs import Spec, StatisticSpec
+from fieldctr.data.table import SPLITS
+from fieldctr.errors import UserError
+
+STATISTICS_FILE = "statistics.parquet"
+ALL = np.zeros(1, np.uint64)  # the key under which every row counts; as the key of a value: it is missing
+
+
+class Cross(NamedTuple):
+    """The inputs of a statistic: per input its code columns, and the hash of each of its codes."""
+
+    parts: list[tuple[slice, np.ndarray]]
+
+    def keys(self, codes: np.ndarray) -> np.ndarray:
+        """Codes (S, n) to keys (W, n) without folds: W > 1 for a multi-valued input, ALL where one is missing."""
+        key, missing = np.zeros((1, codes.shape[1]), np.uint64), np.zeros((1, codes.shape[1]), bool)
+        for columns, hashes in self.parts:
+            key, missing = mixed(key + hashes[codes[columns]]), missing | (codes[columns] == 0)
+        return np.where(missing, ALL, key & ~FOLD)
+
+
+class Statistic(NamedTuple):
+    """What was learned from train."""
+
+    spec: StatisticSpec
+    cross: Cross
+    whole: Counts  # by value
+    sight: Counts | None = None  # what train rows may see, by value and fold
+    slices: Binning | None = None  # of time, that make the folds
+
+    def numbers(self, codes: np.ndarray, fold: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """The numbers (n,) of rows with codes (S, n), means over their values; NaN where no value or no row is seen.
+
+        And counts (4,): rows without a number, rows, values without a row, values. Rows of train have a fold (n,).
+        """
+        keys = self.cross.keys(codes)
+        known = keys != ALL
+        if fold is None or self.sight is None:
+            (rows, clicks), (all_rows, all_clicks) = self.whole.find(keys), self.whole.find(ALL)
+        else:
+            (rows, clicks), (all_rows, all_clicks) = self.sight.find(keys | fold), self.sight.find(ALL | fold)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            if self.spec.kind == "count":
+                value = np.log1p(rows * (self.whole.find(ALL)[0] / all_rows))
+            else:
+                rate, weight = all_clicks / all_rows, rows + self.spec.smoothing
+                value = np.where(weight > 0, (clicks + self.spec.smoothing * rate) / weight, rate)
+            mean = np.where(known, value, 0.0).sum(0) / known.sum(0)
+        return mean, np.array([np.isnan(mean).sum(), len(mean), (known & (rows == 0)).sum(), known.sum()])
+
+
+class Seen(NamedTuple):
+    """Per statistic and split, the share of rows without a number, and of values that no train row in sight has."""
+
+    missing: np.ndarray  # (T, 3)
+    unseen: np.ndarray  # (T, 3)
+
+
+def times(specs: tuple[Spec, ...]) -> tuple[tuple[str, str], ...]:
+    """The columns, with units, by which statistics order the train rows."""
+    timed = (spec for spec in specs if isinstance(spec, StatisticSpec))
+    return tuple(dict.fromkeys((spec.time, spec.unit) for spec in timed if spec.time))
+
+
+def learn(specs: tuple[Spec, ...], reader: Reader, folder: Path) -> list[Statistic]:
+    """The statistics of train, from the codes, times and labels that pass one left in `folder`."""
+    own = [spec for spec in specs if isinstance(spec, StatisticSpec)]
+    slices, inputs = [_slices(spec, reader, folder) for spec in own], _crosses(own, reader)
+    counting = [Counting() for _ in own]
+    for block in _blocks(folder, "train", reader) if own else ():
+        clicks = block.label.astype(np.int64)
+        for spec, cut, cross, each in zip(own, slices, inputs, counting, strict=True):
+            keys, fold = cross.keys(block.codes), _folds(spec, cut, reader, block)
+            known = keys != ALL
+            each.add((keys | fold)[known], np.broadcast_to(clicks, keys.shape)[known])
+            each.add(ALL | fold, clicks)
+    counts = [each.counts() for each in counting]
+    sight = [part.earlier() if cut else part.others() for part, cut in zip(counts, slices, strict=True)]
+    return list(map(Statistic, own, inputs, [part.whole() for part in counts], sight, slices))
+
+
+def fill(statistics: list[Statistic], reader: Reader, folder: Path) -> Seen:
+    """Put the statistics of the rows behind their numbers, in the place of the times."""
+    found = np.zeros((len(statistics), len(SPLITS), 4))
+    for s, split in enumerate(SPLITS if statistics else ()):
+        with (folder / f"{split}.filled").open("wb") as file:
+            for block in _blocks(folder, split, reader):
+                lines = [block.numbers]
+                for i, statistic in enumerate(statistics):
+                    fold = _folds(statistic.spec, statistic.slices, reader, block) if split == "train" else None
+                    line, counts = statistic.numbers(block.codes, fold)
+                    lines.append(line[None])
+                    found[i, s] += counts
+                np.save(file, np.concatenate(lines))
+        (folder / f"{split}.filled").replace(folder / f"{split}.numbers")
+    missing, rows, unseen, values = np.moveaxis(found, 2, 0)
+    return Seen(missing / np.maximum(rows, 1), unseen / np.maximum(values, 1))
+
+
+def new_numbers(statistics: list[Statistic], codes: np.ndarray) -> np.ndarray:
+    """Codes (S, n) of rows that are not of train to numbers (T, n)."""
+    lines = [statistic.numbers(codes)[0] for statistic in statistics]
+    return np.array(lines).reshape(len(lines), codes.shape[1])
+
+
+def save(statistics: list[Statistic], folder: Path) -> None:
+    """What new rows need: the counts of whole train."""
+    tables = [
+        pl.DataFrame(statistic.whole._asdict()).select(pl.lit(statistic.spec.name).alias("field"), pl.all())
+        for statistic in statistics
+    ]
+    if tables:
+        pl.concat(tables).write_parquet(folder / STATISTICS_FILE)
+
+
+def load(specs: tuple[Spec, ...], reader: Reader, folder: Path) -> list[Statistic]:
+    """What `save` wrote, for the codes of a reader of other rows."""
+    own = [spec for spec in specs if isinstance(spec, StatisticSpec)]
+    tables = pl.read_parquet(folder / STATISTICS_FILE).partition_by("field", as_dict=True) if own else {}
+    entries = [tables[spec.name,].select(Counts._fields).get_columns() for spec in own]
+    counts = [Counts(*map(pl.Series.to_numpy, entry)) for entry in entries]
+    return list(map(Statistic, own, _crosses(own, reader), counts))
+
+
+def _crosses(specs: list[StatisticSpec], reader: Reader) -> list[Cross]:
+    """The inputs of each statistic, for the codes of `reader`."""
+    parts, column, used = {}, 0, {name for spec in specs for name in spec.of}
+    for spec, lexicon in zip(reader.specs, reader.lexicons, strict=True):
+        if lexicon and spec.name in used:
+            parts[spec.name] = (slice(column, column + spec.width), hashed(lexicon.texts()))
+        column += spec.width
+    return [Cross([parts[name] for name in spec.of]) for spec in specs]
+
+
+class _Block(NamedTuple):
+    """Consecutive rows of a split."""
+
+    start: int  # the first row's position in the split
+    codes: np.ndarray  # (S, n)
+    numbers: np.ndarray  # (Q, n)
+    times: np.ndarray  # (times, n)
+    label: np.ndarray  # (n,)
+
+
+def _blocks(folder: Path, split: str, reader: Reader) -> Iterator[_Block]:
+    start, cut = 0, sum(spec.numeric for spec in reader.specs)
+    for codes, numbers in zip(*(read_blocks(folder / f"{split}.{name}") for name in ("codes", "numbers")), strict=True):
+        end = start + codes.shape[1]
+        label = np.load(folder / f"{split}.label.npy", mmap_mode="r")[start:end]  # mapped anew: no page is kept
+        yield _Block(start, codes, numbers[:cut], numbers[cut:], label)
+        start = end
+
+
+def _slices(spec: StatisticSpec, reader: Reader, folder: Path) -> Binning | None:
+    """The edges that cut the train rows into `folds` slices of time of about equal size."""
+    if spec.time is None:
+        return None
+    line = reader.times.index((spec.time, spec.unit))
+    times = (block.times[line] for block in _blocks(folder, "train", reader))
+    slices = fit_bins((_without_blanks(time, spec) for time in times), spec.folds)
+    if not slices.edges:
+        raise UserError(f"field '{spec.name}': all train rows have one time in column '{spec.time}': none is earlier")
+    return slices
+
+
+def _without_blanks(time: np.ndarray, spec: StatisticSpec) -> np.ndarray:
+    if np.isnan(time).any():
+        raise UserError(
+            f"field '{spec.name}': column '{spec.time}' is blank in a train row, which is then neither earlier nor "
+            "later than another. Leave such rows out, or the key time."
+        )
+    return time
+
+
+def _folds(spec: StatisticSpec, slices: Binning | None, reader: Reader, block: _Block) -> np.ndarray:
+    """(n,) uint64 from 1: by time, or by a hash of the row's position among the train rows."""
+    if slices is not None and spec.time is not None:
+        return slices.ids(block.times[reader.times.index((spec.time, spec.unit))]).astype(np.uint64)
+    rows = np.arange(block.start, block.start + len(block.label))
+    return (row_places(rows, spec.seed) * spec.folds).astype(np.uint64) + np.uint64(1)
