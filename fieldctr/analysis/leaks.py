@@ -17,7 +17,8 @@ LEAK_LEAD = 0.05  # by which it beats all other fields together
 SMOOTHING = 10.0  # rows at the train rate that a value's click rate starts with
 DISPERSION = 0.8  # variance of the items' click rates around their field value's, over what chance alone gives
 ODDS = 4.0  # odds of a click where the field changes within a user or item, over the odds where it stays
-SOME_REPEATED, REPEATED = 0.01, 0.05  # share of a later split's rows that stand in train
+COPIED = 0.01  # share of a later split's rows that stand in train, less the share of train's that stand there twice
+REPEATED = 0.05  # the former alone
 ROWS = 200_000  # of valid, on which naive Bayes is evaluated
 
 
@@ -69,8 +70,8 @@ def knows_the_future(survey: Survey) -> Iterator[Finding]:
         if alone < 1:  # labels are balanced per item by design (sampled negatives): nothing to compare with
             continue
         for i in fixed_by(facts, key):
-            ratio, error = dispersion(facts, facts.first[i])
-            if i not in told and ratio < DISPERSION and 1 - ratio > SIGMAS * error:
+            ratio, sigmas = dispersion(facts, facts.first[i])
+            if i not in told and ratio < DISPERSION and sigmas > SIGMAS:
                 told.add(i)
                 name, item = survey.names[i], survey.names[key]
                 text = f"fixed per {item}, and explains its click rate better than chance allows"
@@ -82,16 +83,20 @@ def knows_the_future(survey: Survey) -> Iterator[Finding]:
 
 
 def dispersion(facts: KeyFacts, value: np.ndarray) -> tuple[float, float]:
-    """Spread of the items' click rates within each value (K,), over that of binomial draws, and its standard error."""
+    """Spread of the items' click rates within each value (K,), over that of binomial draws, and how many standard
+    errors it is below 1 (Wilson and Hilferty 1931: the cube root of a chi-square over its mean is nearly normal).
+    """
     used = facts.rows > 1
     value, clicks, rows = value[used], facts.clicks[used], facts.rows[used]
-    items = np.bincount(value)
+    others = np.maximum(np.bincount(value) - 1, 0)  # items of a value, besides one
     per_value = np.maximum(np.bincount(value, rows), 2)
     rate = np.bincount(value, clicks) / per_value
     spread = float((rows * (clicks / rows - rate[value]) ** 2).sum())
-    chance = float((np.maximum(items - 1, 0) * rate * (1 - rate) * per_value / (per_value - 1)).sum())
-    freedom = int(np.maximum(items - 1, 0).sum())
-    return (spread / chance, math.sqrt(2 / freedom)) if chance else (1.0, 1.0)
+    chance = float((others * rate * (1 - rate) * per_value / (per_value - 1)).sum())
+    if not chance:
+        return 1.0, 0.0
+    noise = 2 / (9 * float(others.sum()))
+    return spread / chance, (1 - noise - (spread / chance) ** (1 / 3)) / math.sqrt(noise)
 
 
 def moves_with_label(survey: Survey) -> Iterator[Finding]:
@@ -112,9 +117,12 @@ def moves_with_label(survey: Survey) -> Iterator[Finding]:
 
 
 def repeated_rows(survey: Survey) -> Iterator[Finding]:
-    """Rows of valid or test that stand in train, value for value."""
-    split, share = max(survey.repeated.items(), key=lambda pair: pair[1])
-    if share >= SOME_REPEATED:
-        text = f"{share:.1%} of the rows in {split} stand in train too, value for value"
-        cure = "Split by user or time, or remove repeated rows: here memory passes for prediction"
-        yield Finding("warning" if share >= REPEATED else "note", "repeated_rows", "", text, cure, share)
+    """Rows of valid or test that stand in train, value for value; a warning where train does not repeat itself so."""
+    own, (split, share) = survey.repeated["train"], max(list(survey.repeated.items())[1:], key=lambda pair: pair[1])
+    text = f"{share:.1%} of the rows in {split} stand in train too, value for value"
+    if share - own >= COPIED:
+        cure = "Remove the copies, or split by user or time: here memory passes for prediction"
+        yield Finding("warning", "repeated_rows", "", f"{text}; in train {own:.1%} stand twice", cure, share)
+    elif share >= REPEATED:
+        cure = "Rows of train repeat each other as often: a field that tells samples apart is lacking"
+        yield Finding("note", "repeated_rows", "", text, cure, share)

@@ -40,7 +40,7 @@ class Survey:
     coder: Coder
     counts: tuple[np.ndarray, ...]  # per field (3, 2, codes) int64: split, label
     keys: dict[int, KeyFacts]  # by position of the key field
-    repeated: dict[str, float]  # share of the rows of valid and test that stand in train, value for value
+    repeated: dict[str, float]  # by split: share of its rows that stand in train too (of train: twice), value for value
 
     @property
     def names(self) -> list[str]:
@@ -78,7 +78,7 @@ def survey(dataset: Dataset) -> Survey:
             row_hash = hash_rows(split, rows)
             hashes[s].append(row_hash[row_hash % np.uint64(keep) == 0])
     known = np.sort(np.concatenate(hashes[0]))
-    repeated = {name: _share_in(np.concatenate(hashes[s]), known) for s, name in enumerate(SPLITS) if s}
+    repeated = {name: _share_in(np.concatenate(hashes[s]), known, 1 + (s == 0)) for s, name in enumerate(SPLITS)}
     return Survey(dataset, coder, counts, follow(dataset, coder, counts), repeated)
 
 
@@ -92,11 +92,10 @@ def hash_rows(split: Split, rows: slice) -> np.ndarray:
     return total ^ (total >> np.uint64(32))
 
 
-def _share_in(hashes: np.ndarray, known: np.ndarray) -> float:
-    if not len(hashes) or not len(known):
-        return 0.0
-    place = np.minimum(np.searchsorted(known, hashes), len(known) - 1)
-    return float((known[place] == hashes).mean())
+def _share_in(hashes: np.ndarray, known: np.ndarray, times: int) -> float:
+    """Share of the hashes that stand at least so often among the sorted known ones."""
+    often = np.searchsorted(known, hashes, "right") - np.searchsorted(known, hashes, "left") >= times
+    return float(often.mean()) if len(hashes) else 0.0
 
 
 def key_fields(coder: Coder, counts: tuple[np.ndarray, ...]) -> list[int]:
