@@ -20,6 +20,7 @@ HOMES = {
     "transformers": {"llm"},
     "peft": {"llm"},
     "wandb": {"tracking"},
+    "lightgbm": {"analysis"},
     "hydra": {"cli", "config", "commands"},
     "omegaconf": {"config", "commands"},
 }
