@@ -12,6 +12,8 @@ from fieldctr.errors import UserError
 
 COMMANDS = {
     "prepare": "turn a raw table into id matrices and say what became of every row",
+    "lint": "say what is wrong with a table before a model hides it",
+    "baseline": "fit what a model must beat and what it cannot reach: floors and ceilings of a table",
     "train": "fit a model, evaluate it, leave a run folder that can be traced",
     "ssft": "tune a language model on the field names (ssft list | show | verify: what is there)",
     "evaluate": "compute the metrics of a finished run's model on a split",
@@ -22,7 +24,7 @@ COMMANDS = {
     "doctor": "say what this machine has and what is missing",
     "completion": "print the line that switches on tab completion (bash, zsh or fish)",
 }
-HYDRA = ("prepare", "ssft", "train", "evaluate", "parity", "predict", "bench")
+HYDRA = ("prepare", "lint", "baseline", "ssft", "train", "evaluate", "parity", "predict", "bench")
 BENCHES = ("data", "train")
 INSPECTIONS = ("list", "show", "verify")  # of ssft
 

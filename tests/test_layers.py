@@ -21,6 +21,7 @@ HOMES = {
     "peft": {"llm"},
     "wandb": {"tracking"},
     "matplotlib": {"analysis"},
+    "lightgbm": {"analysis"},
     "hydra": {"cli", "config", "commands"},
     "omegaconf": {"config", "commands"},
 }

@@ -4,9 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fieldctr.analysis.lint import lint, worst
 from fieldctr.config import parse
 from fieldctr.data.describe import describe
 from fieldctr.data.prepare import prepared
+
+WORST = 3  # findings that are printed
 
 
 @dataclass(frozen=True)
@@ -19,10 +22,11 @@ class PrepareConfig:
 
 
 def main(node: dict[str, Any]) -> None:
-    """Print the table's account; a table that is already prepared is only described."""
+    """Print the table's account and the worst that lint finds; a table that is already prepared is only described."""
     config = parse(PrepareConfig, node, "")
     dataset = prepared(config.dataset, data_dir=Path(config.outputs) / "data")
-    print(describe(dataset))
+    findings = lint(dataset).findings
+    print(describe(dataset), *([worst(findings, count=WORST)] if findings else []), sep="\n\n")
     if published := config.dataset.get("published"):
         print(
             f"as published: md5 of {', '.join(published['md5']) or 'no file'}; rows of {', '.join(published['rows'])}"

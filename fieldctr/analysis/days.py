@@ -1,0 +1,55 @@
+"""Click rates by day, from the raw table: a prepared one keeps no moments."""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import polars as pl
+
+from fieldctr.analysis.findings import SIGMAS, Finding
+from fieldctr.data.reader import require
+from fieldctr.data.specs import moment, number
+
+FAR = 1.0  # logits between a day's click rate and the median day's
+SHOWN = 3  # days named in a finding
+
+
+def click_rates_by_day(frame: pl.LazyFrame, column: str, unit: str) -> pl.DataFrame:
+    """Day (UTC), rows and clicks of the rows that preparation keeps; `unit` as of a datetime field."""
+    schema = frame.collect_schema()
+    require(schema, [column, "label"])
+    kept = frame.filter(pl.col("drop").is_null()) if "drop" in schema else frame
+    day = moment(column, schema[column], unit).dt.date()
+    label = number("label", schema["label"])
+    rates = kept.select(day=day, label=label).group_by("day").agg(rows=pl.len(), clicks=pl.col("label").sum())
+    return rates.drop_nulls("day").sort("day").collect(engine="streaming")
+
+
+def odd_days(days: pl.DataFrame, column: str) -> Iterator[Finding]:
+    """Days whose click rate is far from that of the median day."""
+    rows, clicks = days["rows"].to_numpy(), days["clicks"].to_numpy()
+    logit = np.log((clicks + 0.5) / (rows - clicks + 0.5))
+    large = rows >= rows.mean() / 2
+    usual = float(np.median(logit[large]))
+    spread = 1.4826 * float(np.median(np.abs(logit[large] - usual)))  # sd between usual days: large where users are few
+    rate = 1 / (1 + math.exp(-usual))
+    sigmas = np.abs(clicks - rows * rate) / np.sqrt(rows * rate * (1 - rate))
+    odd = np.flatnonzero((np.abs(logit - usual) > max(FAR, SIGMAS * spread)) & (sigmas > SIGMAS))
+    if len(odd):
+        some = ", ".join(f"{days['day'][i]} {clicks[i] / rows[i]:.1%} of {rows[i]:,}" for i in odd.tolist()[:SHOWN])
+        text = f"{len(odd)} of {len(days)} days have a click rate far from the usual {rate:.1%}: {some}"
+        text += ", ..." if len(odd) > SHOWN else ""
+        broken = bool(np.isin(clicks[odd] / rows[odd], (0, 1)).any())
+        cure = "Look how the label was logged on these days; leave them out if it was not"
+        yield Finding("error" if broken else "warning", "odd_days", column, text, cure, len(odd) / len(days))
+
+
+def spell_days(days: pl.DataFrame, column: str) -> str:
+    """One line: the lowest, the middle and the highest of the days with at least half of the mean day's rows."""
+    large = days.filter(pl.col("rows") * 2 >= pl.col("rows").mean())
+    rates = large.with_columns(rate=pl.col("clicks") / pl.col("rows")).sort("rate")
+    (low, middle, high) = (rates.row(i, named=True) for i in (0, len(rates) // 2, -1))
+    return (
+        f"click rate by day ({column}, UTC): {len(days)} days, {low['rate']:.1%} ({low['day']}) to "
+        f"{high['rate']:.1%} ({high['day']}), median {middle['rate']:.1%}"
+    )

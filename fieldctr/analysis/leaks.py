@@ -1,0 +1,128 @@
+"""Rules of lint about labels that show where they should not: leaks, and rows that stand in two splits.
+
+A threshold is where real tables and clean generated ones part; each says what it compares.
+"""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from fieldctr.analysis.findings import SIGMAS, Finding
+from fieldctr.analysis.survey import KeyFacts, Survey, fixed_by
+from fieldctr.ranking import auc, counted_auc
+
+LEAK, SURE_LEAK = 0.8, 0.95  # AUC of one field alone, on valid
+LEAK_LEAD = 0.05  # by which it beats all other fields together
+SMOOTHING = 10.0  # rows at the train rate that a value's click rate starts with
+DISPERSION = 0.8  # variance of the items' click rates around their field value's, over what chance alone gives
+ODDS = 4.0  # odds of a click where the field changes within a user or item, over the odds where it stays
+COPIED = 0.01  # share of a later split's rows that stand in train, less the share of train's that stand there twice
+REPEATED = 0.05  # the former alone
+ROWS = 200_000  # of valid, on which naive Bayes is evaluated
+
+
+def leak(survey: Survey) -> Iterator[Finding]:
+    """A field that alone predicts what a click could hardly be predicted from."""
+    for i, (name, alone) in enumerate(zip(survey.names, leak_scores(survey), strict=True)):
+        if alone < LEAK:
+            continue
+        others = others_auc(survey, i)
+        if alone >= SURE_LEAK or alone > others + LEAK_LEAD:
+            text = f"alone reaches a valid AUC of {alone:.3f}, all other fields together {others:.3f}"
+            cure = "Check when its value is known: before the click, or only after it"
+            yield Finding("error" if alone >= SURE_LEAK else "warning", "leak", name, text, cure, alone)
+
+
+def smoothed(own: np.ndarray, rate: float) -> np.ndarray:
+    """(codes,) click rate in train of each code, drawn towards `rate` by SMOOTHING rows."""
+    return (own[0, 1] + SMOOTHING * rate) / (own[0].sum(0) + SMOOTHING)
+
+
+def leak_scores(survey: Survey) -> list[float]:
+    """Per field the valid AUC of its smoothed click rates in train."""
+    rate = survey.clicks[0] / survey.rows[0]
+    return [counted_auc(smoothed(own, rate), own[1, 1], own[1, 0]) for own in survey.counts]
+
+
+def others_auc(survey: Survey, left_out: int) -> float:
+    """Valid AUC of naive Bayes on all fields but one, on at most ROWS rows."""
+    rate = survey.clicks[0] / survey.rows[0]
+    logits = [np.log(p / (1 - p)) for p in (smoothed(own, rate) for own in survey.counts)]
+    valid, label, score = survey.dataset.valid, [], []
+    step = 1 + len(valid) // ROWS
+    for rows, codes in survey.coder.blocks(valid):
+        logit = sum(own[code[::step]] for i, (own, code) in enumerate(zip(logits, codes, strict=True)) if i != left_out)
+        score.append(logit + np.zeros(len(codes[0][::step])))
+        label.append(valid.label[rows][::step])
+    return auc(np.concatenate(label), np.concatenate(score))
+
+
+def knows_the_future(survey: Survey) -> Iterator[Finding]:
+    """Fields that know the very labels of an item (average_rating, conversions): fixed per item, and closer to its
+    click rate than chance would let even its true rate be.
+
+    Honest attributes leave the click rates of the items that share a value at least as spread as binomial draws.
+    """
+    told: set[int] = set()
+    for key, facts in survey.keys.items():
+        alone, _ = dispersion(facts, np.zeros(len(facts.rows), np.int32))
+        if alone < 1:  # labels are balanced per item by design (sampled negatives): nothing to compare with
+            continue
+        for i in fixed_by(facts, key):
+            ratio, sigmas = dispersion(facts, facts.first[i])
+            if i not in told and ratio < DISPERSION and sigmas > SIGMAS:
+                told.add(i)
+                name, item = survey.names[i], survey.names[key]
+                text = f"fixed per {item}, and explains its click rate better than chance allows"
+                text = f"{text}: {ratio:.0%} of the spread that independent clicks would leave"
+                cure = (
+                    "It was made from the labels, those of valid and test included: compute it from train, or drop it"
+                )
+                yield Finding("error", "knows_the_future", name, text, cure, 1 - ratio)
+
+
+def dispersion(facts: KeyFacts, value: np.ndarray) -> tuple[float, float]:
+    """Spread of the items' click rates within each value (K,), over that of binomial draws, and how many standard
+    errors it is below 1 (Wilson and Hilferty 1931: the cube root of a chi-square over its mean is nearly normal).
+    """
+    used = facts.rows > 1
+    value, clicks, rows = value[used], facts.clicks[used], facts.rows[used]
+    others = np.maximum(np.bincount(value) - 1, 0)  # items of a value, besides one
+    per_value = np.maximum(np.bincount(value, rows), 2)
+    rate = np.bincount(value, clicks) / per_value
+    spread = float((rows * (clicks / rows - rate[value]) ** 2).sum())
+    chance = float((others * rate * (1 - rate) * per_value / (per_value - 1)).sum())
+    if not chance:
+        return 1.0, 0.0
+    noise = 2 / (9 * float(others.sum()))
+    return spread / chance, (1 - noise - (spread / chance) ** (1 / 3)) / math.sqrt(noise)
+
+
+def moves_with_label(survey: Survey) -> Iterator[Finding]:
+    """Fields that change within a user or item just where it clicks: counters that count the row's own label."""
+    told: set[int] = set()
+    for key, facts in survey.keys.items():
+        varying = set(range(len(survey.names))) - {key, *fixed_by(facts, key)} - told
+        for i in sorted(varying):
+            stays, changes = facts.changes[i] + 0.5  # non-click, click
+            odds = abs(math.log(changes[1] * stays[0] / changes[0] / stays[1]))
+            error = math.sqrt((1 / changes).sum() + (1 / stays).sum())
+            if odds > math.log(ODDS) and odds > SIGMAS * error:
+                told.add(i)
+                text = f"within one {survey.names[key]} it changes where the label does: the odds of a click are "
+                text += f"{changes[1] / changes[0]:.2g} where it changes and {stays[1] / stays[0]:.2g} where it stays"
+                cure = "It counts this row's own label: count earlier rows only, or drop it"
+                yield Finding("error", "moves_with_label", survey.names[i], text, cure, odds)
+
+
+def repeated_rows(survey: Survey) -> Iterator[Finding]:
+    """Rows of valid or test that stand in train, value for value; a warning where train does not repeat itself so."""
+    own, (split, share) = survey.repeated["train"], max(list(survey.repeated.items())[1:], key=lambda pair: pair[1])
+    text = f"{share:.1%} of the rows in {split} stand in train too, value for value"
+    if share - own >= COPIED:
+        cure = "Remove the copies, or split by user or time: here memory passes for prediction"
+        yield Finding("warning", "repeated_rows", "", f"{text}; in train {own:.1%} stand twice", cure, share)
+    elif share >= REPEATED:
+        cure = "Rows of train repeat each other as often: a field that tells samples apart is lacking"
+        yield Finding("note", "repeated_rows", "", text, cure, share)

@@ -1,0 +1,163 @@
+"""Rules of lint about values and their distribution: one rule, one function, from a survey to findings.
+
+A threshold is where real tables and clean generated ones part; each says what it compares.
+"""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import polars as pl
+
+from fieldctr.analysis.findings import SIGMAS, Finding
+from fieldctr.analysis.survey import Survey, fixed_by
+from fieldctr.data.encoding import VOCABULARY_FILE
+from fieldctr.data.table import SPLITS
+
+UNSEEN, ALL_UNSEEN = 0.2, 0.9  # share of a later split's values that train lacks
+CONSTANT, SO_CONSTANT = 0.99, 0.999  # share of the rows that say the same
+ROWS_PER_VALUE = 2.0  # below: most values occur once
+MOMENT = (946_684_800, 2**31)  # seconds since 1970, from 2000 to 2038
+MOMENTS = 50  # distinct ones at least: fewer make a fine category
+PSI_SHIFT, PSI_BREAK = 0.1, 0.25  # the usual reading of the index: some change, another population
+PSI_HEAD, PSI_COUNT = 50, 100  # values compared one by one, and the train rows that each has at least
+RATE_SHIFT = 0.2  # difference of two splits' click rates, in logits
+SHARED, SHARED_VALUES = 0.5, 5  # share and number of values that two fields have in common
+
+
+def unseen(survey: Survey) -> Iterator[Finding]:
+    """Values of valid or test that train does not have."""
+    for name, facts in survey.facts.items():
+        split, share = max(((s, facts["unseen"][s]) for s in SPLITS[1:]), key=lambda pair: pair[1])
+        if share >= UNSEEN:
+            yield Finding(
+                "error" if share >= ALL_UNSEEN else "warning",
+                "unseen",
+                name,
+                f"{share:.1%} of the values in {split} never occur in train",
+                "Leave the field out, make it coarser (kind: datetime, quantile), or split in another way",
+                share,
+            )
+
+
+def constant(survey: Survey) -> Iterator[Finding]:
+    """Fields that say the same in nearly every row."""
+    for name, own in zip(survey.names, survey.counts, strict=True):
+        per_value = own[0].sum(0)
+        share = per_value.max() / per_value.sum()
+        if share >= CONSTANT:
+            blank = per_value.argmax() == 0
+            what = "no known value" if blank else "one value"
+            text = f"{what} in {'every row' if share == 1 else f'{share:.2%} of the rows'} of train"
+            severity = "warning" if blank or share >= SO_CONSTANT else "note"
+            yield Finding(severity, "constant", name, text, "Leave the field out", float(share))
+
+
+def near_unique(survey: Survey) -> Iterator[Finding]:
+    """Fields with about one value per row: ids of rows, not of anything that comes back."""
+    rows = survey.dataset.facts["rows"]["train"]
+    for name, own in zip(survey.names, survey.counts, strict=True):
+        facts = survey.facts[name]
+        if facts["kind"] not in ("categorical", "multi"):
+            continue
+        seen = rows * (1 - facts["missing"]["train"])
+        rare, known = facts["unseen"]["train"], int(np.count_nonzero(own[0, :, 1:].sum(0)))
+        if rare >= 0.5 or (rare == 0 and known and seen / known < ROWS_PER_VALUE):
+            what = f"{rare:.0%} of its values in train are rarer than min_count" if rare else f"{known:,} values"
+            text = f"{what} for {seen:,.0f} rows: hardly any comes back"
+            yield Finding("warning", "near_unique", name, text, "Leave the field out, or make it coarser", rare + 1)
+
+
+def timestamp(survey: Survey) -> Iterator[Finding]:
+    """Moments or dates that are used as ids."""
+    words = pl.scan_parquet(survey.dataset.folder / VOCABULARY_FILE)
+    number, text = pl.col("value").cast(pl.Int64, strict=False), pl.col("value")
+    low, high = MOMENT
+    moments = {
+        "seconds since 1970": number.is_between(low, high),
+        "milliseconds since 1970": number.is_between(low * 1000, high * 1000),
+        "dates": text.str.head(10).str.to_date("%Y-%m-%d", strict=False).is_not_null()
+        | text.str.to_date("%Y%m%d", strict=False).dt.year().is_between(2000, 2038),
+    }
+    found = words.group_by("field").agg(pl.len(), **{name: share.mean() for name, share in moments.items()}).collect()
+    shares = {row.pop("field"): row for row in found.to_dicts()}
+    for name, facts in survey.facts.items():
+        row = shares.get(name)
+        if facts["kind"] != "categorical" or not row or row["len"] < MOMENTS:
+            continue
+        for kind in moments:
+            if row[kind] and row[kind] >= 0.99:
+                text = f"its {row['len']:,} values are {kind}, each a category of its own"
+                cure = "Use kind: datetime with a part that comes back (hour, weekday), or leave it out"
+                yield Finding("warning", "timestamp", name, text, cure, row["len"])
+
+
+def twins(survey: Survey) -> Iterator[Finding]:
+    """Id fields that say the same: each value of one comes with one value of the other, and the other way round."""
+    same = {(key, i) for key, facts in survey.keys.items() for i in fixed_by(facts, key)}
+    for a, b in sorted((a, b) for a, b in same if a < b and (b, a) in same):
+        names = f"{survey.names[a]}, {survey.names[b]}"
+        text = "each determines the other in 99 % of the rows and more"
+        yield Finding("note", "twins", names, text, "Keep one: the other costs a table and learns the same", 1.0)
+
+
+def shared_values(survey: Survey) -> Iterator[Finding]:
+    """Fields whose values are largely the same texts; small whole numbers, which mean nothing by themselves, aside."""
+    kinds = [name for name, facts in survey.facts.items() if facts["kind"] in ("categorical", "multi")]
+    words = pl.read_parquet(survey.dataset.folder / VOCABULARY_FILE, columns=["field", "value"])
+    words = words.filter(pl.col("field").is_in(kinds), ~pl.col("value").str.contains(r"^-?\d{1,5}$"))
+    sizes = dict(words.group_by("field").len().iter_rows())
+    both = words.join(words, on="value", suffix="_2").filter(pl.col("field") < pl.col("field_2"))
+    groups: list[dict[str, float]] = []  # fields that share, with the share by which they came in
+    for a, b, common in both.group_by("field", "field_2").len().sort("field", "field_2").iter_rows():
+        share = common / min(sizes[a], sizes[b])
+        if common >= SHARED_VALUES and share >= SHARED:
+            touched = [group for group in groups if a in group or b in group]
+            groups = [group for group in groups if group not in touched]
+            groups.append({k: v for group in touched for k, v in group.items()} | {a: share, b: share})
+    for group in groups:
+        names = [name for name in survey.names if name in group]
+        text = f"these {len(names)} fields have at least {min(group.values()):.0%} of their values in common"
+        cure = "No harm to a CTR model; a language model cannot tell them apart by value (encoder.shared_values=last)"
+        yield Finding("note", "shared_values", ", ".join(names), text, cure, min(group.values()))
+
+
+def drift(survey: Survey) -> Iterator[Finding]:
+    """Fields whose values are distributed otherwise in valid or test than in train."""
+    for name in survey.names:
+        split, index = max(((s, psi(survey, name, s)) for s in SPLITS[1:]), key=lambda pair: pair[1])
+        if index >= PSI_SHIFT:
+            text = f"its values in {split} are not those of train: population stability index {index:.2f}"
+            cure = "Expected of a calendar field under a split by time; else leave it out or look what changed"
+            yield Finding("warning" if index >= PSI_BREAK else "note", "drift", name, text, cure, index)
+
+
+def psi(survey: Survey, name: str, split: str) -> float:
+    """Population stability index of a field between train and `split`, less what sampling alone would give.
+
+    sum (q - p) ln(q / p) over: missing; each of the PSI_HEAD most frequent values; all else, unseen values included.
+    """
+    own, missing, rows = survey.counts[survey.names.index(name)].sum(1), survey.facts[name]["missing"], survey.rows
+    head = 1 + np.argsort(-own[0, 1:], kind="stable")[:PSI_HEAD]
+    head = head[own[0, head] >= PSI_COUNT]
+    shares = []
+    for s in (0, SPLITS.index(split)):
+        blank, frequent = missing[SPLITS[s]], own[s, head] / rows[s]
+        share = np.array([blank, *frequent, max(0.0, 1 - blank - frequent.sum())])
+        shares.append(np.maximum(share, 0.5 / rows[s]))
+    p, q = shares
+    noise = (len(p) - 1) * (1 / rows[0] + 1 / rows[SPLITS.index(split)])
+    return max(0.0, float(((q - p) * np.log(q / p)).sum()) - noise)
+
+
+def rate_shift(survey: Survey) -> Iterator[Finding]:
+    """Click rates that differ between the splits."""
+    rate = survey.clicks / survey.rows
+    logit = np.log(rate / (1 - rate))
+    error = np.sqrt(1 / (survey.rows * rate * (1 - rate)))
+    shift = np.abs(logit - logit[0])
+    s = int(shift.argmax())
+    if shift[s] >= RATE_SHIFT and shift[s] > SIGMAS * math.hypot(error[0], error[s]):
+        text = f"the click rate is {rate[0]:.2%} in train and {rate[s]:.2%} in {SPLITS[s]}"
+        cure = "Compare models by AUC, not LogLoss; look whether the label's rule or the traffic changed"
+        yield Finding("warning", "rate_shift", "", text, cure, float(shift[s]))

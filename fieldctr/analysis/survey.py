@@ -1,0 +1,159 @@
+"""What the rules of lint look at: counts of a prepared table, taken in blocks.
+
+Two passes over the ids. The first counts every value by split and label; the second, over train only, follows the rows
+of one user or item at a time, on at most KEY_ROWS rows of each.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fieldctr.analysis.codes import Coder
+from fieldctr.data.dataset import Dataset, Split
+from fieldctr.data.table import SPLITS
+
+KEYS = 4  # fields with the most values that stand for users and items
+KEY_VALUES = 50  # that such a field has at least
+KEY_REPEATS = 3  # train rows per value, at least
+KEY_HEAD = 0.1  # of the rows, at most, that one value holds: no user or item is so frequent
+KEY_ROWS = 1_000_000  # followed per key: all rows of some of its values, spread over the frequent and the rare
+ROWS_HASHED = 10_000_000  # of train; beyond, rows are compared on a part that their hash selects
+
+
+class KeyFacts(NamedTuple):
+    """How the other fields behave within the rows of one value of a key field."""
+
+    clicks: np.ndarray  # (K,) per followed value of the key
+    rows: np.ndarray  # (K,)
+    first: np.ndarray  # (F, K) code in its first row, -1 before
+    agreeing: np.ndarray  # (F,) rows whose code is that of the first row
+    changes: np.ndarray  # (F, 2, 2) rows behind another one of their value, by [code changed] and label
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Counts per field, split, label and code, and what the second pass saw."""
+
+    dataset: Dataset
+    coder: Coder
+    counts: tuple[np.ndarray, ...]  # per field (3, 2, codes) int64: split, label
+    keys: dict[int, KeyFacts]  # by position of the key field
+    repeated: dict[str, float]  # by split: share of its rows that stand in train too (of train: twice), value for value
+
+    @property
+    def names(self) -> list[str]:
+        return [field.name for field in self.dataset.schema.fields]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Per field what preparation counted: kind, vocab_size, missing, unseen."""
+        return self.dataset.facts["fields"]
+
+    @cached_property
+    def clicks(self) -> np.ndarray:
+        """(3,) per split."""
+        return self.counts[0][:, 1].sum(1)
+
+    @cached_property
+    def rows(self) -> np.ndarray:
+        """(3,) per split."""
+        return self.counts[0].sum((1, 2))
+
+
+def survey(dataset: Dataset) -> Survey:
+    """Read the table twice."""
+    coder = Coder.of(dataset.schema, dataset.train)
+    splits = (dataset.train, dataset.valid, dataset.test)
+    counts = tuple(np.zeros((len(SPLITS), 2, size), np.int64) for size in coder.sizes)
+    hashes: list[list[np.ndarray]] = [[], [], []]
+    keep = 1 + len(dataset.train) // ROWS_HASHED
+    for s, split in enumerate(splits):
+        for rows, codes in coder.blocks(split):
+            label = split.label[rows] > 0.5
+            for own, code in zip(counts, codes, strict=True):
+                size = own.shape[2]
+                own[s] += np.bincount(code + size * label, minlength=2 * size).reshape(2, size)
+            row_hash = hash_rows(split, rows)
+            hashes[s].append(row_hash[row_hash % np.uint64(keep) == 0])
+    known = np.sort(np.concatenate(hashes[0]))
+    repeated = {name: _share_in(np.concatenate(hashes[s]), known, 1 + (s == 0)) for s, name in enumerate(SPLITS)}
+    return Survey(dataset, coder, counts, follow(dataset, coder, counts), repeated)
+
+
+def hash_rows(split: Split, rows: slice) -> np.ndarray:
+    """(n,) uint64: equal for rows of equal ids and values. Random odd multipliers: two rows collide once in 2^60."""
+    parts = [split.ids[rows]] + ([] if split.values is None else [split.values[rows].view(np.int32)])
+    rng = np.random.default_rng(0)
+    total = np.zeros(len(parts[0]), np.uint64)
+    for column in (column for part in parts for column in part.T):
+        total += column.astype(np.uint64) * (rng.integers(2**63, dtype=np.uint64) * np.uint64(2) + np.uint64(1))
+    return total ^ (total >> np.uint64(32))
+
+
+def _share_in(hashes: np.ndarray, known: np.ndarray, times: int) -> float:
+    """Share of the hashes that stand at least so often among the sorted known ones."""
+    often = np.searchsorted(known, hashes, "right") - np.searchsorted(known, hashes, "left") >= times
+    return float(often.mean()) if len(hashes) else 0.0
+
+
+def key_fields(coder: Coder, counts: tuple[np.ndarray, ...]) -> list[int]:
+    """Positions of the fields that stand for users and items: many values, each in several rows."""
+    seen = {}
+    for i, (field, own) in enumerate(zip(coder.schema.fields, counts, strict=True)):
+        per_value = own[0, :, 1:].sum(0)
+        values, rows = int(np.count_nonzero(per_value)), int(per_value.sum())
+        plain = field.width == 1 and not field.numeric
+        if plain and values >= KEY_VALUES and rows >= KEY_REPEATS * values and per_value.max() <= KEY_HEAD * rows:
+            seen[i] = values
+    return sorted(seen, key=lambda i: -seen[i])[:KEYS]
+
+
+def follow(dataset: Dataset, coder: Coder, counts: tuple[np.ndarray, ...]) -> dict[int, KeyFacts]:
+    """The second pass."""
+    places = {key: _followed(counts[key][0].sum(0)) for key in key_fields(coder, counts)}
+    num_fields, facts = dataset.schema.num_fields, {}
+    for key, place in places.items():
+        size = int(place.max()) + 1
+        first = np.full((num_fields, size), -1, np.int32)
+        zeros = (np.zeros(shape, np.int64) for shape in (size, size, num_fields, (num_fields, 2, 2)))
+        clicks, rows, agreeing, changes = zeros
+        facts[key] = KeyFacts(clicks, rows, first, agreeing, changes)
+    for rows, codes in coder.blocks(dataset.train):
+        label = dataset.train.label[rows] > 0.5
+        for key, place in places.items():
+            _follow_block(facts[key], place[codes[key]], codes, label)
+    return facts
+
+
+def _followed(count: np.ndarray) -> np.ndarray:
+    """(codes,) position of each followed value, -1 for the others: every k-th of the ids, which stand by frequency."""
+    step = 1 + int(count[1:].sum()) // KEY_ROWS
+    chosen = 1 + np.flatnonzero(count[1:])[::step]
+    place = np.full(len(count), -1, np.int32)
+    place[chosen] = np.arange(len(chosen), dtype=np.int32)
+    return place
+
+
+def _follow_block(facts: KeyFacts, place: np.ndarray, codes: np.ndarray, label: np.ndarray) -> None:
+    order = np.argsort(place, kind="stable")
+    order = order[np.searchsorted(place[order], 0) :]
+    key, clicked = place[order], label[order]
+    facts.rows[:] += np.bincount(key, minlength=len(facts.rows))
+    facts.clicks[:] += np.bincount(key[clicked], minlength=len(facts.rows))
+    start = np.flatnonzero(np.diff(key, prepend=-1))
+    behind = key[1:] == key[:-1]
+    for i, code in enumerate(codes):
+        own, first = code[order], facts.first[i]
+        fresh = start[first[key[start]] < 0]
+        first[key[fresh]] = own[fresh]
+        facts.agreeing[i] += np.count_nonzero(own == first[key])
+        cell = 2 * (own[1:] != own[:-1]) + clicked[1:]
+        facts.changes[i] += np.bincount(cell[behind], minlength=4).reshape(2, 2)
+
+
+def fixed_by(facts: KeyFacts, key: int) -> list[int]:
+    """Fields with one value per value of the key, in 99 % of the rows."""
+    same = facts.agreeing >= 0.99 * facts.rows.sum()
+    return [i for i in np.flatnonzero(same).tolist() if i != key]

@@ -1,0 +1,126 @@
+"""Click rates of features and of crossed features: smoothed, and out of fold for the rows that they come from.
+
+mean = (clicks + a prior) / (rows + a), `a` rows at the prior's rate: Micci-Barreca, SIGKDD Explorations 2001, eq. 3.
+A train row's mean comes from the other folds: with its own label in it, a column of random ids would predict.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from fieldctr.analysis.codes import Coder
+from fieldctr.data.dataset import Dataset, Split
+from fieldctr.data.table import SPLITS
+
+FOLDS = 5
+BySplit = dict[str, np.ndarray]
+
+
+class Coded(NamedTuple):
+    """A table in memory, one code per field and row."""
+
+    codes: BySplit  # (F, n) int32
+    label: BySplit  # (n,) float32
+    sizes: tuple[int, ...]  # codes of each field
+
+    @property
+    def rate(self) -> float:
+        """Click rate in train."""
+        return float(self.label["train"].mean(dtype=np.float64))
+
+    def thinned(self, rows: int) -> "Coded":
+        """At most about `rows` rows of each split, evenly spaced."""
+        steps = {name: max(1, len(label) // rows) for name, label in self.label.items()}
+        codes = {name: codes[:, :: steps[name]] for name, codes in self.codes.items()}
+        return Coded(codes, {name: label[:: steps[name]] for name, label in self.label.items()}, self.sizes)
+
+
+def coded(dataset: Dataset, *, train_rows: int) -> Coded:
+    """The table with about `train_rows` train rows at most, evenly spaced; 4 bytes per field and row."""
+    coder = Coder.of(dataset.schema, dataset.train)
+    splits = dict(zip(SPLITS, (dataset.train, dataset.valid, dataset.test), strict=True))
+    steps = dict.fromkeys(SPLITS, 1) | {"train": max(1, len(dataset.train) // train_rows)}
+    codes = {name: _every(coder, split, steps[name]) for name, split in splits.items()}
+    label = {name: np.array(split.label[:: steps[name]]) for name, split in splits.items()}
+    return Coded(codes, label, coder.sizes)
+
+
+def _every(coder: Coder, split: Split, step: int) -> np.ndarray:
+    thin = Split(split.ids[::step], split.label[::step], None if split.values is None else split.values[::step])
+    return np.concatenate([codes for _, codes in coder.blocks(thin)], axis=1)
+
+
+class Cells(NamedTuple):
+    """The rows of a table by the values of one field or of two."""
+
+    index: BySplit  # (n,) which cell; the last one holds what train lacks
+    size: int
+
+
+def keys(table: Coded, fields: tuple[int, ...]) -> BySplit:
+    """(n,) int64 that tells the values of one field, or of two together, apart."""
+    first, *second = fields
+    if not second:
+        return {name: codes[first].astype(np.int64) for name, codes in table.codes.items()}
+    (j,) = second
+    return {name: codes[first].astype(np.int64) * table.sizes[j] + codes[j] for name, codes in table.codes.items()}
+
+
+def cells(table: Coded, fields: tuple[int, ...]) -> Cells:
+    """One cell per value in train of a field, or per pair of values."""
+    key = keys(table, fields)
+    known = np.sort(key["train"])
+    known = known[np.concatenate(([True], known[1:] != known[:-1]))]
+    index = {}
+    for name, own in key.items():
+        place = np.minimum(np.searchsorted(known, own), len(known) - 1)
+        index[name] = np.where(known[place] == own, place, len(known))
+    return Cells(index, len(known) + 1)
+
+
+class Statistic(NamedTuple):
+    """What the train labels say about each row's cell."""
+
+    mean: BySplit  # (n,) smoothed click rate
+    count: BySplit  # (n,) train rows behind it, those of other folds for a train row
+
+
+def statistic(table: Coded, cell: Cells, prior: BySplit | float, *, smoothing: float, seed: int) -> Statistic:
+    """From all train rows for valid and test, out of FOLDS seeded folds for train; `prior` per row or one for all."""
+    label, index = table.label["train"], cell.index["train"]
+    fold = np.random.default_rng(seed).permutation(len(label)) % FOLDS
+    rows, clicks = (
+        np.bincount(fold * cell.size + index, weight, FOLDS * cell.size).reshape(FOLDS, cell.size)
+        for weight in (None, label)
+    )
+    count, sums = {}, {}
+    for name, own in cell.index.items():
+        count[name], sums[name] = rows.sum(0)[own].astype(float), clicks.sum(0)[own]
+    count["train"] -= rows[fold, index]
+    sums["train"] -= clicks[fold, index]
+    priors = prior if isinstance(prior, dict) else dict.fromkeys(count, prior)
+    mean = {name: (sums[name] + smoothing * priors[name]) / (count[name] + smoothing) for name in count}
+    return Statistic(mean, count)
+
+
+def mean_of(table: Coded, cell: Cells, split: str, *, smoothing: float) -> np.ndarray:
+    """(n,) click rate in train of the cells of a split other than train, drawn towards the overall rate."""
+    rows = np.bincount(cell.index["train"], minlength=cell.size)
+    clicks = np.bincount(cell.index["train"], table.label["train"], minlength=cell.size)
+    return ((clicks + smoothing * table.rate) / (rows + smoothing))[cell.index[split]]
+
+
+def added(first: Statistic, second: Statistic, rate: float) -> BySplit:
+    """What two fields say together if their effects just add, in logits: the prior of a pair's cells."""
+    return {
+        name: sigmoid(logit(first.mean[name]) + logit(second.mean[name]) - logit(np.asarray(rate)))
+        for name in first.mean
+    }
+
+
+def logit(p: np.ndarray) -> np.ndarray:
+    return np.log(p) - np.log1p(-p)
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    return 0.5 * (1 + np.tanh(0.5 * x))

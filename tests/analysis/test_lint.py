@@ -1,0 +1,311 @@
+"""Each rule finds the defect that is planted for it, and none finds anything in clean tables."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from fieldctr.analysis import lint as module
+from fieldctr.analysis.codes import Coder, hashed
+from fieldctr.analysis.days import click_rates_by_day, odd_days, spell_days
+from fieldctr.analysis.findings import Finding
+from fieldctr.analysis.lint import field_grid, lint, spell, worst
+from fieldctr.analysis.survey import survey
+from fieldctr.data.dataset import Dataset
+from fieldctr.data.encode import encode
+from fieldctr.data.sources import synthetic
+from fieldctr.data.specs import field_specs
+from fieldctr.data.table import Table
+
+ROWS, USERS, ITEMS = 12_000, 400, 150
+DAY = 86_400
+START = 1_700_000_000 // DAY * DAY
+
+Plant = Callable[[pl.DataFrame, np.random.Generator], pl.DataFrame]
+
+
+def clean(rng: np.random.Generator) -> pl.DataFrame:
+    """A log of 24 days in time order: users and items with attributes, clicks by their logits; `rate` is an item's."""
+    user, item = rng.integers(0, USERS, ROWS), (ITEMS * rng.random(ROWS) ** 2).astype(int)
+    effect, taste, price = rng.normal(size=ITEMS), rng.normal(size=USERS), rng.lognormal(size=ITEMS)
+    pctr = 1 / (1 + np.exp(1 - effect[item] - 0.5 * taste[user]))
+    split = np.repeat(["train", "valid", "test"], [ROWS * 8 // 10, ROWS // 10, ROWS // 10])
+    return pl.DataFrame(
+        {
+            "user": user, "item": item, "brand": [f"b{i % 12}" for i in item], "age": user % 6,
+            "price": price[item], "price_value": price[item], "hour": rng.integers(0, 24, ROWS),
+            "tags": [f"t{i % 5}|t{5 + i % 3}" for i in item],
+            "ts": START + np.arange(ROWS) * 24 * DAY // ROWS, "rate": 1 / (1 + np.exp(1 - effect[item])),
+            "label": (rng.random(ROWS) < pctr).astype(int), "split": split,
+        }
+    )  # fmt: skip
+
+
+KINDS: dict[str, Any] = {
+    "price": {"kind": "quantile"},
+    "price_value": {"kind": "value"},
+    "tags": {"kind": "multi", "separator": "|", "max_length": 3},
+}
+FIELDS = ("user", "item", "brand", "age", "price", "price_value", "hour", "tags")
+
+
+def prepare(frame: pl.DataFrame, folder: Path, **more: dict[str, Any]) -> Dataset:
+    """The table with the clean fields and those in `more`."""
+    folder.mkdir(exist_ok=True)
+    fields = {name: KINDS.get(name, {}) for name in FIELDS} | more
+    encode(Table(frame.lazy()), field_specs(fields, 1), folder, group=None)
+    return Dataset.load(folder, name="planted")
+
+
+def found(plant: Plant, folder: Path, **more: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Severity, rule and field of what lint says once the defect is planted; planted columns become fields."""
+    rng = np.random.default_rng(1)
+    return told(lint(prepare(plant(clean(rng), rng), folder, **more)).findings)
+
+
+def told(findings: Sequence[Finding]) -> list[tuple[str, str, str]]:
+    return [(finding.severity, finding.rule, finding.field) for finding in findings]
+
+
+def column(values: pl.Expr | Sequence[Any] | np.ndarray) -> Plant:
+    """Plant a column called x."""
+    return lambda frame, rng: frame.with_columns(x=values if isinstance(values, pl.Expr) else pl.Series(values))
+
+
+LABEL, CLICKS = pl.col("label"), pl.col("label").cum_sum().over("user")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_nothing_is_found_in_a_clean_table(seed: int, tmp_path: Path) -> None:
+    assert lint(prepare(clean(np.random.default_rng(seed)), tmp_path)).findings == []
+
+
+@pytest.mark.parametrize("base_rate", [0.03, 0.3])
+def test_nothing_is_found_in_the_synthetic_source(base_rate: float, tmp_path: Path) -> None:
+    table = synthetic.read(
+        tmp_path, rows=30_000, seed=2, users=500, ads=200, base_rate=base_rate, first_order=0.6, num_pairs=6,
+        pair_strength=1.2, drift=0.0, numeric=0.5,
+    )  # fmt: skip
+    fields: dict[str, Any] = dict.fromkeys(synthetic.FIELDS) | {"price": {"kind": "value"}}
+    encode(table, field_specs(fields, 2), tmp_path, group="user_id")
+    assert lint(Dataset.load(tmp_path, name="synthetic")).findings == []
+
+
+def test_a_field_that_is_known_after_the_click_leaks(tmp_path: Path) -> None:
+    def plant(frame: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
+        return frame.with_columns(x=np.where(rng.random(ROWS) < 0.02, 2, frame["label"]))
+
+    assert ("error", "leak", "x") in found(plant, tmp_path, x={})
+
+
+def test_a_strong_field_among_weak_ones_is_a_warning(tmp_path: Path) -> None:
+    def plant(frame: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
+        return frame.with_columns(x=np.where(rng.random(ROWS) < 0.3, rng.integers(0, 2, ROWS), frame["label"]))
+
+    assert ("warning", "leak", "x") in found(plant, tmp_path, x={})
+
+
+@pytest.mark.parametrize("kind", [{}, {"kind": "quantile"}, {"kind": "value"}], ids=str)
+def test_an_items_mean_label_knows_the_future_and_its_true_rate_does_not(kind: dict[str, Any], tmp_path: Path) -> None:
+    mean = LABEL.mean().over("item").round(2)
+    assert ("error", "knows_the_future", "x") in found(column(mean), tmp_path, x=kind)
+    honest = found(column(pl.col("rate").round(2)), tmp_path / "honest", x=kind)
+    assert honest == []
+
+
+def test_balanced_labels_are_a_design_not_a_leak(tmp_path: Path) -> None:
+    def plant(frame: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
+        return frame.with_columns(user=pl.int_range(ROWS) // 20 % 400, label=pl.int_range(ROWS) % 2)
+
+    assert "knows_the_future" not in {rule for _, rule, _ in found(plant, tmp_path)}
+
+
+@pytest.mark.parametrize("kind", [{}, {"kind": "quantile"}], ids=str)
+def test_a_counter_of_the_rows_own_click_moves_with_the_label_and_one_of_earlier_clicks_does_not(
+    kind: dict[str, Any], tmp_path: Path
+) -> None:
+    assert ("error", "moves_with_label", "x") in found(column(CLICKS), tmp_path, x=kind)
+    earlier = found(column(CLICKS - LABEL), tmp_path / "earlier", x=kind)
+    assert "moves_with_label" not in {rule for _, rule, _ in earlier}
+
+
+def test_rows_that_stand_in_two_splits(tmp_path: Path) -> None:
+    def plant(frame: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
+        copies = frame[: ROWS // 100].with_columns(split=pl.lit("test"))
+        return pl.concat([frame, copies])
+
+    assert found(plant, tmp_path) == [("warning", "repeated_rows", "")]
+
+
+def test_rows_that_nothing_tells_apart(tmp_path: Path) -> None:
+    frame = clean(np.random.default_rng(1))
+    encode(Table(frame.lazy()), field_specs({"brand": {}, "age": {}, "hour": {}}, 1), tmp_path, group=None)
+    assert told(lint(Dataset.load(tmp_path, name="")).findings) == [("note", "repeated_rows", "")]
+
+
+def test_values_that_train_lacks(tmp_path: Path) -> None:
+    day = (pl.col("ts") // DAY - START // DAY).cast(pl.String)
+    findings = found(column("day " + day), tmp_path, x={})
+    assert ("error", "unseen", "x") in findings
+    some = pl.when(pl.col("split") == "test", pl.col("user") % 3 == 0).then(pl.lit("new")).otherwise(pl.lit("old"))
+    other = some + (pl.col("user") % 2).cast(pl.String)
+    assert ("warning", "unseen", "x") in found(column(other), tmp_path / "some", x={})
+
+
+def test_a_field_with_a_value_per_row(tmp_path: Path) -> None:
+    row = "session " + pl.int_range(ROWS).cast(pl.String)
+    assert ("warning", "near_unique", "x") in found(column(row), tmp_path, x={})
+    assert ("warning", "near_unique", "x") in found(column(row), tmp_path / "rare", x={"min_count": 2})
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        pl.col("ts"),
+        pl.col("ts") * 1000 + 7,
+        pl.from_epoch("ts").dt.strftime("%Y-%m-%d %H:%M:%S"),
+        (pl.from_epoch("ts") - pl.duration(days=pl.col("item"))).dt.strftime("%Y%m%d"),
+    ],
+    ids=["seconds", "milliseconds", "iso", "days"],
+)
+def test_moments_as_ids(moment: pl.Expr, tmp_path: Path) -> None:
+    assert ("warning", "timestamp", "x") in found(column(moment), tmp_path, x={})
+
+
+def test_long_ids_are_no_moments(tmp_path: Path) -> None:
+    ids = np.random.default_rng(3).integers(10**9, 10**10, 200)
+    findings = found(lambda frame, rng: frame.with_columns(x=ids[frame["item"].to_numpy()]), tmp_path, x={})
+    assert "timestamp" not in {rule for _, rule, _ in findings}
+
+
+@pytest.mark.parametrize("kind", [{}, {"kind": "value"}], ids=str)
+def test_a_constant_field(kind: dict[str, Any], tmp_path: Path) -> None:
+    assert found(column(pl.lit(4.5)), tmp_path, x=kind) == [("warning", "constant", "x")]
+
+
+def test_a_field_that_is_hardly_ever_filled(tmp_path: Path) -> None:
+    seldom = pl.when(pl.int_range(ROWS) % 200 == 0).then(pl.lit("here"))
+    assert found(column(seldom), tmp_path, x={}) == [("warning", "constant", "x")]
+
+
+def test_a_population_that_changes(tmp_path: Path) -> None:
+    """A tenth of the old phones are new ones in test: named; a twentieth of that: not."""
+    phone = pl.when(pl.col("split") == "test", pl.int_range(ROWS) % 3 == 0).then(1).otherwise(pl.col("user") % 10)
+    assert found(column(phone), tmp_path, x={}) == [("warning", "drift", "x")]
+    slight = pl.when(pl.col("split") == "test", pl.int_range(ROWS) % 60 == 0).then(1).otherwise(pl.col("user") % 10)
+    assert found(column(slight), tmp_path / "slight", x={}) == []
+
+
+def test_a_value_that_goes_missing(tmp_path: Path) -> None:
+    gone = pl.when(pl.col("split") == "train", pl.int_range(ROWS) % 2 == 0).then(pl.col("user") % 10)
+    assert ("warning", "drift", "x") in found(column(gone), tmp_path, x={"kind": "quantile"})
+
+
+def test_a_click_rate_that_differs_between_splits(tmp_path: Path) -> None:
+    def plant(frame: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
+        lost = (frame["split"] == "test").to_numpy() & (rng.random(ROWS) < 0.5)
+        return frame.with_columns(label=pl.when(pl.Series(lost)).then(0).otherwise(LABEL))
+
+    assert found(plant, tmp_path) == [("warning", "rate_shift", "")]
+
+
+def test_an_id_and_its_name_are_twins(tmp_path: Path) -> None:
+    assert found(column("item " + pl.col("item").cast(pl.String)), tmp_path, x={}) == [("note", "twins", "item, x")]
+
+
+def test_fields_with_the_same_texts_share_values(tmp_path: Path) -> None:
+    towns = np.array([f"town {i}" for i in range(40)])
+
+    def plant(frame: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
+        home, work, numbers = (rng.integers(0, 40, ROWS) for _ in range(3))
+        return frame.with_columns(x=towns[home], y=towns[np.minimum(work, 38)], z=numbers, w=numbers[::-1])
+
+    assert found(plant, tmp_path, x={}, y={}, z={}, w={}) == [("note", "shared_values", "x, y")]
+
+
+def test_a_day_without_clicks(tmp_path: Path) -> None:
+    frame = clean(np.random.default_rng(1))
+    third = pl.col("ts").is_between(START + 2 * DAY, START + 3 * DAY - 1)
+    broken = frame.with_columns(label=pl.when(third).then(0).otherwise(LABEL))
+    for table, expected in ((frame, []), (broken, [("error", "odd_days", "ts")])):
+        days = click_rates_by_day(table.lazy(), "ts", "s")
+        assert len(days) == 24
+        assert days["rows"].sum() == ROWS
+        assert days["clicks"].sum() == table["label"].sum()
+        assert told(list(odd_days(days, "ts"))) == expected
+    assert "24 days, 0.0% (2023-11-16)" in spell_days(days, "ts")
+
+
+def test_dropped_rows_count_for_no_day() -> None:
+    frame = pl.DataFrame({"ts": [0, 0, DAY], "label": [1, None, 0], "drop": [None, "no label", None]})
+    assert click_rates_by_day(frame.lazy(), "ts", "s").rows()[0][1:] == (1, 1.0)
+
+
+def test_days_of_single_users_may_differ() -> None:
+    """Each day is one user's: rates are spread as users are, and no day is odd."""
+    rng = np.random.default_rng(4)
+    rate = rng.beta(2, 2, 500)
+    days = pl.DataFrame({"day": np.arange(500), "rows": np.full(500, 200), "clicks": rng.binomial(200, rate)})
+    assert list(odd_days(days, "ts")) == []
+
+
+def test_counts_are_those_of_the_rows(tmp_path: Path) -> None:
+    """Naive twins of the survey: group_by on the raw table."""
+    frame = clean(np.random.default_rng(5))
+    surveyed = survey(prepare(frame, tmp_path))
+    for s, split in enumerate(("train", "valid", "test")):
+        part = frame.filter(pl.col("split") == split)
+        for name in ("user", "brand", "hour"):
+            own = surveyed.counts[surveyed.names.index(name)][s]
+            expected = part.group_by(name).agg(pl.len(), LABEL.sum())
+            assert sorted(own.sum(0)[own.sum(0) > 0]) == sorted(expected["len"])
+            assert sorted(own[1][own[1] > 0]) == sorted(expected.filter(LABEL > 0)["label"])
+    item = surveyed.names.index("item")
+    train = frame.filter(pl.col("split") == "train")
+    facts = surveyed.keys[item]
+    assert sorted(facts.rows) == sorted(train.group_by("item").len()["len"])
+    hour = train.with_columns(moved=(pl.col("hour") != pl.col("hour").shift().over("item")).cast(pl.Int8))
+    table = hour.drop_nulls("moved").group_by("moved", "label").len().sort("moved", "label")["len"].to_list()
+    assert facts.changes[surveyed.names.index("hour")].reshape(-1).tolist() == table
+
+
+def test_the_second_time_reads_what_the_first_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = prepare(clean(np.random.default_rng(1)), tmp_path)
+    first = lint(dataset)
+    monkeypatch.setattr(module, "survey", None)
+    assert lint(dataset) == first
+    monkeypatch.setattr(module, "VERSION", -1)
+    with pytest.raises(TypeError):
+        lint(dataset)
+
+
+def test_a_report_names_the_worst_first(tmp_path: Path) -> None:
+    frame = clean(np.random.default_rng(1)).with_columns(x=LABEL, y=pl.lit(1), z="i" + pl.col("item").cast(pl.String))
+    dataset = prepare(frame, tmp_path, x={}, y={}, z={})
+    result = lint(dataset)
+    assert [finding.severity for finding in result.findings] == ["error", "error", "warning", "note"]
+    assert "more" not in worst(result.findings[:2], count=2)
+    assert worst(result.findings, count=2).splitlines()[2].startswith("2 more findings")
+    assert spell(result.findings).count("\n") == 7
+    assert "1.0000" in next(line for line in field_grid(dataset, result.fields).splitlines() if line.startswith("x"))
+
+
+def test_lists_and_numbers_become_codes(tmp_path: Path) -> None:
+    lists = np.array([[1, 2, 0], [2, 1, 0], [1, 2, 0], [0, 0, 0]])
+    codes = hashed(lists)
+    assert codes[0] == codes[2] != codes[1]
+    assert codes[3] == 0 < codes[:3].min()
+    frame = clean(np.random.default_rng(1)).with_columns(
+        price_value=pl.when(pl.int_range(ROWS) % 2 == 0).then("price_value")
+    )
+    dataset = prepare(frame, tmp_path)
+    coder = Coder.of(dataset.schema, dataset.train)
+    (_, codes), *_ = coder.blocks(dataset.train)
+    price, value = codes[FIELDS.index("price")], codes[FIELDS.index("price_value")]
+    assert (value[1::2] == 0).all()
+    assert value[::2].min() == 1
+    assert np.corrcoef(price[::2], value[::2])[0, 1] > 0.99
+    assert max(codes.max(1) - np.array(coder.sizes)) < 0
