@@ -46,7 +46,7 @@ class FieldSpec:
     column: str
     kind: Kind = "categorical"
     min_count: Positive = 1
-    missing: str = ""  # categorical, log_square: one encoded value that means missing, such as -1
+    missing: str = ""  # categorical, log_square: one encoded value, spelled so, that means missing, such as -1
     separator: str = ","  # multi; a list column needs none
     max_length: Positive = 8  # multi: values kept per row
     bins: Positive = 16  # quantile
@@ -193,7 +193,7 @@ def values(spec: FieldSpec, dtype: pl.DataType) -> pl.Expr:
 
 
 def _known(spec: FieldSpec, text: pl.Expr) -> pl.Expr:
-    return pl.when(canonical_text(text) != spec.missing).then(text) if spec.missing else text
+    return pl.when(text != spec.missing).then(text) if spec.missing else text
 
 
 def _parts(spec: FieldSpec, dtype: pl.DataType) -> pl.Expr:

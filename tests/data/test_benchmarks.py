@@ -251,7 +251,8 @@ def test_another_number_of_rows_than_the_published_one_is_refused(dataset_node: 
 @pytest.mark.parametrize("name", HEADERS)
 def test_a_missing_file_is_answered_with_where_it_is(name: str, dataset_node: Node, tmp_path: Path) -> None:
     with pytest.raises(
-        UserError, match=r"no file train\.csv in .*huggingface\.co/datasets/reczoo/.*download_reczoo\.sh"
+        UserError,
+        match=r"no file train\.csv, valid\.csv, test\.csv in .*huggingface\.co/datasets/reczoo/.*download_reczoo\.sh",
     ):
         prepared(dataset_node(name) | {"raw_dir": str(tmp_path)}, data_dir=tmp_path / "out")
 

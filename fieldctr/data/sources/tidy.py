@@ -9,7 +9,7 @@ import polars as pl
 from fieldctr.config import nearest
 from fieldctr.data.specs import number, spelled
 from fieldctr.data.splits import FILE, with_split
-from fieldctr.data.table import SPLITS, Table, explained, required, scan_csv
+from fieldctr.data.table import SPLITS, Table, explained, required_all, scan_csv
 from fieldctr.errors import UserError
 
 
@@ -33,7 +33,9 @@ def read(
     they are absent.
     """
     cure = f"Get it from {origin}." if origin else "It is your table."
-    found = [(name, path) for name, pattern in _named(files, split).items() for path in _paths(raw_dir, pattern, cure)]
+    named = _named(files, split)
+    required_all(raw_dir, [pattern for pattern in named.values() if not any(raw_dir.glob(pattern))], cure)
+    found = [(name, path) for name, pattern in named.items() for path in sorted(raw_dir.glob(pattern))]
     paths = tuple(path for _, path in found)
     delimited = paths[0].suffix != ".parquet"
     frames = [scan_csv(p, separator=separator, header=header) if delimited else _scan_parquet(p) for p in paths]
@@ -62,10 +64,6 @@ def _named(files: str | Mapping[str, str], split: Mapping[str, Any]) -> Mapping[
     if split.get("by") != "file":
         raise UserError(f"source.files names a file for each split: expected split.by=file, not {split.get('by')}")
     return files
-
-
-def _paths(raw_dir: Path, pattern: str, cure: str) -> tuple[Path, ...]:
-    return tuple(sorted(raw_dir.glob(pattern))) or (required(raw_dir, pattern, cure),)
 
 
 def _scan_parquet(path: Path) -> pl.LazyFrame:
