@@ -37,13 +37,7 @@ from fieldctr.training.trainer import Trainer
 
 VERSION = 1  # raise it when the same settings give other numbers
 JSON_FILE, MARKDOWN_FILE = "baseline.json", "baseline.md"
-ELSEWHERE = (
-    "data_root",
-    "outputs",
-    "dataset",
-    "run",
-    "runtime",
-)  # do not decide the numbers, or the table's digest does
+WHERE = ("data_root", "outputs", "dataset", "run")  # where things are; the table is in its digest
 LR = {"_target_": "fieldctr.models.lr.LR"}
 
 
@@ -78,7 +72,7 @@ def main(node: dict[str, Any]) -> None:
             f"run={config.run} was trained on dataset={result['dataset']} ({result['data_digest']}), "
             f"not on {dataset.name} ({dataset.digest}). Give the run's dataset with the run's keys"
         )
-    settings = {key: value for key, value in asdict(config).items() if key not in ELSEWHERE}
+    settings = {key: value for key, value in asdict(config).items() if key not in WHERE}
     key = {"version": VERSION, "data": dataset.digest, "lightgbm": version(), **settings}
     folder = cached(outputs / "baseline", key, lambda folder: record(config, dataset, folder))
     print((folder / MARKDOWN_FILE).read_text(encoding="utf-8"))
