@@ -68,9 +68,6 @@ def test_a_run_stands_between_floor_and_ceiling(home: Path, call: Call) -> None:
     assert place["share"] == pytest.approx((place["test_auc"] - floor) / (ceiling - floor))
     assert rows["click rate of train", "rate"]["test"]["auc"] == 0.5
     assert 0.5 < floor < ceiling < rows["all fields", "oracle"]["test"]["auc"]
-    stamp = (folder / "baseline.json").stat().st_mtime_ns
-    assert call(home, "baseline", *table, "trainer.max_epochs=2").returncode == 0
-    assert (folder / "baseline.json").stat().st_mtime_ns == stamp
-    done = call(home, "baseline", "dataset=synthetic", "dataset.source.rows=10000", "run=run")
+    done = call(home, "baseline", *table, "dataset.min_count=3", "run=run")
     assert done.returncode == 2
     assert "run=run was trained on dataset=synthetic" in done.stderr
