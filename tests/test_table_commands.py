@@ -53,7 +53,7 @@ def test_a_run_stands_between_floor_and_ceiling(home: Path, call: Call) -> None:
     table = ["dataset=synthetic", "dataset.source.rows=20000"]
     done = call(home, "train", "model=fm", *table, "trainer.max_epochs=1", "tracker=none", "hydra.run.dir=run")
     assert done.returncode == 0, done.stderr
-    done = call(home, "baseline", *table, "trainer.max_epochs=2", "run=run")
+    done = call(home, "baseline", *table, "learning_rates=[0.02]", "run=run")
     assert done.returncode == 0, done.stderr
     assert "of the way from logistic regression" in done.stdout
     place = json.loads((home / "run/evaluate-baseline.json").read_text())
