@@ -97,7 +97,7 @@ def record(config: BaselineConfig, dataset: Dataset, folder: Path) -> None:
     trees = version()
     notes = [
         f"{dataset.name}, table {dataset.digest}; {len(dataset.train):,} train rows, of which target means and trees "
-        f"use {min(len(dataset.train), config.train_rows):,}; fields, pairs, learning rate, number of trees chosen on valid; "
+        f"use {min(len(dataset.train), config.train_rows):,}; fields, pairs, rate and trees chosen on valid; "
         f"seed {config.seed}; {runtime.describe()}.",
         "An oracle is the click rate of each cell among the very rows that it scores: no model of these fields alone "
         "does better on them.",
