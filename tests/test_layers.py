@@ -21,7 +21,6 @@ HOMES = {
     "peft": {"llm"},
     "wandb": {"tracking"},
     "matplotlib": {"analysis"},
-    "lightgbm": {"analysis"},
     "hydra": {"cli", "config", "commands"},
     "omegaconf": {"config", "commands"},
 }

@@ -35,8 +35,8 @@ class Row(NamedTuple):
 class Chosen(NamedTuple):
     """Positions of fields and pairs, the best first, by the valid AUC of their smoothed target means."""
 
-    fields: list[tuple[int, ...]]
-    pairs: list[tuple[int, ...]]  # only such as are better than either of their fields
+    fields: list[tuple[int]]
+    pairs: list[tuple[int, int]]  # only such as are better than either of their fields
 
 
 def choose(table: Coded, *, num_fields: int, num_pairs: int, smoothing: float) -> Chosen:
@@ -58,7 +58,7 @@ def target_mean_logits(table: Coded, fields: tuple[int, ...], *, smoothing: floa
     return {name: logit(mean_of(table, cell, name, smoothing=smoothing)) for name in ("valid", "test")}
 
 
-def tree_features(table: Coded, pairs: Iterable[tuple[int, ...]], *, smoothing: float, seed: int) -> BySplit:
+def tree_features(table: Coded, pairs: Iterable[tuple[int, int]], *, smoothing: float, seed: int) -> BySplit:
     """(n, K) float32: out-of-fold target means of every field and of the pairs, and log counts of the pairs."""
     rate, columns = table.rate, {name: [] for name in table.label}
     single = [

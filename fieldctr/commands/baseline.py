@@ -2,7 +2,7 @@
 
 import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,13 +23,13 @@ from fieldctr.analysis.boosting import CURE, BoostingConfig, boosted, version
 from fieldctr.analysis.target_means import BySplit, Coded, coded, logit
 from fieldctr.artifacts import cached, write_json, write_text
 from fieldctr.commands.machine import start_runtime
-from fieldctr.config import Between, OptimizerConfig, Positive, RuntimeConfig, TrainerConfig, Weight, parse
+from fieldctr.config import Between, OptimizerConfig, Positive, RuntimeConfig, TrainerConfig, parse
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.prepare import prepared
 from fieldctr.errors import UserError
 from fieldctr.models.ctr_model import build_model
 from fieldctr.ranking import auc
-from fieldctr.runs import load_result, provenance
+from fieldctr.runs import load_config, load_result, provenance
 from fieldctr.training.evaluate import evaluate
 from fieldctr.training.metrics import logloss
 from fieldctr.training.runtime import Runtime
@@ -37,13 +37,7 @@ from fieldctr.training.trainer import Trainer
 
 VERSION = 1  # raise it when the same settings give other numbers
 JSON_FILE, MARKDOWN_FILE = "baseline.json", "baseline.md"
-ELSEWHERE = (
-    "data_root",
-    "outputs",
-    "dataset",
-    "run",
-    "runtime",
-)  # do not decide the numbers, or the table's digest does
+WHERE = ("data_root", "outputs", "dataset", "run")  # where things are; the table is in its digest
 LR = {"_target_": "fieldctr.models.lr.LR"}
 
 
@@ -59,7 +53,8 @@ class BaselineConfig:
     optimizer: OptimizerConfig
     runtime: RuntimeConfig
     boosting: BoostingConfig
-    smoothing: Weight
+    learning_rates: list[float]
+    smoothing: Annotated[float, Between(0.1)]  # 0 would give probabilities 0 and 1
     num_fields: Positive
     num_pairs: Positive
     train_rows: Positive
@@ -71,20 +66,28 @@ def main(node: dict[str, Any]) -> None:
     """Print the tables, computed once per prepared table and settings; with `run` also its place between them."""
     config = parse(BaselineConfig, node, "")
     outputs = Path(config.outputs)
-    result = load_result(Path(config.run)) if config.run else None
+    if not config.learning_rates:
+        raise UserError("learning_rates=[] is not allowed: expected one at least, such as [0.005]")
+    result = finished(Path(config.run)) if config.run else None
     dataset = prepared(config.dataset, data_dir=outputs / "data")
     if result and result["data_digest"] != dataset.digest:
         raise UserError(
             f"run={config.run} was trained on dataset={result['dataset']} ({result['data_digest']}), "
             f"not on {dataset.name} ({dataset.digest}). Give the run's dataset with the run's keys"
         )
-    settings = {key: value for key, value in asdict(config).items() if key not in ELSEWHERE}
+    settings = {key: value for key, value in asdict(config).items() if key not in WHERE}
     key = {"version": VERSION, "data": dataset.digest, "lightgbm": version(), **settings}
     folder = cached(outputs / "baseline", key, lambda folder: record(config, dataset, folder))
     print((folder / MARKDOWN_FILE).read_text(encoding="utf-8"))
     if result:
         print(place(result, Path(config.run or ""), load(folder)))
     print(f"in {folder}")
+
+
+def finished(folder: Path) -> dict[str, Any]:
+    """The result of the run in `folder`; UserError where no run is, or has not finished."""
+    load_config(folder)
+    return load_result(folder)
 
 
 def record(config: BaselineConfig, dataset: Dataset, folder: Path) -> None:
@@ -94,7 +97,7 @@ def record(config: BaselineConfig, dataset: Dataset, folder: Path) -> None:
     trees = version()
     notes = [
         f"{dataset.name}, table {dataset.digest}; {len(dataset.train):,} train rows, of which target means and trees "
-        f"use {min(len(dataset.train), config.train_rows):,}; fields, pairs and number of trees chosen on valid; "
+        f"use {min(len(dataset.train), config.train_rows):,}; fields, pairs, rate and trees chosen on valid; "
         f"seed {config.seed}; {runtime.describe()}.",
         "An oracle is the click rate of each cell among the very rows that it scores: no model of these fields alone "
         "does better on them.",
@@ -122,7 +125,6 @@ def measure(config: BaselineConfig, dataset: Dataset, runtime: Runtime) -> list[
         for fields in sets:
             logits = target_mean_logits(table, fields, smoothing=config.smoothing)
             rows.append(scored(" x ".join(names[i] for i in fields), kind, logits, table))
-    say("logistic regression")
     rows.append(logistic_regression(config, dataset, runtime))
     if version():
         say("boosted trees on out-of-fold target means")
@@ -143,14 +145,21 @@ def scored(name: str, kind: str, logits: BySplit, table: Coded) -> Row:
 
 
 def logistic_regression(config: BaselineConfig, dataset: Dataset, runtime: Runtime) -> Row:
-    """model=lr as `fieldctr train` fits it."""
+    """model=lr as `fieldctr train` fits it, with the learning rate that is best on valid: a floor must not be low."""
+    fits = [fitted(replace(config.optimizer, lr=rate), config, dataset, runtime) for rate in config.learning_rates]
+    return max(fits, key=lambda row: row.scores["valid"]["auc"])
+
+
+def fitted(optimizer: OptimizerConfig, config: BaselineConfig, dataset: Dataset, runtime: Runtime) -> Row:
+    """One fit."""
+    say(f"logistic regression, learning rate {optimizer.lr}")
     model = build_model(dataset.schema, dim=1, model=LR, enhancer=None, seed=config.seed)
-    Trainer(config.trainer, config.optimizer, runtime, seed=config.seed).fit(model, dataset.train, dataset.valid)
+    Trainer(config.trainer, optimizer, runtime, seed=config.seed).fit(model, dataset.train, dataset.valid)
     scores = {}
     for name, split in (("valid", dataset.valid), ("test", dataset.test)):
         found = evaluate(model, split, batch_size=config.trainer.eval_batch_size, runtime=runtime).metrics
         scores[name] = {metric: found[metric] for metric in ("auc", "logloss")}
-    return Row("logistic regression", "lr", scores)
+    return Row(f"logistic regression (learning rate {optimizer.lr})", "lr", scores)
 
 
 def place(result: dict[str, Any], folder: Path, rows: list[Row]) -> str:

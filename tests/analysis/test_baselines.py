@@ -1,0 +1,140 @@
+"""Target means, oracles and trees against naive twins, and what must not be gained from labels."""
+
+import numpy as np
+import pytest
+
+from fieldctr.analysis.baselines import choose, share_closed, tree_features
+from fieldctr.analysis.boosting import BoostingConfig, boosted
+from fieldctr.analysis.oracle import oracle
+from fieldctr.analysis.target_means import FOLDS, Coded, added, cells, mean_of, statistic
+from fieldctr.ranking import auc, counted_auc
+
+ROWS = {"train": 3000, "valid": 1000, "test": 1000}
+SIZES = (400, 9, 6, 5)  # random ids, two fields whose pair decides, noise
+
+
+@pytest.fixture(scope="module")
+def table() -> Coded:
+    """Clicks that depend on fields 1 and 2 together, and a little on field 1."""
+    rng = np.random.default_rng(0)
+    effect = np.array([-1.0, 1.0])[np.add.outer(np.arange(9), np.arange(6)) % 2] * 1.2 + np.linspace(-1, 1, 9)[:, None]
+    codes = {name: np.stack([rng.integers(1, size, n) for size in SIZES]) for name, n in ROWS.items()}
+    label = {name: _draw(rng, effect[own[1], own[2]]) for name, own in codes.items()}
+    return Coded(codes, label, SIZES)
+
+
+def _draw(rng: np.random.Generator, logit: np.ndarray) -> np.ndarray:
+    return (rng.random(len(logit)) < 1 / (1 + np.exp(-logit))).astype(np.float32)
+
+
+@pytest.mark.parametrize("fields", [(0,), (1, 2), (0, 3)], ids=str)
+def test_a_statistic_is_its_definition(table: Coded, fields: tuple[int, ...]) -> None:
+    prior = {name: np.linspace(0.1, 0.6, n) for name, n in ROWS.items()}
+    found = statistic(table, cells(table, fields), prior, smoothing=7, seed=3)
+    fold = np.random.default_rng(3).permutation(ROWS["train"]) % FOLDS
+    values = {name: list(map(tuple, table.codes[name][list(fields)].T)) for name in ROWS}
+    for name, rows in ROWS.items():
+        for row in range(0, rows, 97):
+            same = [
+                i
+                for i, value in enumerate(values["train"])
+                if value == values[name][row] and (name != "train" or fold[i] != fold[row])
+            ]
+            clicks = float(table.label["train"][same].sum())
+            assert found.count[name][row] == len(same)
+            assert found.mean[name][row] == pytest.approx((clicks + 7 * prior[name][row]) / (len(same) + 7))
+
+
+def test_random_ids_gain_nothing_out_of_fold_and_would_in_fold(table: Coded) -> None:
+    cell, label = cells(table, (0,)), table.label["train"]
+    out = statistic(table, cell, table.rate, smoothing=5, seed=1).mean["train"]
+    assert abs(auc(label, out) - 0.5) < 0.03
+    clicks, rows = np.bincount(cell.index["train"], label), np.bincount(cell.index["train"])
+    assert auc(label, (clicks / np.maximum(rows, 1))[cell.index["train"]]) > 0.6
+
+
+def test_what_train_lacks_gets_the_overall_rate(table: Coded) -> None:
+    lacking = {name: np.where(own == 3, 2, own) if name == "train" else own for name, own in table.codes.items()}
+    other = table._replace(codes=lacking)
+    for fields in ((1,), (1, 2)):
+        mean = mean_of(other, cells(other, fields), "test", smoothing=5)
+        new = other.codes["test"][1] == 3
+        assert new.any()
+        np.testing.assert_allclose(mean[new], other.rate)
+
+
+def test_effects_that_just_add_are_the_prior_of_a_pair(table: Coded) -> None:
+    one, two = (statistic(table, cells(table, (i,)), table.rate, smoothing=5, seed=1) for i in (1, 2))
+    p, q, r = one.mean["test"][0], two.mean["test"][0], table.rate
+    odds = p / (1 - p) * q / (1 - q) / (r / (1 - r))
+    assert added(one, two, table.rate)["test"][0] == pytest.approx(odds / (1 + odds))
+
+
+def test_the_pair_that_decides_is_chosen(table: Coded) -> None:
+    chosen = choose(table, num_fields=2, num_pairs=3, smoothing=5)
+    assert chosen.fields[0] == (1,)
+    assert chosen.pairs[0] == (1, 2)
+    assert len(chosen.fields) == 2
+
+
+def test_the_choice_never_reads_test(table: Coded) -> None:
+    shuffled = table._replace(label=table.label | {"test": table.label["test"][::-1]})
+    settings = {"num_fields": 3, "num_pairs": 3, "smoothing": 5.0}
+    assert choose(shuffled, **settings) == choose(table, **settings)
+
+
+def test_thinning_keeps_rows_and_labels_together(table: Coded) -> None:
+    thin = table.thinned(500)
+    assert {name: len(label) for name, label in thin.label.items()} == {"train": 500, "valid": 500, "test": 500}
+    np.testing.assert_array_equal(thin.codes["train"], table.codes["train"][:, ::6])
+    np.testing.assert_array_equal(thin.label["train"], table.label["train"][::6])
+
+
+def test_an_oracle_is_its_own_means_and_no_function_of_the_cells_is_better() -> None:
+    rng = np.random.default_rng(1)
+    cell, label = rng.integers(0, 30, 400) * 7, (rng.random(400) < 0.3).astype(np.float32)
+    means = np.array([label[cell == value].mean() for value in cell], np.float64)
+    best = oracle(cell, label)
+    assert best["auc"] == pytest.approx(auc(label, means))
+    inner = np.clip(means, 1e-12, 1 - 1e-12)
+    assert best["logloss"] == pytest.approx(-(label * np.log(inner) + (1 - label) * np.log(1 - inner)).mean(), abs=1e-9)
+    for _ in range(50):
+        assert auc(label, rng.normal(size=30)[cell // 7] * 0.2 + means) <= best["auc"]
+    assert oracle(np.arange(400), label) == {"auc": 1.0, "logloss": 0.0}
+    assert oracle(np.zeros(400), label)["auc"] == 0.5
+
+
+def test_auc_by_counts_is_auc_by_rows() -> None:
+    rng = np.random.default_rng(2)
+    score = rng.integers(0, 5, 40) / 4
+    clicks, others = rng.integers(0, 9, 40), rng.integers(0, 9, 40)
+    rows = np.repeat(score, clicks), np.repeat(score, others)
+    label = np.repeat([1.0, 0.0], [len(rows[0]), len(rows[1])])
+    assert counted_auc(score, clicks, others) == pytest.approx(auc(label, np.concatenate(rows)))
+
+
+def test_a_share_is_part_of_the_way() -> None:
+    assert share_closed(0.75, 0.7, 0.8) == pytest.approx(0.5)
+    assert share_closed(0.69, 0.7, 0.8) == pytest.approx(-0.1)
+
+
+def test_features_of_trees_are_means_and_counts(table: Coded) -> None:
+    features = tree_features(table, [(1, 2)], smoothing=5, seed=1)
+    assert {name: own.shape for name, own in features.items()} == {name: (n, 6) for name, n in ROWS.items()}
+    pair = statistic(table, cells(table, (1, 2)), table.rate, smoothing=5, seed=1)
+    np.testing.assert_allclose(features["test"][:, 5], np.log1p(pair.count["test"]), rtol=1e-6)
+
+
+def test_trees_find_the_pair(table: Coded) -> None:
+    pytest.importorskip("lightgbm", reason="lightgbm is an extra")
+    config = BoostingConfig(
+        learning_rate=0.1, num_leaves=7, min_data_in_leaf=20, feature_fraction=1.0, bagging_fraction=1.0,
+        lambda_l2=1.0, max_rounds=100, patience=10,
+    )  # fmt: skip
+    scores = {}
+    for pairs in ([], [(1, 2)]):
+        features = tree_features(table, pairs, smoothing=5, seed=1)
+        logit = boosted(features, table.label, config, threads=1, seed=1)
+        scores[len(pairs)] = auc(table.label["test"], logit["test"])
+    assert scores[1] > 0.75
+    assert scores[1] > scores[0] - 0.01
