@@ -37,7 +37,7 @@ def main() -> None:
     found = {(r["model"], r["enhancer"], r["seed"]): r for r in results}
     text = table(found, arguments.dataset)
     print(text)
-    insert(text, f"llactr {arguments.dataset}")
+    insert(text, f"results llactr {arguments.dataset}")
 
 
 def table(found: Found, dataset: str) -> str:
