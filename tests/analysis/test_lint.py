@@ -94,6 +94,11 @@ def test_nothing_is_found_in_the_synthetic_source(base_rate: float, tmp_path: Pa
     assert lint(Dataset.load(tmp_path, name="synthetic")).findings == []
 
 
+def test_nothing_is_found_in_statistics_that_preparation_makes(tmp_path: Path) -> None:
+    mean, count = {"kind": "target_mean", "of": ["user", "brand"]}, {"kind": "count", "of": ["user"]}
+    assert lint(prepare(clean(np.random.default_rng(1)), tmp_path, mean=mean, count=count)).findings == []
+
+
 def test_a_field_that_is_known_after_the_click_leaks(tmp_path: Path) -> None:
     def plant(frame: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
         return frame.with_columns(x=np.where(rng.random(ROWS) < 0.02, 2, frame["label"]))
