@@ -10,13 +10,14 @@ seed). The last column is what the names' meaning is worth: tuned vectors minus 
 """
 
 import argparse
-import math
 import statistics
 import subprocess
 import sys
 from typing import Any
 
-from results import ROOT, STUDENT, insert, read
+from results import ROOT, insert, read
+
+from fieldctr.analysis.significance import paired
 
 ARMS = ["llactr", "llactr_untuned", "llactr_random", "llactr_permuted"]
 Found = dict[tuple[str, str, int], dict[str, Any]]  # (model, enhancer, seed) -> result
@@ -68,12 +69,13 @@ def difference(found: Found, model: str, arm: str, base: str) -> str:
     seeds = [
         seed for name, enhancer, seed in found if (name, enhancer) == (model, arm) and (model, base, seed) in found
     ]
-    points = [100 * (found[model, arm, s]["test"]["auc"] - found[model, base, s]["test"]["auc"]) for s in seeds]
-    if len(points) < 2:
+    if len(seeds) < 2:
         return "-"
-    centre, half = statistics.fmean(points), STUDENT[len(points)] * statistics.stdev(points) / math.sqrt(len(points))
-    text = f"{centre:+.2f} ± {half:.2f}"
-    return f"**{text}**" if abs(centre) > half else text
+    before, after = ([100 * found[model, kind, seed]["test"]["auc"] for seed in seeds] for kind in (base, arm))
+    gap = paired(before, after)
+    half = (gap.high - gap.low) / 2
+    text = f"{gap.difference:+.2f} ± {half:.2f}"
+    return f"**{text}**" if abs(gap.difference) > half else text
 
 
 if __name__ == "__main__":

@@ -17,11 +17,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from fieldctr.analysis.significance import student_quantile
 from fieldctr.training.metrics import rela_impr
 
 ROOT = Path(__file__).parents[1]
 MODELS = ["lr", "fm", "fwfm", "fmfm", "deepfm", "transformer", "fat"]
-STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}  # 97.5 %, n - 1
 
 
 def main() -> None:
@@ -54,7 +54,7 @@ def table(runs: dict[str, list[dict[str, Any]]], dataset: str) -> str:
     ]
     for model, results in sorted(runs.items(), key=lambda item: mean(item[1], "test", "auc")):
         auc = [result["test"]["auc"] for result in results]
-        half = STUDENT[len(auc)] * statistics.stdev(auc) / math.sqrt(len(auc))
+        half = student_quantile(0.975, len(auc) - 1) * statistics.stdev(auc) / math.sqrt(len(auc))
         centre = statistics.fmean(auc)
         impr = f"{rela_impr(centre, mean(runs['lr'], 'test', 'auc')):+.1%}" if "lr" in runs else "-"
         lines.append(
