@@ -18,14 +18,15 @@ COMMANDS = {
     "ssft": "tune a language model on the field names (ssft list | show | verify: what is there)",
     "evaluate": "compute the metrics of a finished run's model on a split",
     "parity": "check a public benchmark against what was published of it: files, vocabularies, counts, losses, AUC",
+    "scaling": "fit scaling laws to finished runs (scaling bound: the capacity term of a table)",
     "predict": "score new raw rows with a finished run's model",
     "list": "show models, datasets, enhancers, ... with a line on each",
     "bench": "measure preparation (bench data) or training (bench train) on this machine",
     "doctor": "say what this machine has and what is missing",
     "completion": "print the line that switches on tab completion (bash, zsh or fish)",
 }
-HYDRA = ("prepare", "lint", "baseline", "ssft", "train", "evaluate", "parity", "predict", "bench")
-BENCHES = ("data", "train")
+HYDRA = ("prepare", "lint", "baseline", "ssft", "train", "evaluate", "parity", "scaling", "predict", "bench")
+PARTS = {"bench": ("data", "train"), "scaling": ("bound",)}  # words that may follow a command; bench needs one
 INSPECTIONS = ("list", "show", "verify")  # of ssft
 
 USAGE = f"""fieldctr: click-through-rate experiments around the field, with results one can believe
@@ -76,10 +77,11 @@ def run(command: str = "--help", *arguments: str) -> None:
 
 
 def _hydra(command: str, arguments: tuple[str, ...]) -> None:
-    if command == "bench":
-        if not arguments or arguments[0] not in BENCHES:
-            raise UserError(unknown("benchmark", arguments[0] if arguments else "", BENCHES))
-        command, arguments = f"bench_{arguments[0]}", arguments[1:]
+    word = arguments[0] if arguments and "=" not in arguments[0] and not arguments[0].startswith("-") else ""
+    if command in PARTS and (word or command == "bench"):
+        if word not in PARTS[command]:
+            raise UserError(unknown(f"part of {command}", word, PARTS[command]))
+        command, arguments = f"{command}_{word}", arguments[1:]
     importlib.import_module("fieldctr.commands.launch").launch(command, arguments)
 
 

@@ -134,6 +134,7 @@ class TrainConfig:
     embedding_dim: Positive
     resume: bool
     dataset: dict[str, Any]
+    schema: dict[str, Any] | None
     model: dict[str, Any]
     enhancer: dict[str, Any] | None
     trainer: TrainerConfig

@@ -7,6 +7,7 @@ result.json     written last: it exists if and only if the run finished; error.t
 """
 
 import contextlib
+import glob
 import json
 import os
 import platform
@@ -116,7 +117,7 @@ def load_result(folder: Path) -> dict[str, Any]:
 
 def config_digest(config: Mapping[str, Any]) -> str:
     """sha256 of what determines a run's numbers."""
-    return digest(_lasting(config))
+    return digest(lasting(config))
 
 
 def provenance() -> dict[str, Any]:
@@ -154,7 +155,7 @@ def _job_number(job: Path) -> tuple[int, str]:
 
 
 def _refuse_another(folder: Path, config: Mapping[str, Any]) -> None:
-    before, now = _lasting(load_config(folder)), _lasting(config)
+    before, now = lasting(load_config(folder)), lasting(config)
     differing = [key for key in sorted(before | now) if before.get(key, "absent") != now.get(key, "absent")]
     if differing:
         changes = ", ".join(
@@ -177,7 +178,28 @@ def _move_aside(folder: Path) -> None:
         print(f"{folder} held an earlier run: moved to its subfolder earlier-{number}", file=sys.stderr)
 
 
-def _lasting(config: Mapping[str, Any]) -> dict[str, Any]:
+def find_runs(patterns: Iterable[str]) -> tuple[list[Path], list[Path]]:
+    """Folders of runs that globs name, sweeps being opened: the finished ones and the others, in order, each once.
+
+    UserError for a pattern that names no run.
+    """
+    found: dict[Path, None] = {}
+    for pattern in patterns:
+        named = [Path(path) for path in glob.glob(pattern)]  # noqa: PTH207  a pattern may be absolute
+        folders = [config.parent for path in named for config in _configs(path)]
+        if not folders:
+            raise UserError(f"runs={pattern}: no run folder there. Runs are below outputs/train")
+        found |= dict.fromkeys(sorted(folders, key=lambda run: (run.parent, _job_number(run))))
+    finished = [run for run in found if (run / RESULT).exists()]
+    return finished, [run for run in found if run not in set(finished)]
+
+
+def _configs(folder: Path) -> list[Path]:
+    own = folder / CONFIG
+    return [own] if own.exists() else list(folder.glob(f"*/{CONFIG}"))
+
+
+def lasting(config: Mapping[str, Any]) -> dict[str, Any]:
     """The leaves, by dotted key, that decide what a run computes."""
     leaves = flat(config)
     return {key: leaves[key] for key in leaves if key not in VOLATILE and key.partition(".")[0] not in VOLATILE}

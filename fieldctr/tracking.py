@@ -7,7 +7,7 @@ ends a run: it is said once on stderr and the run goes on without it.
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -20,6 +20,7 @@ class Mirror(Protocol):
     """What a tracking library is asked to do."""
 
     def log(self, metrics: Mapping[str, float], step: int) -> None: ...
+    def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None: ...
     def finish(self, summary: Mapping[str, float], pictures: Mapping[str, Path], exit_code: int) -> None: ...
 
 
@@ -39,6 +40,10 @@ class Tracker:
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         self._try(lambda mirror: mirror.log(metrics, step))
+
+    def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """A table to show beside the metrics; TensorBoard has none."""
+        self._try(lambda mirror: mirror.table(name, rows))
 
     def finish(self, summary: Mapping[str, float], pictures: Mapping[str, Path] | None = None) -> None:
         """Close the mirror of a run that succeeded. `pictures` are PNG files to show beside the metrics."""
@@ -99,6 +104,11 @@ class WandbMirror:
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         self.run.log(dict(metrics), step=step)
 
+    def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        columns: list[Any] = list(dict.fromkeys(key for row in rows for key in row))
+        cells = [[row.get(column) for column in columns] for row in rows]
+        self.run.log({name: self.wandb.Table(columns=columns, data=cells, allow_mixed_types=True)})
+
     def finish(self, summary: Mapping[str, float], pictures: Mapping[str, Path], exit_code: int) -> None:
         self.run.summary.update(dict(summary))
         if pictures:
@@ -117,6 +127,9 @@ class TensorboardMirror:
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         for name, value in metrics.items():
             self.writer.add_scalar(name, value, step)
+
+    def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        pass
 
     def finish(self, summary: Mapping[str, float], pictures: Mapping[str, Path], exit_code: int) -> None:
         for name, value in summary.items():

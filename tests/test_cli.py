@@ -6,10 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from fieldctr.catalog import groups, headline, options
 from fieldctr.commands.completion import SCRIPTS, completions
-from fieldctr.commands.launch import flags_first
+from fieldctr.commands.launch import Then, flags_first
 
 SCRIPT = Path(sys.executable).parent / "fieldctr"
 
@@ -54,6 +55,11 @@ def test_help_and_completion_never_import_torch_or_hydra() -> None:
         (["train", "enhancer=null"], ["enhancer=null", "none"]),
         (["train", "seed"], ["seed", "KEY=VALUE"]),
         (["evaluate"], ["run"]),
+        (["scaling"], ["runs"]),
+        (["scaling", "runs=nowhere"], ["nowhere", "run folder"]),
+        (["scaling", "runs=x", "model=fat"], ["no key 'model'", "scaled"]),  # a group that this command has not
+        (["scaling", "buond"], ["buond", "bound"]),
+        (["train", "ablation=fat_shared_fnn"], ["fat_shared_fnn", "fat_shared_ffn"]),
         (["evaluate", "run=nowhere"], ["nowhere", "run folder"]),
     ],
     ids=" ".join,
@@ -93,6 +99,9 @@ def test_flags_may_stand_anywhere() -> None:
         ("list mod", ["models"]),
         ("list models data", ["dataset=kuairand", "datasets"]),
         ("bench ", ["data", "train"]),
+        ("scaling ", ["bound", "runs=", "tracker="]),
+        ("scaling bound dataset=kuai", ["dataset=kuairand"]),
+        ("train ablation=fat_no", ["ablation=fat_no_modulation"]),
         ("train model=f", ["model=fat", "model=fm"]),
         ("train -m model=lr,f", ["model=lr,fat", "model=lr,fm"]),
         ("train trainer.max", ["trainer.max_epochs="]),
@@ -120,3 +129,16 @@ def test_bash_accepts_the_completion_script() -> None:
 def test_every_option_has_a_line_for_the_list(group: str) -> None:
     for option in options(group):
         assert len(headline(group, option)) > 15, f"{group}/{option}.yaml needs a first comment"
+
+
+def test_a_command_that_follows_a_sweep_and_fails_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hydra swallows what a callback raises, so the callback remembers it."""
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # as in the process of the sweep
+    monkeypatch.setattr(Then, "failed", None)
+    config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path / "sweep")}}})
+    Then(["list", "models"]).on_multirun_end(config)
+    assert Then.failed is not None
+    assert "fieldctr list models runs=" in Then.failed
+    Then.failed = None
+    Then(["completion", "bash"]).on_multirun_end(config)
+    assert Then.failed is None

@@ -14,7 +14,10 @@ from fieldctr.data.specs import field_specs
 from fieldctr.models.ctr_model import SOURCE, reads_field_embeddings
 
 ROOTS = sorted(path.stem for path in conf_dir().glob("*.yaml") if path.stem != "base")
-GROUPS = ("dataset", "model", "enhancer", "trainer", "optimizer", "runtime", "tracker", "tuned", "arm", "experiment")
+GROUPS = (
+    *("dataset", "schema", "model", "enhancer", "trainer", "optimizer", "runtime", "tracker", "tuned"),
+    *("ablation", "arm", "experiment"),
+)
 
 
 def composed(*overrides: str, root: str = "train") -> dict[str, Any]:

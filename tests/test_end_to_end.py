@@ -44,7 +44,10 @@ def test_a_run_leaves_everything_that_a_number_leads_back_to(home: Path, result:
     assert {"prepare", "build", "fit", "evaluate"} <= set(run["seconds"])
     assert run["samples_per_s"] > 0
     assert run["peak_memory_mb"] > 0
-    for key in ("best_step", "data_digest", "config_digest", "schema_digest", "versions", "commit"):
+    assert run["num_rows"] == {"train": 16_000, "valid": 2_000, "test": 2_000}
+    assert run["samples"] == 2 * 16_000
+    assert run["flops_per_sample"] > 0
+    for key in ("best_step", "num_fields", "data_digest", "config_digest", "schema_digest", "versions", "commit"):
         assert key in run
     config = json.loads((home / "run/config.json").read_text())
     assert config["trainer"]["max_epochs"] == 2

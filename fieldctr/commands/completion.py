@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from fieldctr.catalog import conf_dir, groups, options
-from fieldctr.cli import BENCHES, COMMANDS, HYDRA, unknown
+from fieldctr.cli import COMMANDS, HYDRA, PARTS, unknown
 from fieldctr.errors import UserError
 
 BASH = """_fieldctr() {
@@ -47,10 +47,11 @@ def completions(words: list[str]) -> list[str]:
         known = [f"{group}s" for group in groups()]
         known += [f"dataset={option}" for option in options("dataset")] if "models" in before else []
     elif before == ["bench"]:
-        known = list(BENCHES)
+        known = list(PARTS["bench"])
     elif before[0] in HYDRA:
-        used = 2 if before[0] == "bench" else 1
+        used = 2 if before[1:2] and before[1] in PARTS.get(before[0], ()) else 1
         known = _overrides("_".join(before[:used]), dict(w.split("=", 1) for w in before[used:] if "=" in w), word)
+        known += PARTS.get(before[0], ()) if len(before) == 1 else ()
     else:
         known = []
     return [candidate for candidate in known if candidate.startswith(word)]

@@ -7,6 +7,7 @@ Hydra's users know them.
 import importlib
 import os
 import re
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable
@@ -51,6 +52,8 @@ def launch(command: str, arguments: tuple[str, ...]) -> None:
             print(sweep_table(Sweep.folder))
     if refused:
         raise refused[0]
+    if Then.failed:
+        raise UserError(Then.failed)
 
 
 def task(command: str, refused: list[Exception]) -> Callable[[DictConfig], None]:
@@ -90,6 +93,21 @@ class Sweep(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         type(self).folder = Path(config.hydra.sweep.dir)
+
+
+class Then(Callback):
+    """Runs another command on a multirun's runs when all its jobs are done; Hydra calls nothing after a failed one."""
+
+    failed: str | None = None  # what to say at the end: Hydra would swallow an exception
+
+    def __init__(self, command: list[str]) -> None:
+        self.command = list(command)
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        words = [*self.command, f"runs={config.hydra.sweep.dir}"]
+        plain = {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"}
+        if subprocess.run([sys.executable, "-m", "fieldctr", *words], check=False, env=plain).returncode:
+            type(self).failed = f"the runs are done, but this was not: fieldctr {' '.join(words)}"
 
 
 def flags_first(arguments: tuple[str, ...]) -> list[str]:
@@ -156,7 +174,9 @@ def _no_key(key: str, command: str) -> str:
 
 def _keys(command: str) -> list[str]:
     """All keys of the command's configuration, nodes and leaves, with the groups that this call chose."""
-    chosen = [word for word in sys.argv[1:] if word.partition("=")[0] in groups() and "," not in word]
+    entries: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / f"{command}.yaml"), resolve=False)
+    own = {key for entry in entries["defaults"] if isinstance(entry, dict) for key in entry}
+    chosen = [word for word in sys.argv[1:] if word.partition("=")[0] in own and "," not in word]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = compose(command, chosen)

@@ -19,12 +19,13 @@ class PrepareConfig:
     data_root: str
     outputs: str
     dataset: dict[str, Any]
+    schema: dict[str, Any] | None
 
 
 def main(node: dict[str, Any]) -> None:
     """Print the table's account and the worst that lint finds; a table that is already prepared is only described."""
     config = parse(PrepareConfig, node, "")
-    dataset = prepared(config.dataset, data_dir=Path(config.outputs) / "data")
+    dataset = prepared(config.dataset, data_dir=Path(config.outputs) / "data", schema=config.schema)
     findings = lint(dataset).findings
     print(describe(dataset), *([worst(findings, count=WORST)] if findings else []), sep="\n\n")
     if published := config.dataset.get("published"):

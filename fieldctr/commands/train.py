@@ -15,7 +15,9 @@ from fieldctr.commands.machine import start_runtime
 from fieldctr.config import TrainConfig, TrainerConfig, parse
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.prepare import prepared
-from fieldctr.models.ctr_model import CTRModel, build_model, reads_field_embeddings
+from fieldctr.data.table import SPLITS
+from fieldctr.errors import UserError
+from fieldctr.models.ctr_model import CTRModel, build_model, flops_per_sample, reads_field_embeddings
 from fieldctr.runs import Run, finished
 from fieldctr.schema import Schema
 from fieldctr.tracking import Tracker
@@ -40,7 +42,7 @@ def train(config: TrainConfig, run: Run) -> dict[str, Any]:
     runtime = start_runtime(config.runtime, config.trainer, outputs=outputs)
     tracker = Tracker(config.tracker, run.folder, run.folder.name, run.config)
     with run.stage("prepare"):
-        dataset = prepared(config.dataset, data_dir=outputs / "data")
+        dataset = prepared(config.dataset, data_dir=outputs / "data", schema=config.schema)
     with run.stage("field_vectors"):
         vectors, origin = field_vectors(config, dataset, runtime.device)
     with run.stage("build"):
@@ -52,7 +54,7 @@ def train(config: TrainConfig, run: Run) -> dict[str, Any]:
             seed=config.seed,
             field_embeddings=vectors,
         )
-    size = model.num_parameters()
+    size, flops = model.num_parameters(), flops_per_sample(model, dataset.schema)
     say(f"{choice('model')} on {dataset.name}: {size['embedding']:,} embedding + {size['dense']:,} dense parameters")
     say(f"{runtime.describe()}; settings: {settings_name()}; results go to {run.folder}")
 
@@ -69,14 +71,20 @@ def train(config: TrainConfig, run: Run) -> dict[str, Any]:
             "dataset": dataset.name,
             "model": choice("model"),
             "enhancer": choice("enhancer"),
+            "ablation": choice("ablation"),
+            "schema": choice("schema"),
             **origin,
             "settings": settings_name(),
             "seed": config.seed,
             "valid": found["valid"].metrics,
             "test": found["test"].metrics,
             "num_parameters": size,
+            "num_fields": dataset.schema.num_fields,
+            "num_rows": {name: len(getattr(dataset, name)) for name in SPLITS},
+            "flops_per_sample": flops,
             "best_step": fit.best_step,
             "stopped": fit.stopped,
+            "samples": fit.samples,
             "samples_per_s": round(fit.samples_per_s),
             "fit_seconds": {stage: round(value, 3) for stage, value in fit.seconds.items()},
             "peak_memory_mb": round(runtime.peak_memory_mb()),
@@ -119,6 +127,11 @@ def field_vectors(config: TrainConfig, dataset: Dataset, device: torch.device) -
     """What the enhancer reads of a language model, and what result.json says of it; nothing for other enhancers."""
     if not reads_field_embeddings(config.enhancer):
         return None, {}
+    if config.schema:
+        raise UserError(
+            f"schema={choice('schema')} changes the fields, and enhancer={choice('enhancer')} reads their names and "
+            "entities as the dataset's YAML gives them. Use schema=none; enhancer.source=permuted shuffles the names"
+        )
     from fieldctr.commands.field_vectors import enhancer_vectors
 
     assert config.enhancer

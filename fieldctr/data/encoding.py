@@ -74,7 +74,8 @@ class Encoding:
 
 def _spec(node: dict[str, Any]) -> Spec:
     if "of" not in node:
-        return FieldSpec(**node)
+        columns = tuple(node.pop("columns", ()))
+        return FieldSpec(columns=columns, **node)
     of = tuple(node.pop("of"))
     return StatisticSpec(of=of, **node)
 

@@ -3,18 +3,21 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from fieldctr.artifacts import cached
-from fieldctr.config import Positive, build, checked, nearest, parse
+from fieldctr.config import Between, Positive, Share, build, checked, nearest, parse
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.encode import encode
 from fieldctr.data.published import Published, refuse_other_files, refuse_other_rows
+from fieldctr.data.regroup import Regrouping, regrouped
 from fieldctr.data.specs import Spec, field_specs
+from fieldctr.data.splits import THINNED, thinned
 from fieldctr.data.table import Table, digests
 from fieldctr.errors import UserError
 
 VERSION = 2  # of what the sources and the encoder write; raise it when the same input gives other files
+SILENT = {"missing": "", "columns": (), "bucket": 0, "buckets": 1}  # keys that came later: tables without stay found
 
 
 @dataclass(frozen=True)
@@ -29,31 +32,40 @@ class DatasetConfig:
     fields: dict[str, Any]  # name -> keys of FieldSpec or StatisticSpec, or null
     entities: dict[str, Any] | None = None  # user, item, ... -> the fields that describe one
     published: dict[str, Any] | None = None  # keys of Published, what the files must be; null takes any
+    train_fraction: Share = 1.0  # of the train rows that are kept; vocabularies are learned from these alone
+    fraction_seed: Annotated[int, Between(0, 2**32 - 1)] = 1
 
 
-def prepared(node: Mapping[str, Any], *, data_dir: Path) -> Dataset:
+def prepared(node: Mapping[str, Any], *, data_dir: Path, schema: Mapping[str, Any] | None = None) -> Dataset:
     """The dataset of a resolved `dataset` node, from the cache below `data_dir` or encoded now.
 
-    What decides its folder: fields, source with its keywords, and the bytes of the raw files; not where those lie.
+    `schema`, the resolved node of that name, groups the fields differently. What decides the table's folder: fields,
+    source with its keywords, the fraction of train, and the bytes of the raw files; not where those lie.
     Files that are not those which the node says were published are refused.
     """
     config = parse(DatasetConfig, node, "dataset")
     try:
         specs = field_specs(config.fields, config.min_count)
         entities(config.entities, config.fields)
+        if schema:
+            specs = regrouped(specs, parse(Regrouping, schema, "schema"))
         published = parse(Published, config.published, "dataset.published") if config.published else Published({}, {})
         table: Table = build(config.source, "dataset.source", Path(config.raw_dir))
         refuse_other_files(published, table.files, data_dir / ".md5.json")
-        key = {
+        key: dict[str, object] = {
             "version": VERSION,
             "source": config.source,
             "fields": [_encoded(spec) for spec in specs],
             "group": config.group,
             "files": digests(table.files, data_dir / ".digests.json"),
         }
+        if config.train_fraction < 1:
+            table = table._replace(frame=thinned(table.frame, config.train_fraction, config.fraction_seed))
+            key |= {"train_fraction": config.train_fraction, "fraction_seed": config.fraction_seed}
         folder = cached(data_dir, key, lambda folder: encode(table, specs, folder, group=config.group))
         dataset = Dataset.load(folder, name=config.name)
-        refuse_other_rows(published, dataset.facts["rows"])
+        rows = dataset.facts["rows"]
+        refuse_other_rows(published, rows | {"train": rows["train"] + rows["dropped"].get(THINNED, 0)})
     except UserError as error:
         raise UserError(f"dataset '{config.name}': {error}") from error
     return dataset
@@ -73,4 +85,5 @@ def entities(node: Mapping[str, Any] | None, fields: Mapping[str, Any]) -> dict[
 
 def _encoded(spec: Spec) -> dict[str, Any]:
     """What decides the prepared table: not the synonym, which is in no file of it, and no key that says nothing."""
-    return {key: value for key, value in asdict(spec).items() if key != "synonym" and (key, value) != ("missing", "")}
+    silent = {("synonym", spec.synonym), *SILENT.items()}
+    return {key: value for key, value in asdict(spec).items() if (key, value) not in silent}

@@ -51,7 +51,8 @@ class Reader:
     def chunks(self, frame: pl.LazyFrame, extra: Mapping[str, pl.Expr]) -> Iterator[Chunk]:
         """The frame's rows in order, CHUNK at a time."""
         schema = frame.collect_schema()
-        require(schema, (*(spec.column for spec in self.specs), *(column for column, _ in self.times)))
+        read = (column for spec in self.specs for column in spec.reads)
+        require(schema, (*read, *(column for column, _ in self.times)))
         columns = self._columns(schema)
         codes = [name for name in columns if name.startswith("code ")]
         numbers = [name for name in columns if name.startswith("number ")]
@@ -76,7 +77,7 @@ class Reader:
     def _columns(self, schema: pl.Schema) -> dict[str, pl.Expr]:
         columns = {}
         for i, (spec, lexicon) in enumerate(zip(self.specs, self.lexicons, strict=True)):
-            value = values(spec, schema[spec.column])
+            value = values(spec, schema)
             if lexicon is None:
                 columns[f"code {i}"] = pl.lit(0, pl.UInt32)
                 columns[f"number {i}"] = value.fill_null(float("nan"))

@@ -15,9 +15,10 @@ import polars as pl
 from polars.datatypes import DataTypeClass
 
 from fieldctr.config import Between, Positive, Weight, checked, nearest
+from fieldctr.data.hashing import hashed
 from fieldctr.errors import UserError
 
-Kind = Literal["categorical", "multi", "quantile", "log_square", "value", "datetime"]
+Kind = Literal["categorical", "multi", "quantile", "log_square", "value", "datetime", "cross"]
 StatisticKind = Literal["target_mean", "count"]
 Part = Literal["minute", "hour", "weekday", "is_weekend", "day", "month", "year"]
 
@@ -29,10 +30,12 @@ KEYS: dict[str, tuple[str, ...]] = {  # what a kind accepts besides SHARED and, 
     "log_square": ("min_count", "missing"),
     "value": ("scale",),
     "datetime": ("min_count", "part", "unit"),
+    "cross": ("min_count", "columns"),
     "target_mean": ("of", "smoothing", "folds", "seed", "time", "unit", "bins"),
     "count": ("of", "folds", "seed", "time", "unit", "bins"),
 }
 STATISTICS = get_args(StatisticKind)
+AND = " & "  # between the parts of a cross
 MAX_FOLDS = 255  # see fieldctr.data.counts
 TICKS = {"s": 1e6, "ms": 1e3, "us": 1.0}  # microseconds
 WHOLE = r"^(-?\d+)\.0+$"  # a whole number that passed through floats
@@ -55,6 +58,14 @@ class FieldSpec:
     unit: str = "s"  # datetime: s | ms | us since 1970 in UTC, iso, or a format such as %d/%m/%Y
     text: str = ""  # what a language model reads
     synonym: str = ""  # the same in other words: to see whether a gain depends on the wording
+    columns: tuple[str, ...] = ()  # cross: a value of each makes one value; `column` is the first
+    bucket: int = 0  # categorical, when schema=split: only values of this hash bucket, the others are missing
+    buckets: int = 1
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The raw columns that it needs."""
+        return self.columns or (self.column,)
 
     @property
     def width(self) -> int:
@@ -111,7 +122,7 @@ def _parse(name: str, node: Mapping[str, Any], default_min_count: int) -> Spec:
     if not isinstance(node, Mapping):
         raise UserError(f"{where}={node} is not allowed: expected null or keys such as kind, column, text")
     kind = checked(node.get("kind", "categorical"), Kind | StatisticKind, f"{where}.kind")
-    known = (*SHARED, *KEYS[kind]) if kind in STATISTICS else (*SHARED, "column", *KEYS[kind])
+    known = (*SHARED, *KEYS[kind]) if kind in (*STATISTICS, "cross") else (*SHARED, "column", *KEYS[kind])
     for key in node:
         if key not in known:
             raise UserError(f"no key '{where}.{key}' for kind {kind}. {nearest(key, known)}All: {', '.join(known)}")
@@ -120,8 +131,14 @@ def _parse(name: str, node: Mapping[str, Any], default_min_count: int) -> Spec:
         of = tuple(checked(node.get("of"), list[str], f"{where}.of"))
         subject = "click rate" if kind == "target_mean" else "number of impressions"
         plain = StatisticSpec(name, kind, of, text=f"{subject} by {' and '.join(of).replace('_', ' ')}")
+    if kind == "cross":
+        columns = tuple(checked(node.get("columns"), list[str], f"{where}.columns"))
+        if len(columns) < 2:
+            raise UserError(f"{where}.columns={list(columns)} is not allowed: expected two columns or more")
+        plain = replace(plain, column=columns[0], columns=columns)
     hints = get_type_hints(type(plain), include_extras=True)
-    given = {key: checked(value, hints[key], f"{where}.{key}") for key, value in node.items() if key != "of"}
+    lists = ("of", "columns")  # tuples, which YAML has not
+    given = {key: checked(value, hints[key], f"{where}.{key}") for key, value in node.items() if key not in lists}
     return replace(plain, **given)
 
 
@@ -176,8 +193,11 @@ def canonical_text(text: pl.Expr) -> pl.Expr:
     return text.str.replace(WHOLE, "$1").str.replace("^-0$", "0")
 
 
-def values(spec: FieldSpec, dtype: pl.DataType) -> pl.Expr:
+def values(spec: FieldSpec, schema: Mapping[str, pl.DataType]) -> pl.Expr:
     """The field's value per row: text, a list of texts (multi) or a number (quantile, value); null where missing."""
+    if spec.kind == "cross":
+        return _crossed(spec, schema)
+    dtype = schema[spec.column]
     if spec.kind == "multi":
         return _parts(spec, dtype)
     if isinstance(dtype, pl.List | pl.Array | pl.Struct | pl.Binary):
@@ -185,7 +205,8 @@ def values(spec: FieldSpec, dtype: pl.DataType) -> pl.Expr:
     if spec.kind == "datetime":
         return _datetime_part(spec, dtype)
     if spec.kind == "categorical":
-        return _known(spec, spelled(pl.col(spec.column), dtype))
+        text = _known(spec, spelled(pl.col(spec.column), dtype))
+        return text if spec.buckets == 1 else _of_bucket(spec, text)
     if spec.kind == "log_square":
         x = number(spec.column, dtype)
         return _known(spec, pl.when(x > 2).then((x.log() ** 2).floor()).otherwise(x).cast(pl.Int64).cast(pl.String))
@@ -194,6 +215,22 @@ def values(spec: FieldSpec, dtype: pl.DataType) -> pl.Expr:
 
 def _known(spec: FieldSpec, text: pl.Expr) -> pl.Expr:
     return pl.when(text != spec.missing).then(text) if spec.missing else text
+
+
+def _crossed(spec: FieldSpec, schema: Mapping[str, pl.DataType]) -> pl.Expr:
+    texts = [canonical_text(spelled(pl.col(name), schema[name])).fill_null("") for name in spec.columns]
+    return pl.when(pl.any_horizontal(text != "" for text in texts)).then(pl.concat_str(texts, separator=AND))
+
+
+def _of_bucket(spec: FieldSpec, text: pl.Expr) -> pl.Expr:
+    def buckets(texts: pl.Series) -> pl.Series:
+        known = texts.drop_nulls().unique()
+        return texts.replace_strict(
+            known, (hashed(known) % spec.buckets).astype("int64"), default=None, return_dtype=pl.Int64
+        )
+
+    own = canonical_text(text).map_batches(buckets, return_dtype=pl.Int64, is_elementwise=True)
+    return pl.when(own == spec.bucket).then(text)
 
 
 def _parts(spec: FieldSpec, dtype: pl.DataType) -> pl.Expr:

@@ -11,7 +11,9 @@ from fieldctr.data.hashing import hashed, place, row_places
 from fieldctr.data.specs import moment, number, spelled
 from fieldctr.errors import UserError
 
+THINNING = 0x5EED  # added to a seed, so that thinning does not repeat the draw of a random split
 ROW = "row number"  # a column that `random` adds; no publisher's column is called so
+THINNED = "not in train_fraction"
 FILE = "split of the file"  # a column that a source adds which knows what each of its files is for
 RULES: dict[str, tuple[str, ...]] = {
     "column": ("column", "values", "valid_from_train", "seed"),
@@ -129,6 +131,17 @@ def by_cuts(frame: pl.LazyFrame, column: str, cuts: Sequence[float | str], unit:
     if len(cuts) != 2:
         raise UserError(f"split.cuts={list(cuts)} is not allowed: expected [valid from, test from]")
     return frame.with_columns(split=_cut(_time(frame, column, unit), *map(_instant, cuts)))
+
+
+def thinned(frame: pl.LazyFrame, fraction: float, seed: int) -> pl.LazyFrame:
+    """About a `fraction` of the train rows, whatever rule made the split; the others get a reason in column `drop`.
+
+    By a hash of the row's number: with one seed, the rows of a smaller fraction are among those of a larger one.
+    """
+    left_out = (pl.col("split") == "train") & (_place(pl.col(ROW), seed + THINNING) >= fraction)
+    before = pl.col("drop") if "drop" in frame.collect_schema() else pl.lit(None, pl.String)
+    drop = before.fill_null(pl.when(left_out).then(pl.lit(THINNED)))
+    return frame.with_row_index(ROW).with_columns(drop=drop).drop(ROW)
 
 
 def _time(frame: pl.LazyFrame, column: str, unit: str | None) -> pl.Expr:

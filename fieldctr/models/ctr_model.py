@@ -17,11 +17,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fieldctr.config import Weight, build, checked, locate
 from fieldctr.errors import UserError
 from fieldctr.nn.embedding import FeatureEmbedding, Inputs, NoEmbedding, Table
+from fieldctr.nn.flops import FlopCounter
 from fieldctr.schema import Schema
 
 SOURCE = ("source", "epoch")  # keys of an enhancer's node that say where its field embeddings come from
@@ -102,9 +103,10 @@ def flops_per_sample(model: CTRModel, schema: Schema) -> int:
     def flops(rows: int) -> int:
         ids = torch.ones(rows, schema.num_columns, dtype=torch.int32, device=device)
         values = torch.ones(rows, schema.num_numeric, device=device) if schema.num_numeric else None
-        with torch.enable_grad(), FlopCounterMode(display=False) as counter:  # without, a model may remember products
+        # Without gradients a model may remember products; the fused attention of a CPU would count as nothing.
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounter() as counter:
             model(Inputs(ids, values))
-        return counter.get_total_flops()
+        return counter.flops
 
     model.eval()
     found = flops(2) - flops(1)

@@ -37,6 +37,7 @@ class Fit(NamedTuple):
     best: Record  # the record of the best evaluation
     history: list[Record]
     seconds: dict[str, float]  # train, evaluate, checkpoint; of all lives of a resumed run
+    samples: int  # trained on, repetitions counted
     samples_per_s: float
     stopped: str  # why
 
@@ -262,7 +263,7 @@ class Fitting:
         state = self.state
         best = next(record for record in state.history if record["step"] == state.best_step)
         rate = state.samples / state.seconds["train"]
-        return Fit(state.best_step, best, state.history, state.seconds, rate, state.stopped)
+        return Fit(state.best_step, best, state.history, state.seconds, state.samples, rate, state.stopped)
 
 
 def eval_positions(steps_per_epoch: int, evals_per_epoch: int) -> frozenset[int]:

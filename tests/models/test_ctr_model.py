@@ -1,5 +1,7 @@
 """The composition: what an enhancer adds, what is counted, and what is refused."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -90,4 +92,16 @@ def test_flops_are_those_of_one_more_sample(node: Node) -> None:
         for bases in (4, 8)
     ]
     projections, attention = 3 * 4**2 + 2 * 4 * 16, 2 * 3 * 4
-    assert [flops_per_sample(fat, schema) for fat in fats] == [2 * 3 * (projections + attention)] * 2
+    plain = build_model(schema, dim=4, model=node("transformer") | {"num_layers": 1}, enhancer=None, seed=1)
+    assert [flops_per_sample(one, schema) for one in (*fats, plain)] == [2 * 3 * (projections + attention)] * 3
+
+
+def test_counting_flops_does_not_import_the_compiler() -> None:
+    """4 s, which every run would pay."""
+    code = (
+        "import sys, torch; from fieldctr.nn.flops import FlopCounter\n"
+        "with FlopCounter() as counter: torch.ones(2, 3) @ torch.ones(3, 5)\n"
+        "print(counter.flops, 'torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["60", "False"]

@@ -1,0 +1,82 @@
+"""Other ways to cut the same columns into fields: does a model's result depend on how its schema was drawn?
+
+merge    fields in groups of `size` become their cross: fewer fields that each know more
+split    a field becomes `size` fields by a hash of its value, missing where the value is another one's: more fields
+shuffle  fields exchange their names, texts and places: nothing that a model without names can notice but its seed
+Field specs in, field specs out: the rest of the house sees a schema like any other, and so does `predict`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal
+
+import numpy as np
+
+from fieldctr.config import Between, nearest
+from fieldctr.data.specs import FieldSpec, Spec, StatisticSpec
+from fieldctr.errors import UserError
+
+
+@dataclass(frozen=True)
+class Regrouping:
+    """Node `schema`."""
+
+    change: Literal["merge", "split", "shuffle"]
+    fields: list[str] | None  # which; null: all plain categorical ones (shuffle: all of any kind)
+    size: Annotated[int, Between(2)] | None  # fields per group (merge), or parts per field (split)
+    seed: Annotated[int, Between(0, 2**32 - 1)]  # which fields meet (merge, shuffle)
+
+
+def regrouped(specs: tuple[Spec, ...], how: Regrouping) -> tuple[Spec, ...]:
+    """The specs of the other schema; statistics stay what they are, of the values that they were of.
+
+    UserError names a field that does not exist or cannot be changed so.
+    """
+    fields = [spec for spec in specs if isinstance(spec, FieldSpec)]
+    statistics = [spec for spec in specs if isinstance(spec, StatisticSpec)]
+    chosen, size = _chosen(fields, how), how.size or 1
+    if how.change == "split":
+        parts = [_parts(spec, size) if spec in chosen else [spec] for spec in fields]
+        return (*(part for one in parts for part in one), *statistics)
+    drawn = [chosen[i] for i in np.random.default_rng(how.seed).permutation(len(chosen))]
+    if how.change == "merge":
+        groups = [drawn[i : i + size] for i in range(0, len(drawn), size)]
+        groups = [group for group in groups if len(group) > 1]
+        alone = [spec for spec in fields if not any(spec in group for group in groups)]
+        return (*alone, *map(_cross, groups), *statistics)
+    names = {content.name: spec.name for spec, content in zip(chosen, drawn, strict=True)}  # where a content went
+    content = {spec.name: content for spec, content in zip(chosen, drawn, strict=True)}
+    swapped = [
+        replace(content.get(spec.name, spec), name=spec.name, text=spec.text, synonym=spec.synonym) for spec in fields
+    ]
+    return (*swapped, *(replace(one, of=tuple(names.get(name, name) for name in one.of)) for one in statistics))
+
+
+def _chosen(fields: Sequence[FieldSpec], how: Regrouping) -> list[FieldSpec]:
+    if how.fields is None:
+        return [spec for spec in fields if how.change == "shuffle" or spec.kind == "categorical"]
+    known = {spec.name: spec for spec in fields}
+    for name in how.fields:
+        if name not in known:
+            raise UserError(f"schema.fields: no field '{name}'. {nearest(name, known)}All: {', '.join(known)}")
+        if how.change != "shuffle" and known[name].kind != "categorical":
+            raise UserError(
+                f"schema.fields: '{name}' is of kind {known[name].kind}; {how.change} needs categorical fields"
+            )
+    return [spec for spec in fields if spec.name in how.fields]
+
+
+def _parts(spec: FieldSpec, count: int) -> list[FieldSpec]:
+    return [replace(spec, name=f"{spec.name}/{i + 1}", bucket=i, buckets=count) for i in range(count)]
+
+
+def _cross(group: Sequence[FieldSpec]) -> FieldSpec:
+    return FieldSpec(
+        " x ".join(spec.name for spec in group),
+        column=group[0].column,
+        columns=tuple(spec.column for spec in group),
+        kind="cross",
+        min_count=max(spec.min_count for spec in group),
+        text=" and ".join(spec.text for spec in group if spec.text),
+        synonym=" and ".join(spec.synonym for spec in group if spec.synonym),
+    )
