@@ -6,8 +6,9 @@ Differs: bases start at sqrt(K / d_in), so that a mixture of K of them starts ne
 does; the paper's initial scale is not known.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from fieldctr.errors import UserError
 
 Shapes = dict[str, tuple[int, int]]  # role -> d_in, d_out
-Projections = Literal["hyper", "full", "shared"]
+Projections = Literal["hyper", "full", "shared", "pair"]
 Routing = Literal["topk", "dense"]
 
 
@@ -30,16 +31,19 @@ class Routed:
 
 
 class FreeMatrices(nn.Module):
-    """`count` matrices per role: F gives each field its own, 1 is shared by all. No bias."""
+    """Matrices per role, (F, d_in, d_out) or (1, d_in, d_out) where all fields share one. No bias."""
 
-    def __init__(self, count: int, shapes: Shapes) -> None:
+    def __init__(self, matrices: Mapping[str, Tensor]) -> None:
         super().__init__()
-        self.weight = nn.ParameterDict(
-            {role: torch.empty(count, *shape).normal_(std=shape[0] ** -0.5) for role, shape in shapes.items()}
-        )
+        self.weight = nn.ParameterDict(matrices)
+
+    @classmethod
+    def drawn(cls, count: int, shapes: Shapes) -> Self:
+        """`count` random ones per role, at the scale 1 / sqrt(d_in)."""
+        return cls({role: torch.empty(count, *shape).normal_(std=shape[0] ** -0.5) for role, shape in shapes.items()})
 
     def forward(self) -> dict[str, Tensor]:
-        """Per role (count, d_in, d_out)."""
+        """By role."""
         return dict(self.weight.items())
 
 
@@ -78,10 +82,10 @@ class ComposedMatrices(nn.Module):
 
 
 def field_matrices(kind: Projections, num_fields: int, shapes: Shapes, routed: Routed) -> nn.Module:
-    """Mixtures of bases (hyper), a matrix per field (full) or one for all (shared)."""
+    """Mixtures of bases (hyper), one for all (shared), or a matrix per field (full, and pair, whose q is F wide)."""
     if kind == "hyper":
         return ComposedMatrices(num_fields, shapes, routed)
-    return FreeMatrices(num_fields if kind == "full" else 1, shapes)
+    return FreeMatrices.drawn(1 if kind == "shared" else num_fields, shapes)
 
 
 def project(tokens: Tensor, matrices: Tensor) -> Tensor:

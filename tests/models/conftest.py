@@ -1,11 +1,13 @@
 """Tables and batches for the tests of models, and the models' YAML files."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import pytest
 import torch
-import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from torch import nn
 
 from fieldctr.catalog import conf_dir
@@ -33,8 +35,12 @@ def batch_of(schema: Schema, num_rows: int, seed: int = 3) -> Inputs:
     return Inputs(torch.cat(list(columns.values()), 1), values * torch.cat(present, 1) if present else None)
 
 
+@cache
 def model_node(name: str) -> dict[str, Any]:
-    return yaml.safe_load((conf_dir() / "model" / f"{name}.yaml").read_text(encoding="utf-8"))
+    """The node `model` as a command composes it: an option can start from another one."""
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        node: Any = OmegaConf.to_container(compose("bench_train", [f"model={name}"]), resolve=True)
+    return node["model"]
 
 
 def scramble(module: nn.Module, seed: int = 5) -> None:

@@ -57,7 +57,7 @@ def test_a_router_that_picks_basis_f_for_field_f_makes_free_matrices() -> None:
 def test_composed_and_free_matrices_start_at_the_same_scale(top_k: int) -> None:
     shapes = {"q": (64, 64)}
     composed = ComposedMatrices(24, shapes, routed(num_bases=32, top_k=top_k))()["q"]
-    for matrices in (composed, FreeMatrices(24, shapes)()["q"]):
+    for matrices in (composed, FreeMatrices.drawn(24, shapes)()["q"]):
         assert_close(float(matrices.detach().std()), 1 / 8, rtol=0.05, atol=0)
 
 
