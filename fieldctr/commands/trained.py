@@ -16,7 +16,7 @@ from fieldctr.training.runtime import Runtime
 
 
 class Trained(NamedTuple):
-    """What `fieldctr train` left in a folder, ready to compute on `runtime`."""
+    """What `fieldctr train` left in a folder, folded and ready to compute on `runtime`."""
 
     config: TrainConfig
     result: dict[str, Any]
@@ -46,4 +46,4 @@ def load_trained(folder: Path, *, outputs: Path, runtime: RuntimeConfig) -> Trai
     )
     model.load_state_dict(weights)
     chosen = start_runtime(runtime, config.trainer, outputs=outputs)
-    return Trained(config, result, dataset, model.to(chosen.device), chosen)
+    return Trained(config, result, dataset, model.fold().to(chosen.device), chosen)

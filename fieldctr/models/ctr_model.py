@@ -3,17 +3,20 @@
 A backbone is a class with this signature; none inherits from another:
     __init__(self, schema: Schema, dim: int, *, ...)        what its YAML sets, keyword-only
     forward(self, emb: Tensor, inputs: Inputs) -> Tensor    (B, F, D) -> logit (B,)
-One that reads no feature embeddings says `reads_embeddings = False` and gets (B, F, 0).
+One that reads no feature embeddings says `reads_embeddings = False` and gets (B, F, 0); one with `reads_columns = True`
+gets a vector for each id column, (B, S, D), where a multi-valued field has several.
 
 An enhancer likewise:
     __init__(self, schema: Schema, dim: int, *, ...)
     forward(self, emb: Tensor) -> tuple[Tensor, Tensor]     (B, F, D) -> extra logit (B,), penalty ()
+Either may have a method `fold()`, which turns it in place into what evaluation and serving need and no more.
+
 One whose constructor asks for `field_embeddings` behind `dim` gets a language model's vectors of the fields, (F, E).
 """
 
 import inspect
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -47,12 +50,21 @@ class CTRModel(nn.Module):
         self.enhancer = enhancer
 
     def forward(self, inputs: Inputs) -> Output:
-        emb = self.embedding(inputs)  # B,F,D
-        logit = self.backbone(emb, inputs)
+        columns = self.embedding.columns(inputs)  # B,S,D
+        emb = self.embedding.pooled(columns, inputs)  # B,F,D
+        logit = self.backbone(columns if getattr(self.backbone, "reads_columns", False) else emb, inputs)
         if self.enhancer is None:
             return Output(logit, logit.new_zeros(()))
         extra, penalty = self.enhancer(emb)
         return Output(logit + extra, penalty)
+
+    def fold(self) -> Self:
+        """Into the form that serves, in place: what depends on no sample is computed once, its makings are dropped."""
+        with torch.no_grad():
+            for part in (self.backbone, self.enhancer):
+                if hasattr(part, "fold"):
+                    part.fold()  # ty: ignore[not-callable]
+        return self.eval()
 
     def num_parameters(self) -> dict[str, int]:
         """Counts: `embedding` (all tables, first-order weights too), `dense` (the rest), `total`."""

@@ -109,6 +109,19 @@ def test_contrastive(vectors: Tensor, emb: Tensor) -> None:
     assert_close(float(module(emb)[1]), 0.3 * total / len(emb), atol=1e-4, rtol=1e-5)
 
 
+@pytest.mark.parametrize("options", [{}, {"fie_adaptor": "lowrank"}, {"fie_term": "constant"}, {"fie_weight": 0.0}])
+def test_folded_it_adds_the_same_and_keeps_no_vectors(options: dict[str, Any], vectors: Tensor, emb: Tensor) -> None:
+    module = enhancer(vectors, **options).eval()
+    with torch.no_grad():
+        before = module(emb)[0]
+        module.fold()
+        assert_close(module(emb)[0], before, atol=1e-6, rtol=1e-6)
+    assert "fre" not in module.adaptors
+    assert module.field_embeddings.numel() == 0
+    if "fie_adaptor" not in options:
+        assert not list(module.parameters())
+
+
 @pytest.mark.parametrize("kind", ["dense", "lowrank", "scalar"])
 @torch.no_grad()
 def test_fie_weighs_the_products_of_pairs(kind: str, vectors: Tensor, emb: Tensor) -> None:

@@ -18,7 +18,9 @@ from fieldctr.models.ctr_model import CTRModel, build_model
 from fieldctr.nn.embedding import Inputs, Table
 from fieldctr.schema import Field, Schema
 
-NAMES = [path.stem for path in sorted((conf_dir() / "model").glob("*.yaml"))]
+# A YAML with an embedding_dim is another model at a size of its own, too large to train here.
+FILES = sorted((conf_dir() / "model").glob("*.yaml"))
+NAMES = [path.stem for path in FILES if "embedding_dim:" not in path.read_text(encoding="utf-8")]
 NARROW = {  # as wide as their YAML says they take 2 to 18 s each
     "autoint": {"head_dim": 8},
     "dcnv2": {"hidden_dims": [32]},
@@ -31,6 +33,8 @@ NARROW = {  # as wide as their YAML says they take 2 to 18 s each
 FIRST_ORDER = ("lr", "fm", "fmfm", "deepfm", "ffm", "xdeepfm")  # models with one more weight per feature
 every_model = pytest.mark.parametrize("name", NAMES)
 Node = Callable[[str], dict[str, Any]]
+
+pytestmark = pytest.mark.filterwarnings("ignore:model.num_bases")  # small tables have as many bases as fields
 
 
 def made(node: dict[str, Any], schema: Schema, *, dim: int = 8, seed: int = 1) -> CTRModel:
@@ -96,6 +100,14 @@ def test_saved_weights_give_identical_logits(
         save_file(model.state_dict(), tmp_path / "weights.safetensors")
         other.load_state_dict(load_file(tmp_path / "weights.safetensors"))
         assert torch.equal(model(inputs).logit, other(inputs).logit)
+
+
+@every_model
+def test_the_folded_form_gives_the_same_logits(name: str, node: Node, schema: Schema, inputs: Inputs) -> None:
+    model = made(node(name), schema).eval()
+    with torch.no_grad():
+        before = model(inputs).logit
+        assert_close(model.fold()(inputs).logit, before, atol=1e-6, rtol=1e-6)
 
 
 @every_model
