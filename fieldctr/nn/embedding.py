@@ -82,8 +82,8 @@ class FieldColumns(nn.Module):
     def __init__(self, schema: Schema) -> None:
         super().__init__()
         self.spans = _spans(schema)
-        widths = torch.tensor([field.width for field in schema.fields])
-        self.register_buffer("field_of", torch.arange(schema.num_fields).repeat_interleave(widths), persistent=False)
+        columns = [number for number, field in enumerate(schema.fields) for _ in range(field.width)]
+        self.register_buffer("field_of", torch.tensor(columns), persistent=False)
 
     def absent(self, ids: Tensor) -> Tensor:
         """The columns that are padding: (B, S). A field without any feature keeps its first column, row 0."""
