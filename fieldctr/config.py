@@ -45,9 +45,11 @@ class TrainerConfig:
     clip_norm: Weight | None
     ema_decay: Share | None  # per step; null trains and evaluates the raw weights
     precision: Literal["fp32", "tf32", "bf16"]
+    activation_checkpointing: bool  # of the backbone's `layers`
     compile: bool
     deterministic: bool
     checkpoint_every_s: Weight  # besides the one at each evaluation
+    dry_run: bool  # counts and measures instead of training
     extra_metrics: list[str]  # import paths of torchmetrics classes, computed on the whole split
 
 

@@ -1,5 +1,6 @@
 """`fieldctr train`: prepare, build, fit, evaluate, record."""
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,13 @@ from fieldctr.training.trainer import Fit, Record, Trainer
 def main(node: dict[str, Any]) -> None:
     """Run or resume the training that `node` describes, in Hydra's run folder."""
     config, folder = parse(TrainConfig, node, ""), run_folder()
+    if config.trainer.dry_run:
+        from fieldctr.commands.dry_run import dry_run
+
+        print(dry_run(config))
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # Hydra made it; one that holds a run stays
+        return
     result = finished(folder, node) if config.resume else None
     if result is None:
         with Run.start(folder, node, resume=config.resume) as run:

@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 Modulation = Literal["pre", "post", "none"]
 KEPT = 1 << 26  # scores, 256 MB; above that they are computed again, which costs a sixth of the attention's products
-AT_A_TIME = {"cpu": 1 << 17, "cuda": 1 << 28}  # scores: half a MB of a core's cache, 1 GB of a GPU
+AT_A_TIME = 1 << 22  # scores then, 16 MB
 
 
 class Pairs(NamedTuple):
@@ -136,7 +136,7 @@ def _gradients(qkv: Tensor, grad: Tensor, pairs: Pairs, num_heads: int) -> tuple
 def parts(qkv: Tensor, num_heads: int) -> Iterator[slice]:
     """Slices of the batch with about AT_A_TIME scores."""
     num_tokens, batch, _ = qkv.shape
-    step = max(1, AT_A_TIME.get(qkv.device.type, AT_A_TIME["cuda"]) // (num_heads * num_tokens**2))
+    step = max(1, AT_A_TIME // (num_heads * num_tokens**2))
     yield from (slice(start, start + step) for start in range(0, batch, step))
 
 

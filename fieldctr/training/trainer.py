@@ -25,6 +25,7 @@ from fieldctr.training import checkpoint
 from fieldctr.training.evaluate import CAUSES, evaluate
 from fieldctr.training.optim import Optimizer
 from fieldctr.training.progress import Progress
+from fieldctr.training.recompute import keep_activations, recompute_layers
 from fieldctr.training.runtime import Runtime
 
 Record = dict[str, float]  # one evaluation: step, epoch, lr, train_loss, seconds, valid/<metric>
@@ -87,6 +88,7 @@ class Trainer:
             fitting.run(log)
         finally:
             fitting.optimizer.close()
+            keep_activations(model)
         return fitting.result()
 
 
@@ -108,6 +110,8 @@ class Fitting:
         self.losses = 0
         self.best: dict[str, Tensor] = {}
         torch.manual_seed(self.seed)  # dropout
+        if self.settings.activation_checkpointing:
+            recompute_layers(model)
         if self.settings.compile:
             compile_backbone(model, deterministic=self.settings.deterministic)
 

@@ -24,7 +24,7 @@ def both(qkv: Tensor, given: Pairs, monkeypatch: pytest.MonkeyPatch) -> list[lis
     """Output and gradients with all scores kept, and computed again two samples at a time."""
     found, out_gradient = [], torch.randn(TOKENS, BATCH, HEADS * SIZE)
     read = [qkv] if given.weight is None else [qkv, given.weight]
-    monkeypatch.setitem(field_attention.AT_A_TIME, "cpu", 2 * HEADS * TOKENS**2)
+    monkeypatch.setattr(field_attention, "AT_A_TIME", 2 * HEADS * TOKENS**2)
     for kept in (1 << 26, 0):
         monkeypatch.setattr(field_attention, "KEPT", kept)
         out = field_attention.field_attention(qkv, given, HEADS)
