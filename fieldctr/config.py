@@ -137,13 +137,13 @@ class TrainConfig:
     resume: bool
     dataset: dict[str, Any]
     schema: dict[str, Any] | None
+    encoder: dict[str, Any]  # empty unless the model or the enhancer brings one
     model: dict[str, Any]
     enhancer: dict[str, Any] | None
     trainer: TrainerConfig
     optimizer: OptimizerConfig
     runtime: RuntimeConfig
     tracker: TrackerConfig
-    encoder: dict[str, Any] | None = None  # comes with an enhancer that reads field embeddings
 
 
 def flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -31,7 +31,7 @@ def dry_run(config: TrainConfig) -> str:
     """The estimate, in words."""
     outputs = Path(config.outputs)
     runtime = start_runtime(config.runtime, config.trainer, outputs=outputs)
-    dataset = prepared(config.dataset, data_dir=outputs / "data")
+    dataset = prepared(config.dataset, data_dir=outputs / "data", schema=config.schema)
 
     def build() -> CTRModel:
         return build_model(
@@ -40,7 +40,7 @@ def dry_run(config: TrainConfig) -> str:
             model=config.model,
             enhancer=config.enhancer,
             seed=config.seed,
-            field_embeddings=torch.randn(dataset.schema.num_fields, WIDTH),
+            field_embeddings=dict.fromkeys(("model", "enhancer"), torch.randn(dataset.schema.num_fields, WIDTH)),
         )
 
     costs, batch_size = step_costs(build, dataset.schema, config.trainer, runtime), config.trainer.batch_size

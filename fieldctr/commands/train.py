@@ -131,29 +131,30 @@ def evaluated(model: CTRModel, dataset: Dataset, trainer: TrainerConfig, runtime
     }
 
 
-def field_vectors(config: TrainConfig, dataset: Dataset, device: torch.device) -> tuple[Tensor | None, dict[str, Any]]:
-    """What the enhancer reads of a language model, and what result.json says of it; nothing for other enhancers."""
-    if not reads_field_embeddings(config.enhancer):
-        return None, {}
-    if config.schema:
-        raise UserError(
-            f"schema={choice('schema')} changes the fields, and enhancer={choice('enhancer')} reads their names and "
-            "entities as the dataset's YAML gives them. Use schema=none; enhancer.source=permuted shuffles the names"
-        )
-    from fieldctr.commands.field_vectors import enhancer_vectors
+def field_vectors(
+    config: TrainConfig, dataset: Dataset, device: torch.device
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What the model and the enhancer read of a language model, and what result.json says of it; mostly nothing."""
+    vectors, origins = {}, {}
+    for name, node, key in (
+        ("model", config.model, "model_field_embeddings"),
+        ("enhancer", config.enhancer, "field_embeddings"),
+    ):
+        if node and reads_field_embeddings(node, name):
+            if config.schema:
+                raise UserError(
+                    f"schema={choice('schema')} changes the fields, and {name}={choice(name)} reads their names "
+                    f"and entities as the dataset's YAML gives them. Use schema=none; {name}.source=permuted shuffles names"
+                )
+            from fieldctr.commands.field_vectors import vectors_for
 
-    assert config.enhancer
-    vectors, found = enhancer_vectors(
-        dataset,
-        config.dataset,
-        config.enhancer,
-        config.encoder,
-        outputs=Path(config.outputs),
-        device=device,
-        seed=config.seed,
-    )
-    origin = {"encoder": choice("encoder"), "source": config.enhancer["source"], "digest": found.folder.name}
-    return vectors, {"field_embeddings": origin | {"history": found.account["history"], "cost": found.account["cost"]}}
+            outputs = Path(config.outputs)
+            vectors[name], found = vectors_for(
+                node, name, dataset, config.dataset, config.encoder, outputs=outputs, device=device, seed=config.seed
+            )
+            origin = {"encoder": choice("encoder"), "source": node["source"], "digest": found.folder.name}
+            origins[key] = origin | {"history": found.account["history"], "cost": found.account["cost"]}
+    return vectors, origins
 
 
 def record_model(folder: Path, schema: Schema, model: CTRModel, found: dict[str, Evaluation]) -> dict[str, Path]:

@@ -36,13 +36,15 @@ def load_trained(folder: Path, *, outputs: Path, runtime: RuntimeConfig) -> Trai
         )
     dataset = Dataset.load(data_folder, name=result["dataset"])
     weights = load_file(folder / "model.safetensors")
+    # Field embeddings are saved with what reads them: no encoder is needed.
+    saved = {"model": weights.get("backbone.field_embeddings"), "enhancer": weights.get("enhancer.field_embeddings")}
     model = build_model(
         dataset.schema,
         dim=config.embedding_dim,
         model=config.model,
         enhancer=config.enhancer,
         seed=config.seed,
-        field_embeddings=weights.get("enhancer.field_embeddings"),  # saved with the model: no encoder is needed
+        field_embeddings={name: vectors for name, vectors in saved.items() if vectors is not None},
     )
     model.load_state_dict(weights)
     chosen = start_runtime(runtime, config.trainer, outputs=outputs)

@@ -6,7 +6,8 @@ Source: "From Scaling to Structured Expressivity: Rethinking Transformers for CT
 code: where the sources disagree the choice is an option, its default in conf/model/fat.yaml.
 Differs: field biases start at N(0, 0.5) and embeddings near 1e-4 because the first norm blows up tiny tokens: with
 biases at 0 FAT stays below logistic regression on KuaiRand. A norm precedes the attention too (`block: single`),
-because the quoted Z + FFN(LN(Attn(Z))) feeds raw tokens to it. `width` and `tokens: feature` are additions.
+because the quoted Z + FFN(LN(Attn(Z))) feeds raw tokens to it. `width`, `tokens: feature` and what a language model's
+field vectors can start (`phi: llm_*`, `pair_init: similarity`) are additions.
 """
 
 import warnings
@@ -14,26 +15,42 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from fieldctr.config import Positive, Share, Weight
 from fieldctr.errors import UserError
 from fieldctr.nn.embedding import FieldColumns, Inputs, LinearTerm
 from fieldctr.nn.fat_block import Block, BlockKind, Matrices
 from fieldctr.nn.field_attention import Modulation, Pairs
-from fieldctr.nn.field_matrices import FreeMatrices, Projections, Routed, Routing, Shapes, field_matrices, project
+from fieldctr.nn.field_matrices import (
+    ComposedMatrices,
+    FreeMatrices,
+    Phi,
+    Projections,
+    Routed,
+    Routing,
+    Shapes,
+    field_matrices,
+    meta_embeddings,
+    project,
+)
 from fieldctr.nn.readout import Head, Pooling, readout
 from fieldctr.schema import Schema
 
+PairInit = Literal["normal", "ones", "similarity"]
 PairTables = Literal["shared", "head", "layer", "layer_head"]  # one F x F table of w, or one for each
 
 
 class FAT(nn.Module):
     """Field-aware transformer. All layers keep tokens as (T, B, D): one batched product serves all fields."""
 
+    field_embeddings: Tensor | None  # (F, E)
+
     def __init__(
         self,
         schema: Schema,
         dim: int,
+        field_embeddings: Tensor | None = None,
         *,
         width: Positive | None,  # of the tokens, by one linear map for each field; null: dim, without a map
         tokens: Literal["field", "feature"],  # feature: one for each value of a multi-valued field
@@ -42,7 +59,7 @@ class FAT(nn.Module):
         ffn_dim: Positive | None,  # null: 4 width
         block: BlockKind,
         modulation: Modulation,
-        pair_init: Literal["normal", "ones"],
+        pair_init: PairInit,
         pair_tables: PairTables,
         projections: Projections,
         ffn: Literal["field", "shared"],
@@ -50,6 +67,8 @@ class FAT(nn.Module):
         top_k: Positive,
         meta_dim: Positive,
         routing: Routing,
+        phi: Phi,
+        anchor_weight: Weight,  # of the penalty of phi=llm_anchored
         share_layers: bool,  # one set of projections for all layers
         output_projection: bool,
         pooling: Pooling,
@@ -73,21 +92,24 @@ class FAT(nn.Module):
         common: Shapes = {"out": (inner, inner)} if output_projection else {}
         hidden = ffn_dim or 4 * inner
         (own if ffn == "field" else common).update({"ffn_in": (inner, hidden), "ffn_out": (hidden, inner)})
-        routed = Routed(num_bases=bases, top_k=top_k, meta_dim=meta_dim, routing=routing)
+        routed = Routed(num_bases=bases, top_k=top_k, meta_dim=meta_dim, routing=routing, phi=phi)
+        vectors = _vectors(field_embeddings, fields, projections=projections, phi=phi, pair_init=pair_init)
+        self.register_buffer("field_embeddings", vectors)  # saved, so that a trained model is built without an encoder
+        start = None if phi == "learned" or vectors is None else meta_embeddings(vectors, meta_dim)
         sets = 1 if share_layers else num_layers
-        self.own = nn.ModuleList(field_matrices(projections, fields, own, routed) for _ in range(sets))
+        self.own = nn.ModuleList(field_matrices(projections, fields, own, routed, start) for _ in range(sets))
         self.common = nn.ModuleList(FreeMatrices.drawn(1, common) for _ in range(sets))
         self.pair_weight = None
         if modulation != "none":
             tables = num_layers if pair_tables.startswith("layer") else 1, num_heads if "head" in pair_tables else 1
             self.pair_weight = nn.Parameter(torch.ones(*tables, fields, fields))  # 1 or L, 1 or H, F, F
-            if pair_init == "normal":
-                nn.init.normal_(self.pair_weight, std=0.01)
+            _start(self.pair_weight, pair_init, vectors)
         self.layers = nn.ModuleList(
             Block(inner, num_heads=num_heads, kind=block, dropout=dropout) for _ in range(num_layers)
         )
         self.readout = readout(head, fields, inner, pooling=pooling)
         self.linear = LinearTerm(schema, bias=False) if linear_term else None
+        self.anchor_weight = anchor_weight
         self.folded: nn.ModuleList | None = None
 
     def forward(self, emb: Tensor, inputs: Inputs) -> Tensor:
@@ -138,13 +160,42 @@ class FAT(nn.Module):
     def fold(self) -> None:
         """Compose all matrices once and drop what they are made of. The model can no longer be trained."""
         self.folded = nn.ModuleList(FreeMatrices(matrices) for matrices in self.matrices())
-        self.own, self.common = nn.ModuleList(), nn.ModuleList()
+        self.own, self.common, self.field_embeddings = nn.ModuleList(), nn.ModuleList(), None
+
+    def penalty(self) -> Tensor:
+        """What anchored meta-embeddings pay for leaving the language model's: ()."""
+        strayed = [own.strayed() for own in self.own if isinstance(own, ComposedMatrices)]
+        return self.anchor_weight * torch.stack(strayed).sum() if strayed else self.field_bias.new_zeros(())
 
     def pair_weights(self) -> Tensor:
         """w as (F, F), row = query field; the mean over heads and layers, ones without modulation."""
         if self.pair_weight is None:
             return torch.ones(len(self.field_bias), len(self.field_bias))
         return self.pair_weight.detach().mean((0, 1))
+
+
+@torch.no_grad()
+def _start(pair_weight: Tensor, pair_init: PairInit, vectors: Tensor | None) -> None:
+    if pair_init == "normal":
+        pair_weight.normal_(std=0.01)
+    elif pair_init == "similarity":
+        assert vectors is not None
+        unit = functional.normalize(vectors, dim=1)
+        pair_weight.copy_(unit @ unit.T)
+
+
+def _vectors(
+    vectors: Tensor | None, num_fields: int, *, projections: Projections, phi: Phi, pair_init: PairInit
+) -> Tensor | None:
+    """The language model's field vectors; UserError where they are needed and missing, or cannot be used."""
+    readers = [f"model.phi={phi}"] * (phi != "learned") + ["model.pair_init=similarity"] * (pair_init == "similarity")
+    if readers and vectors is None:
+        raise UserError(f"{readers[0]} reads field vectors, got none: use model=fat_llm, which brings an encoder")
+    if phi != "learned" and projections != "hyper":
+        raise UserError(f"model.phi={phi} needs model.projections=hyper, got {projections}: only routers read phi")
+    if vectors is not None and len(vectors) != num_fields:
+        raise UserError(f"model: {len(vectors)} field vectors for {num_fields} fields")
+    return None if vectors is None else vectors.float()
 
 
 def _check(

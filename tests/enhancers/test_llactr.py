@@ -56,7 +56,9 @@ def enhancer(vectors: Tensor, schema: Schema = SCHEMA, dim: int = DIM, **options
 
 def model(vectors: Tensor, **options: Any) -> CTRModel:
     backbone = {"_target_": "fieldctr.models.fm.FM", "embedding_std": 0.1}
-    return build_model(SCHEMA, dim=DIM, model=backbone, enhancer=NODE | options, seed=1, field_embeddings=vectors)
+    return build_model(
+        SCHEMA, dim=DIM, model=backbone, enhancer=NODE | options, seed=1, field_embeddings={"enhancer": vectors}
+    )
 
 
 def softmax(x: Tensor) -> list[float]:

@@ -12,6 +12,7 @@ from torch import nn
 
 from fieldctr.catalog import conf_dir
 from fieldctr.config import build
+from fieldctr.models.ctr_model import SOURCE
 from fieldctr.nn.embedding import Inputs
 from fieldctr.schema import Field, Schema
 
@@ -82,9 +83,11 @@ def node() -> Callable[[str], dict[str, Any]]:
 def backbone() -> Callable[..., Any]:
     """backbone(name, schema, dim, key=value ...): the model's YAML with some keys replaced, scrambled."""
 
-    def make(name: str, schema: Schema, dim: int, scrambled: bool = True, **options: object) -> Any:
-        node = {key: value for key, value in model_node(name).items() if key != "embedding_std"}
-        module = build(node | options, "model", schema, dim)
+    def make(
+        name: str, schema: Schema, dim: int, *runtime: torch.Tensor, scrambled: bool = True, **options: object
+    ) -> Any:
+        node = {key: value for key, value in model_node(name).items() if key not in ("embedding_std", *SOURCE)}
+        module = build(node | options, "model", schema, dim, *runtime)
         if scrambled:
             scramble(module)
         return module.eval()

@@ -14,7 +14,7 @@ from torch.testing import assert_close
 
 from fieldctr.catalog import conf_dir, headline, options
 from fieldctr.errors import UserError
-from fieldctr.models.ctr_model import CTRModel, build_model
+from fieldctr.models.ctr_model import SOURCE, CTRModel, build_model
 from fieldctr.nn.embedding import Inputs, Table
 from fieldctr.schema import Field, Schema
 
@@ -38,7 +38,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:model.num_bases")  # small table
 
 
 def made(node: dict[str, Any], schema: Schema, *, dim: int = 8, seed: int = 1) -> CTRModel:
-    return build_model(schema, dim=dim, model=node, enhancer=None, seed=seed)
+    vectors = torch.randn(schema.num_fields, 12, generator=torch.Generator().manual_seed(9))
+    return build_model(schema, dim=dim, model=node, enhancer=None, seed=seed, field_embeddings={"model": vectors})
 
 
 def test_there_are_models() -> None:
@@ -55,7 +56,7 @@ def test_the_list_command_has_a_line_with_a_source(name: str) -> None:
 def test_a_stray_key_and_a_wrong_value_are_named(name: str, node: Node, schema: Schema) -> None:
     with pytest.raises(UserError, match=r"model\.surprise"):
         made(node(name) | {"surprise": 1}, schema)
-    for key in set(node(name)) - {"_target_"}:
+    for key in set(node(name)) - {"_target_", *SOURCE}:  # the command checks where field embeddings come from
         with pytest.raises(UserError, match=rf"model\.{key}="):
             made(node(name) | {key: "surprise"}, schema)
 

@@ -333,6 +333,65 @@ def test_10_the_number_of_heads_changes_no_count(backbone: Make, schema: Schema)
     assert len(counts) == 1
 
 
+# --- what a language model's field vectors can start ------------------------------------------------------------------
+
+
+@pytest.fixture
+def vectors() -> Tensor:
+    return torch.randn(5, 12)
+
+
+@pytest.mark.parametrize("phi", ["llm_init", "llm_frozen", "llm_anchored"])
+def test_meta_embeddings_are_the_vectors_principal_components(
+    phi: str, backbone: Make, schema: Schema, vectors: Tensor
+) -> None:
+    model = backbone("fat_llm", schema, DIM, vectors, scrambled=False, phi=phi, meta_dim=3, share_layers=False)
+    centred = vectors - vectors.mean(0)
+    for own in model.own:
+        distances = torch.cdist(own.meta, own.meta)
+        _, axes = torch.linalg.eigh(centred.T @ centred)
+        wanted = torch.cdist(centred @ axes[:, -3:], centred @ axes[:, -3:])
+        assert_close(distances / distances.max(), wanted / wanted.max(), atol=1e-4, rtol=1e-4)
+        assert_close(float(own.meta.std()), 0.1)
+    learned = [name for name, _ in model.named_parameters() if name.endswith("meta")]
+    assert learned == ([] if phi == "llm_frozen" else ["own.0.meta", "own.1.meta"])
+
+
+def test_more_meta_dimensions_than_components_stay_zero(backbone: Make, schema: Schema, vectors: Tensor) -> None:
+    meta = backbone("fat_llm", schema, DIM, vectors, scrambled=False, meta_dim=20).own[0].meta
+    assert torch.equal(meta[:, 5:], torch.zeros(5, 15))
+    assert backbone("fat_llm", schema, DIM, vectors[:1].repeat(5, 1), scrambled=False).own[0].meta.abs().sum() == 0
+
+
+def test_anchored_meta_embeddings_pay_for_moving_in_training_only(
+    schema: Schema, vectors: Tensor, inputs: Inputs, node: Make
+) -> None:
+    nodes = node("fat_llm") | {"phi": "llm_anchored", "anchor_weight": 0.5}
+    model = build_model(schema, dim=DIM, model=nodes, enhancer=None, seed=1, field_embeddings={"model": vectors})
+    assert float(model(inputs).penalty) == 0
+    model.backbone.own[0].meta[2, 1] += 3.0
+    assert_close(float(model(inputs).penalty), 4.5)
+    assert float(model.eval()(inputs).penalty) == 0
+    assert float(model.fold()(inputs).penalty) == 0
+
+
+def test_pair_weights_can_start_as_similarities(backbone: Make, schema: Schema, vectors: Tensor) -> None:
+    model = backbone("fat_llm", schema, DIM, vectors, scrambled=False, pair_init="similarity", pair_tables="layer_head")
+    for i, j in itertools.product(range(5), range(5)):
+        cosine = vectors[i] @ vectors[j] / (vectors[i].norm() * vectors[j].norm())
+        assert_close(model.pair_weight[..., i, j], cosine.expand(2, 2))
+
+
+def test_what_reads_field_vectors_says_so_when_there_are_none(backbone: Make, schema: Schema, vectors: Tensor) -> None:
+    for options, key in (({"phi": "llm_init"}, r"model\.phi"), ({"pair_init": "similarity"}, r"model\.pair_init")):
+        with pytest.raises(UserError, match=rf"{key}=.* reads field vectors, got none: use model=fat_llm"):
+            backbone("fat", schema, DIM, **options)
+    with pytest.raises(UserError, match=r"needs model\.projections=hyper, got full"):
+        backbone("fat_llm", schema, DIM, vectors, projections="full")
+    with pytest.raises(UserError, match="4 field vectors for 5 fields"):
+        backbone("fat_llm", schema, DIM, vectors[:4])
+
+
 # --- what else can go wrong -------------------------------------------------------------------------------------------
 
 
