@@ -10,6 +10,7 @@ because the quoted Z + FFN(LN(Attn(Z))) feeds raw tokens to it. `width`, `tokens
 field vectors can start (`phi: llm_*`, `pair_init: similarity`) are additions.
 """
 
+import math
 import warnings
 from typing import Literal
 
@@ -19,6 +20,7 @@ from torch.nn import functional
 
 from fieldctr.config import Positive, Share, Weight
 from fieldctr.errors import UserError
+from fieldctr.nn.diagnostics import Diagnostics
 from fieldctr.nn.embedding import FieldColumns, Inputs, LinearTerm
 from fieldctr.nn.fat_block import Block, BlockKind, Matrices
 from fieldctr.nn.field_attention import Modulation, Pairs
@@ -37,6 +39,8 @@ from fieldctr.nn.field_matrices import (
 from fieldctr.nn.readout import Head, Pooling, readout
 from fieldctr.schema import Schema
 
+ATTENTION = 1 << 22  # entries of alpha that `diagnostics` averages
+STUCK = 0.01  # pair weights that have moved by less, as a root mean square, are still what they were
 PairInit = Literal["normal", "ones", "similarity"]
 PairTables = Literal["shared", "head", "layer", "layer_head"]  # one F x F table of w, or one for each
 
@@ -45,6 +49,7 @@ class FAT(nn.Module):
     """Field-aware transformer. All layers keep tokens as (T, B, D): one batched product serves all fields."""
 
     field_embeddings: Tensor | None  # (F, E)
+    pair_start: Tensor  # what the pair weights were drawn as
 
     def __init__(
         self,
@@ -104,6 +109,7 @@ class FAT(nn.Module):
             tables = num_layers if pair_tables.startswith("layer") else 1, num_heads if "head" in pair_tables else 1
             self.pair_weight = nn.Parameter(torch.ones(*tables, fields, fields))  # 1 or L, 1 or H, F, F
             _start(self.pair_weight, pair_init, vectors)
+            self.register_buffer("pair_start", self.pair_weight.detach().clone(), persistent=False)
         self.layers = nn.ModuleList(
             Block(inner, num_heads=num_heads, kind=block, dropout=dropout) for _ in range(num_layers)
         )
@@ -166,6 +172,46 @@ class FAT(nn.Module):
         """What anchored meta-embeddings pay for leaving the language model's: ()."""
         strayed = [own.strayed() for own in self.own if isinstance(own, ComposedMatrices)]
         return self.anchor_weight * torch.stack(strayed).sum() if strayed else self.field_bias.new_zeros(())
+
+    @torch.no_grad()
+    def diagnostics(self, emb: Tensor, inputs: Inputs) -> Diagnostics:
+        """How far the pair weights have moved, mean attention, and how bases are used."""
+        attention = self.mean_attention(emb, inputs)  # F,F
+        numbers = {"attention_entropy": float(torch.special.entr(attention).sum(1).mean() / math.log(len(attention)))}
+        matrices, warned = {"attention": attention}, []
+        if self.pair_weight is not None:
+            moved = float((self.pair_weight - self.pair_start).square().mean().sqrt())
+            numbers |= {"pair_weight_moved": moved, "pair_weight_mean": float(self.pair_weight.mean())}
+            numbers["pair_weight_std"] = float(self.pair_weight.std(correction=0))
+            if moved < STUCK:
+                warned.append(
+                    f"the field-pair weights are stuck near their start (moved by {moved:.4f}): attention has not "
+                    "learned which fields belong together. Set model.pair_init=ones, or raise optimizer.lr"
+                )
+        composed = [own for own in self.own if isinstance(own, ComposedMatrices)]
+        if composed:
+            usage = torch.stack([own.routing(role) for own in composed for role in own.bases])  # sets and roles,F,M
+            load = usage.sum(1)  # its rows sum to F
+            numbers["bases_used"] = float((load > 0).float().mean())
+            numbers["basis_load"] = float(load.amax(1).mean() / load.mean())  # 1: all bases carry the same
+            matrices["bases"] = usage.mean(0)
+        return Diagnostics(numbers, matrices, warned)
+
+    def mean_attention(self, emb: Tensor, inputs: Inputs) -> Tensor:
+        """alpha averaged over samples, heads and layers, by field: (F, F), rows sum to 1."""
+        num_tokens = emb.shape[1]
+        rows = slice(max(1, ATTENTION // (num_tokens**2 * self.layers[0].num_heads)))  # ty: ignore
+        inputs = Inputs(inputs.ids[rows], None if inputs.values is None else inputs.values[rows])
+        matrices, pairs, z, means = self.matrices(), self.pairs(inputs), self.tokens(emb[rows]), []
+        for layer, block in enumerate(self.layers):
+            own, pair = matrices[layer % len(matrices)], pairs[layer % len(pairs)]
+            means.append(block.attention(z, own, pair).mean(0))  # ty: ignore[not-callable]
+            z = block(z, own, pair)
+        mean = torch.stack(means).mean(0)  # T,T
+        if self.columns is None:
+            return mean
+        member = functional.one_hot(self.columns.field_of, len(self.field_bias)).to(mean)  # T,F
+        return member.T @ mean @ member / member.sum(0).unsqueeze(1)
 
     def pair_weights(self) -> Tensor:
         """w as (F, F), row = query field; the mean over heads and layers, ones without modulation."""

@@ -9,7 +9,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fieldctr.nn.field_attention import Pairs, field_attention, pair_attention
+from fieldctr.nn.field_attention import Pairs, attention, by_head, field_attention, pair_attention, pair_dots
 from fieldctr.nn.field_matrices import project
 
 BlockKind = Literal["single", "quoted", "single_post", "two_residual_pre", "post"]
@@ -46,10 +46,19 @@ class Block(nn.Module):
         mixed = self.attend(self.attention_norm(z), matrices, pairs)
         return z + self.dropout(feed_forward(self.ffn_norm(mixed), matrices))
 
+    def attention(self, z: Tensor, matrices: Matrices, pairs: Pairs) -> Tensor:
+        """alpha to look at, of what the layer is given: (T, B, D) -> (BH, T, T)."""
+        qkv = project(z if self.kind == "post" else self.attention_norm(z), matrices["qkv"])
+        if qkv.shape[2] > 3 * z.shape[2]:
+            dots, v = pair_dots(qkv, self.num_heads)
+            return attention(dots, v.shape[-1], pairs)
+        q, k, _ = by_head(qkv, 3, self.num_heads)
+        return attention(q @ k.transpose(1, 2), q.shape[-1], pairs)
+
     def attend(self, z: Tensor, matrices: Matrices, pairs: Pairs) -> Tensor:
         qkv = project(z, matrices["qkv"])
-        attention = field_attention if qkv.shape[2] == 3 * z.shape[2] else pair_attention
-        mixed = attention(qkv, pairs, self.num_heads)  # T,B,D
+        attended = field_attention if qkv.shape[2] == 3 * z.shape[2] else pair_attention
+        mixed = attended(qkv, pairs, self.num_heads)  # T,B,D
         return project(mixed, matrices["out"]) if "out" in matrices else mixed
 
 

@@ -44,13 +44,18 @@ def pair_attention(qkv: Tensor, pairs: Pairs, num_heads: int) -> Tensor:
 
     The O(F^2 d^2) form that FAT decomposes (section 3.2).
     """
+    dots, v = pair_dots(qkv, num_heads)
+    return joined(mixed(attention(dots, v.shape[-1], pairs), v, pairs), num_heads)
+
+
+def pair_dots(qkv: Tensor, num_heads: int) -> tuple[Tensor, Tensor]:
+    """Its inner products and values: (BH, T, T), (BH, T, D/H)."""
     num_tokens, _, width = qkv.shape
     dim = width // (num_tokens + 2)
     query, key_value = qkv.split([num_tokens * dim, 2 * dim], dim=2)
     k, v = by_head(key_value, 2, num_heads)
     q = by_head(query, num_tokens, num_heads)  # by key, BH, query, D/H
-    dots = (q * k.transpose(0, 1).unsqueeze(2)).sum(-1).permute(1, 2, 0)  # BH,T,T
-    return joined(mixed(attention(dots, v.shape[-1], pairs), v, pairs), num_heads)
+    return (q * k.transpose(0, 1).unsqueeze(2)).sum(-1).permute(1, 2, 0), v
 
 
 def attention(dots: Tensor, size: int, pairs: Pairs) -> Tensor:

@@ -392,6 +392,58 @@ def test_what_reads_field_vectors_says_so_when_there_are_none(backbone: Make, sc
         backbone("fat_llm", schema, DIM, vectors[:4])
 
 
+# --- what it says of itself -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variant", [{}, {"block": "post"}, {"projections": "pair"}, {"tokens": "feature"}], ids=str)
+def test_mean_attention_is_by_field_and_sums_to_one(
+    variant: dict[str, Any], backbone: Make, schema: Schema, inputs: Inputs, emb: Tensor
+) -> None:
+    model = backbone("fat", schema, DIM, **variant)
+    emb = torch.randn(len(emb), schema.num_columns, DIM) if model.reads_columns else emb
+    attention = model.mean_attention(emb, inputs)
+    assert_close(attention.sum(1), torch.ones(5))
+    model.pair_weight.zero_()
+    uniform = model.diagnostics(emb, inputs)
+    if not model.reads_columns:
+        assert_close(uniform.matrices["attention"], torch.full((5, 5), 0.2))
+        assert uniform.numbers["attention_entropy"] == pytest.approx(1.0)
+
+
+def test_the_first_layer_s_attention_is_the_equation_s(backbone: Make, schema: Schema, inputs: Inputs) -> None:
+    model, emb = backbone("fat", schema, DIM, num_layers=1, num_heads=1), torch.randn(len(inputs.ids), 5, DIM)
+    own, expected = model.own[0](), torch.zeros(5, 5)
+    for e in emb:
+        z = [model.layers[0].attention_norm(e[f] + model.field_bias[f]) for f in range(5)]
+        for i in range(5):
+            dots = torch.stack([(z[i] @ own["q"][i]) @ (z[j] @ own["k"][j]) for j in range(5)])
+            expected[i] += (model.pair_weight[0, 0, i] * dots / DIM**0.5).softmax(0) / len(emb)
+    assert_close(model.mean_attention(emb, inputs), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_stuck_pair_weights_are_named_with_the_cure(
+    backbone: Make, schema: Schema, inputs: Inputs, emb: Tensor
+) -> None:
+    model = backbone("fat", schema, DIM, scrambled=False)
+    (text,) = model.diagnostics(emb, inputs).warnings
+    assert "stuck near their start" in text
+    assert "model.pair_init=ones" in text
+    model.pair_weight.add_(0.5)
+    found = model.diagnostics(emb, inputs)
+    assert not found.warnings
+    assert found.numbers["pair_weight_moved"] == pytest.approx(0.5)
+    assert not backbone("fat", schema, DIM, modulation="none").diagnostics(emb, inputs).warnings
+
+
+def test_basis_usage_is_the_routers(backbone: Make, schema: Schema, inputs: Inputs, emb: Tensor) -> None:
+    model = backbone("fat", schema, DIM, num_bases=32, top_k=2, ffn="shared")
+    found, alpha = model.diagnostics(emb, inputs), [model.own[0].routing(role) for role in ("q", "k", "v")]
+    assert_close(found.matrices["bases"], torch.stack(alpha).mean(0))
+    used = [len({int(m) for f in range(5) for m in a[f].nonzero()}) / 32 for a in alpha]
+    assert found.numbers["bases_used"] == pytest.approx(sum(used) / 3)
+    assert "bases" not in backbone("fat", schema, DIM, projections="full").diagnostics(emb, inputs).matrices
+
+
 # --- what else can go wrong -------------------------------------------------------------------------------------------
 
 
