@@ -45,9 +45,11 @@ class TrainerConfig:
     clip_norm: Weight | None
     ema_decay: Share | None  # per step; null trains and evaluates the raw weights
     precision: Literal["fp32", "tf32", "bf16"]
+    activation_checkpointing: bool  # of the backbone's `layers`
     compile: bool
     deterministic: bool
     checkpoint_every_s: Weight  # besides the one at each evaluation
+    dry_run: bool  # counts and measures instead of training
     extra_metrics: list[str]  # import paths of torchmetrics classes, computed on the whole split
 
 
@@ -135,13 +137,13 @@ class TrainConfig:
     resume: bool
     dataset: dict[str, Any]
     schema: dict[str, Any] | None
+    encoder: dict[str, Any]  # empty unless the model or the enhancer brings one
     model: dict[str, Any]
     enhancer: dict[str, Any] | None
     trainer: TrainerConfig
     optimizer: OptimizerConfig
     runtime: RuntimeConfig
     tracker: TrackerConfig
-    encoder: dict[str, Any] | None = None  # comes with an enhancer that reads field embeddings
 
 
 def flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

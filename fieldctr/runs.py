@@ -29,6 +29,7 @@ RESULT, CONFIG, METRICS, RECORD, ERROR = "result.json", "config.json", "metrics.
 VOLATILE = ("resume", "tracker", "outputs", "data_root", "dataset.raw_dir")  # these do not change what is computed
 MINE = (  # all that a run leaves; other files in the folder are the user's
     *(RESULT, CONFIG, METRICS, RECORD, ERROR, "checkpoint", "model.safetensors", "schema.json", "field_pairs.*"),
+    *("attention.*", "bases.*"),
     *("*.scores.npy", "evaluate-*.json", "wandb", "tensorboard"),
 )
 LIBRARIES = ("torch", "numpy", "polars", "hydra-core")

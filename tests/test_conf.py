@@ -42,11 +42,11 @@ def test_every_target_binds_its_keywords(group: str) -> None:
     for option in options(group):
         node = composed(f"{group}={option}")[group]
         if node:
-            reads = group == "enhancer" and reads_field_embeddings(node)
+            reads = reads_field_embeddings(node, group)
             bind(node, positional=3 if reads else 2, also={"embedding_std", *(SOURCE if reads else ())})
 
 
-@pytest.mark.parametrize("option", options("encoder"))
+@pytest.mark.parametrize("option", [option for option in options("encoder") if option != "none"])
 def test_every_encoder_parses_and_trains_with_an_enhancer_that_reads_it(option: str) -> None:
     node = composed(f"encoder={option}", root="ssft")["encoder"]
     assert parse(EncoderConfig, node, "encoder").max_tokens > 0

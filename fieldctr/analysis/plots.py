@@ -21,7 +21,7 @@ SETTINGS: Any = {"svg.hashsalt": "fieldctr", "svg.fonttype": "none", "font.size"
 def heatmap(names: Sequence[str], matrix: np.ndarray, title: str) -> Figure:
     """A (F, F) matrix over fields, row by column; blue is negative, red positive, both to the largest magnitude.
 
-    A matrix that is zero on and below the diagonal shows unordered pairs.
+    A matrix that is zero on and below the diagonal shows unordered pairs; (F, n) has n columns, numbered from 0.
     """
     side = MARGIN + CELL * max(len(names), 8)
     with mpl.rc_context(SETTINGS):
@@ -29,9 +29,10 @@ def heatmap(names: Sequence[str], matrix: np.ndarray, title: str) -> Figure:
         axes = figure.add_subplot()
         largest = float(np.abs(matrix).max()) or 1.0
         image = axes.imshow(matrix, cmap="RdBu_r", vmin=-largest, vmax=largest, interpolation="nearest")
-        places = range(len(names))
-        axes.set_xticks(places, labels=[_plain(name) for name in names], rotation=90)
-        axes.set_yticks(places, labels=[_plain(name) for name in names])
+        rows, columns = (range(size) for size in matrix.shape)
+        across = [_plain(name) for name in names] if matrix.shape[0] == matrix.shape[1] else [*map(str, columns)]
+        axes.set_xticks(columns, labels=across, rotation=90)
+        axes.set_yticks(rows, labels=[_plain(name) for name in names])
         axes.tick_params(length=0)
         figure.colorbar(image, ax=axes, shrink=0.6)
         axes.set_title(_plain(title), fontsize=9)

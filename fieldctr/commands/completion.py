@@ -85,8 +85,10 @@ def _keys(command: str, chosen: Mapping[str, str]) -> list[str]:
 def _node_keys(group: str, option: str) -> list[str]:
     """The keys of an option's node, and of those in its group that it starts from."""
     own = _yaml(f"{group}/{option}")
-    bases = [entry for entry in own.pop("defaults", []) if entry in options(group)]
-    return list(dict.fromkeys([key for base in bases for key in _node_keys(group, base)] + _flat(own)))
+    entries = [entry.partition("@")[0] for entry in own.pop("defaults", []) if isinstance(entry, str)]
+    bases = [entry for entry in entries if entry in options(group)]
+    node = own.get(group, own)  # one that sets root keys too has its own below the group's name
+    return list(dict.fromkeys([key for base in bases for key in _node_keys(group, base)] + _flat(node)))
 
 
 def _flat(node: Mapping[str, Any]) -> list[str]:

@@ -79,37 +79,38 @@ def field_names(dataset: Dataset) -> list[str]:
     return [field.text or field.name for field in dataset.schema.fields]
 
 
-def synonyms(described: Mapping[str, Any]) -> list[str]:
+def synonyms(described: Mapping[str, Any], key: str) -> list[str]:
     """The same in other words, as the dataset's node gives them; a field without keeps its text."""
     specs = field_specs(described["fields"], described["min_count"])
     if not any(spec.synonym for spec in specs):
         raise UserError(
-            f"enhancer.source=synonyms: no field of dataset '{described['name']}' has a synonym. "
+            f"{key}=synonyms: no field of dataset '{described['name']}' has a synonym. "
             "Give some in its YAML, such as user_id: {synonym: account number}, or take another source"
         )
     return [spec.synonym or spec.text or spec.name for spec in specs]
 
 
-def enhancer_vectors(
+def vectors_for(
+    reader: Mapping[str, Any],
+    name: str,
     dataset: Dataset,
     described: Mapping[str, Any],
-    enhancer: Mapping[str, Any],
-    encoder: Mapping[str, Any] | None,
+    encoder: Mapping[str, Any],
     *,
     outputs: Path,
     device: torch.device,
     seed: int,
 ) -> tuple[Tensor, FieldEmbeddings]:
-    """The vectors that the enhancer's `source` and `epoch` ask for, and where they come from."""
-    if encoder is None:
-        raise UserError("the enhancer reads field embeddings but there is no encoder: add encoder=minilm")
-    source: Source = checked(enhancer.get("source"), Source, "enhancer.source")
-    epoch = checked(enhancer.get("epoch"), int | None, "enhancer.epoch")
+    """The vectors that `source` and `epoch` of the node called `name` ask for, and where they come from."""
+    if not encoder:
+        raise UserError(f"the {name} reads field embeddings but there is no encoder: add encoder=minilm")
+    source: Source = checked(reader.get("source"), Source, f"{name}.source")
+    epoch = checked(reader.get("epoch"), int | None, f"{name}.epoch")
     if source == "synonyms":
-        names = synonyms(described)
+        names = synonyms(described, f"{name}.source")
     else:
         names = opaque(dataset.schema.num_fields) if source == "opaque" else field_names(dataset)
     found = embedded(dataset, described, encoder, names=names, outputs=outputs, device=device)
     if epoch is not None and not 0 <= epoch < len(found.vectors):
-        raise UserError(f"enhancer.epoch={epoch} is not allowed: expected null or 0 to {len(found.vectors) - 1}")
+        raise UserError(f"{name}.epoch={epoch} is not allowed: expected null or 0 to {len(found.vectors) - 1}")
     return stand_in(found.vectors, source, epoch=epoch, seed=seed), found

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
@@ -20,6 +21,7 @@ from fieldctr.schema import Schema
 
 KEYS = ("dataset", "embedding_dim", "tuned", "data_root", "outputs")  # of the configuration of `train`
 HEAD = ["model", "dim", "dense parameters", "embedding parameters", "FLOPs per sample", "training state MB"]
+WIDTH = 384  # of field vectors, where a model reads them: that of a small language model
 STATE_BYTES = 16  # a parameter's float32 weight, gradient and two moments
 
 
@@ -78,6 +80,13 @@ def composed(*overrides: str) -> TrainConfig:
 def size(config: TrainConfig, schema: Schema) -> Size:
     """Counted with fake tensors: the largest model costs no memory and no arithmetic."""
     with FakeTensorMode():
-        model = build_model(schema, dim=config.embedding_dim, model=config.model, enhancer=None, seed=config.seed)
+        model = build_model(
+            schema,
+            dim=config.embedding_dim,
+            model=config.model,
+            enhancer=None,
+            seed=config.seed,
+            field_embeddings={"model": torch.empty(schema.num_fields, WIDTH)},
+        )
         counts = model.num_parameters()
         return Size(config.embedding_dim, counts["dense"], counts["embedding"], flops_per_sample(model, schema))

@@ -1,6 +1,8 @@
 """`fieldctr train`: prepare, build, fit, evaluate, record."""
 
+import contextlib
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from fieldctr.catalog import options
 from fieldctr.commands.launch import choice, run_folder
 from fieldctr.commands.machine import start_runtime
 from fieldctr.config import TrainConfig, TrainerConfig, parse
+from fieldctr.data.batches import Batches
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.prepare import prepared
 from fieldctr.data.table import SPLITS
@@ -21,6 +24,7 @@ from fieldctr.models.ctr_model import CTRModel, build_model, flops_per_sample, r
 from fieldctr.runs import Run, finished
 from fieldctr.schema import Schema
 from fieldctr.tracking import Tracker
+from fieldctr.training.diagnostics import ROWS, diagnostics
 from fieldctr.training.evaluate import Evaluation, evaluate
 from fieldctr.training.runtime import Runtime
 from fieldctr.training.trainer import Fit, Record, Trainer
@@ -29,6 +33,13 @@ from fieldctr.training.trainer import Fit, Record, Trainer
 def main(node: dict[str, Any]) -> None:
     """Run or resume the training that `node` describes, in Hydra's run folder."""
     config, folder = parse(TrainConfig, node, ""), run_folder()
+    if config.trainer.dry_run:
+        from fieldctr.commands.dry_run import dry_run
+
+        print(dry_run(config))
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # Hydra made it; one that holds a run stays
+        return
     result = finished(folder, node) if config.resume else None
     if result is None:
         with Run.start(folder, node, resume=config.resume) as run:
@@ -63,7 +74,8 @@ def train(config: TrainConfig, run: Run) -> dict[str, Any]:
             fit = fitted(model, dataset, config, runtime, run=run, tracker=tracker)
         with run.stage("evaluate"):
             found = evaluated(model, dataset, config.trainer, runtime)
-        pictures = record_model(run.folder, dataset.schema, model, found)
+        record_model(run.folder, dataset.schema, model, found)
+        pictures = draw(run.folder, dataset, model, runtime)
         scores = {f"{name}/{key}": value for name, split in found.items() for key, value in split.metrics.items()}
         tracker.finish(scores, pictures)
     return run.finish(
@@ -123,46 +135,61 @@ def evaluated(model: CTRModel, dataset: Dataset, trainer: TrainerConfig, runtime
     }
 
 
-def field_vectors(config: TrainConfig, dataset: Dataset, device: torch.device) -> tuple[Tensor | None, dict[str, Any]]:
-    """What the enhancer reads of a language model, and what result.json says of it; nothing for other enhancers."""
-    if not reads_field_embeddings(config.enhancer):
-        return None, {}
-    if config.schema:
-        raise UserError(
-            f"schema={choice('schema')} changes the fields, and enhancer={choice('enhancer')} reads their names and "
-            "entities as the dataset's YAML gives them. Use schema=none; enhancer.source=permuted shuffles the names"
-        )
-    from fieldctr.commands.field_vectors import enhancer_vectors
+def field_vectors(
+    config: TrainConfig, dataset: Dataset, device: torch.device
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What the model and the enhancer read of a language model, and what result.json says of it; mostly nothing."""
+    vectors, origins = {}, {}
+    for name, node, key in (
+        ("model", config.model, "model_field_embeddings"),
+        ("enhancer", config.enhancer, "field_embeddings"),
+    ):
+        if node and reads_field_embeddings(node, name):
+            if config.schema:
+                raise UserError(
+                    f"schema={choice('schema')} changes the fields, and {name}={choice(name)} reads their names "
+                    f"and entities as the dataset's YAML gives them. Use schema=none; {name}.source=permuted shuffles names"
+                )
+            from fieldctr.commands.field_vectors import vectors_for
 
-    assert config.enhancer
-    vectors, found = enhancer_vectors(
-        dataset,
-        config.dataset,
-        config.enhancer,
-        config.encoder,
-        outputs=Path(config.outputs),
-        device=device,
-        seed=config.seed,
-    )
-    origin = {"encoder": choice("encoder"), "source": config.enhancer["source"], "digest": found.folder.name}
-    return vectors, {"field_embeddings": origin | {"history": found.account["history"], "cost": found.account["cost"]}}
+            outputs = Path(config.outputs)
+            vectors[name], found = vectors_for(
+                node, name, dataset, config.dataset, config.encoder, outputs=outputs, device=device, seed=config.seed
+            )
+            origin = {"encoder": choice("encoder"), "source": node["source"], "digest": found.folder.name}
+            origins[key] = origin | {"history": found.account["history"], "cost": found.account["cost"]}
+    return vectors, origins
 
 
-def record_model(folder: Path, schema: Schema, model: CTRModel, found: dict[str, Evaluation]) -> dict[str, Path]:
-    """Leave the model, its schema, the scores and the field-pair picture; gives the pictures by name."""
+def record_model(folder: Path, schema: Schema, model: CTRModel, found: dict[str, Evaluation]) -> None:
+    """Leave the model, its schema and the scores."""
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     save_file(state, folder / ".model.safetensors")
     (folder / ".model.safetensors").replace(folder / "model.safetensors")
     schema.save(folder / "schema.json")
     for name, evaluation in found.items():
         np.save(folder / f"{name}.scores.npy", evaluation.logit)
-    if not hasattr(model.backbone, "pair_weights"):
+
+
+def draw(folder: Path, dataset: Dataset, model: CTRModel, runtime: Runtime) -> dict[str, Path]:
+    """Leave pictures of what the backbone can say of its inside, by name, and say what is wrong with it."""
+    backbone, matrices = model.backbone, {}
+    if hasattr(backbone, "pair_weights"):
+        matrices["field_pairs"] = backbone.pair_weights()  # ty: ignore[not-callable]
+    found = diagnostics(model, next(Batches(dataset.valid, batch_size=ROWS, device=runtime.device).ordered())[0])
+    if found:
+        matrices |= found.matrices
+        for text in found.warnings:
+            warnings.warn(text, stacklevel=2)
+    if not matrices:
         return {}
     from fieldctr.analysis.plots import heatmap, save
 
-    weight = model.backbone.pair_weights().detach().float().cpu().numpy()  # ty: ignore
-    figure = heatmap([field.name for field in schema.fields], weight, f"{folder.name}: field pairs")
-    return {"field_pairs": save(figure, folder / "field_pairs")}
+    pictures, names = {}, [field.name for field in dataset.schema.fields]
+    for name, matrix in matrices.items():
+        figure = heatmap(names, matrix.detach().float().cpu().numpy(), f"{folder.name}: {name.replace('_', ' ')}")
+        pictures[name] = save(figure, folder / name)
+    return pictures
 
 
 def settings_name() -> str:

@@ -16,7 +16,7 @@ from fieldctr.training.runtime import Runtime
 
 
 class Trained(NamedTuple):
-    """What `fieldctr train` left in a folder, ready to compute on `runtime`."""
+    """What `fieldctr train` left in a folder, folded and ready to compute on `runtime`."""
 
     config: TrainConfig
     result: dict[str, Any]
@@ -36,14 +36,16 @@ def load_trained(folder: Path, *, outputs: Path, runtime: RuntimeConfig) -> Trai
         )
     dataset = Dataset.load(data_folder, name=result["dataset"])
     weights = load_file(folder / "model.safetensors")
+    # Field embeddings are saved with what reads them: no encoder is needed.
+    saved = {"model": weights.get("backbone.field_embeddings"), "enhancer": weights.get("enhancer.field_embeddings")}
     model = build_model(
         dataset.schema,
         dim=config.embedding_dim,
         model=config.model,
         enhancer=config.enhancer,
         seed=config.seed,
-        field_embeddings=weights.get("enhancer.field_embeddings"),  # saved with the model: no encoder is needed
+        field_embeddings={name: vectors for name, vectors in saved.items() if vectors is not None},
     )
     model.load_state_dict(weights)
     chosen = start_runtime(runtime, config.trainer, outputs=outputs)
-    return Trained(config, result, dataset, model.to(chosen.device), chosen)
+    return Trained(config, result, dataset, model.fold().to(chosen.device), chosen)

@@ -53,6 +53,22 @@ class Scaled(nn.Module):
         return weighted_pair_sum(emb, self.pair_weight())
 
 
+class Fixed(nn.Module):
+    """m as it is: what remains of the others when nothing is learned any more."""
+
+    weight: Tensor  # (P,)
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight)
+
+    def pair_weight(self) -> Tensor:
+        return self.weight
+
+    def forward(self, emb: Tensor) -> Tensor:
+        return weighted_pair_sum(emb, self.weight)
+
+
 class LowRank(nn.Module):
     """m = A S A^T + b with A = left right^T; S = N N^T, N the unit field vectors."""
 
@@ -87,7 +103,7 @@ class LowRank(nn.Module):
         return 0.5 * (whole - own) + self.shift * pair_sum(emb)
 
 
-PairAdaptor = Dense | LowRank | Scaled
+PairAdaptor = Dense | LowRank | Scaled | Fixed
 
 
 def pair_adaptor(kind: Pairs, vectors: Tensor, *, rank: int) -> PairAdaptor:

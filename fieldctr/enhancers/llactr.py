@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fieldctr.config import Positive, Weight
-from fieldctr.enhancers.field_pairs import PairAdaptor, Pairs, pair_adaptor
+from fieldctr.enhancers.field_pairs import Fixed, LowRank, PairAdaptor, Pairs, pair_adaptor
 from fieldctr.errors import UserError
 from fieldctr.nn.interaction import upper
 from fieldctr.schema import Schema
@@ -89,6 +89,14 @@ class LLaCTR(nn.Module):
         else:
             distance = contrast(target, emb, self.fre_temperature)
         return self.fre_weight * distance
+
+    def fold(self) -> None:
+        """Keep one weight per pair; FRE, the field vectors and the adaptor have done their work."""
+        if self.pairs is not None and not isinstance(self.pairs, LowRank):  # a low rank is cheaper than its pairs
+            self.adaptors["fie"] = Fixed(self.pairs.pair_weight())
+        if "fre" in self.adaptors:
+            del self.adaptors["fre"]
+        self.field_embeddings = self.field_embeddings[:, :0]
 
     def pair_weights(self) -> Tensor:
         """What FIE adds to the weight of each pair: (F, F), zero on and below the diagonal. All that serving needs."""

@@ -3,17 +3,22 @@
 A backbone is a class with this signature; none inherits from another:
     __init__(self, schema: Schema, dim: int, *, ...)        what its YAML sets, keyword-only
     forward(self, emb: Tensor, inputs: Inputs) -> Tensor    (B, F, D) -> logit (B,)
-One that reads no feature embeddings says `reads_embeddings = False` and gets (B, F, 0).
+One that reads no feature embeddings says `reads_embeddings = False` and gets (B, F, 0); one with `reads_columns = True`
+gets a vector for each id column, (B, S, D), where a multi-valued field has several.
 
 An enhancer likewise:
     __init__(self, schema: Schema, dim: int, *, ...)
     forward(self, emb: Tensor) -> tuple[Tensor, Tensor]     (B, F, D) -> extra logit (B,), penalty ()
-One whose constructor asks for `field_embeddings` behind `dim` gets a language model's vectors of the fields, (F, E).
+Either may have a method `fold()`, which turns it in place into what evaluation and serving need and no more.
+
+A backbone or enhancer whose constructor asks for `field_embeddings` behind `dim` gets a language model's vectors of the
+fields, (F, E); where None is their default, only if its node says where they come from, by the keys of SOURCE.
+A backbone may have a method `penalty() -> ()`, which is added to the training loss.
 """
 
 import inspect
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +30,7 @@ from fieldctr.nn.embedding import FeatureEmbedding, Inputs, NoEmbedding, Table
 from fieldctr.nn.flops import FlopCounter
 from fieldctr.schema import Schema
 
-SOURCE = ("source", "epoch")  # keys of an enhancer's node that say where its field embeddings come from
+SOURCE = ("source", "epoch")  # keys of a node that say where its field embeddings come from
 
 
 class Output(NamedTuple):
@@ -47,12 +52,23 @@ class CTRModel(nn.Module):
         self.enhancer = enhancer
 
     def forward(self, inputs: Inputs) -> Output:
-        emb = self.embedding(inputs)  # B,F,D
-        logit = self.backbone(emb, inputs)
+        columns = self.embedding.columns(inputs)  # B,S,D
+        emb = self.embedding.pooled(columns, inputs)  # B,F,D
+        logit = self.backbone(columns if getattr(self.backbone, "reads_columns", False) else emb, inputs)
+        penalised = self.training and hasattr(self.backbone, "penalty")
+        own = self.backbone.penalty() if penalised else logit.new_zeros(())  # ty: ignore[not-callable]
         if self.enhancer is None:
-            return Output(logit, logit.new_zeros(()))
+            return Output(logit, own)
         extra, penalty = self.enhancer(emb)
-        return Output(logit + extra, penalty)
+        return Output(logit + extra, own + penalty)
+
+    def fold(self) -> Self:
+        """Into the form that serves, in place: what depends on no sample is computed once, its makings are dropped."""
+        with torch.no_grad():
+            for part in (self.backbone, self.enhancer):
+                if hasattr(part, "fold"):
+                    part.fold()  # ty: ignore[not-callable]
+        return self.eval()
 
     def num_parameters(self) -> dict[str, int]:
         """Counts: `embedding` (all tables, first-order weights too), `dense` (the rest), `total`."""
@@ -68,13 +84,13 @@ def build_model(
     model: Mapping[str, Any],
     enhancer: Mapping[str, Any] | None,
     seed: int,
-    field_embeddings: Tensor | None = None,
+    field_embeddings: Mapping[str, Tensor] | None = None,
 ) -> CTRModel:
     """The model of two YAML nodes on the CPU. Equal seeds give equal weights, whatever was drawn before.
 
     The node `model` is the backbone's `_target_` and keywords, and `embedding_std`: the initial scale of the feature
-    embeddings. Embeddings and backbone are drawn before the enhancer, so that runs with and without one are paired. The
-    node of an enhancer that reads field embeddings has the keys of SOURCE besides: they say where those come from.
+    embeddings. Embeddings and backbone are drawn before the enhancer, so that runs with and without one are paired.
+    `field_embeddings` has those of "model" and "enhancer", as far as they read any.
     """
     keywords = dict(model)
     with torch.random.fork_rng(devices=[]):
@@ -83,14 +99,9 @@ def build_model(
             embedding = FeatureEmbedding(schema, dim, init_std=_embedding_std(keywords))
         else:
             embedding = NoEmbedding(schema)
-        backbone = build(keywords, "model", schema, dim)
-        if not enhancer:
-            return CTRModel(embedding, backbone)
-        if not reads_field_embeddings(enhancer):
-            return CTRModel(embedding, backbone, build(enhancer, "enhancer", schema, dim))
-        assert field_embeddings is not None, "the enhancer reads field embeddings: give them"
-        own = {key: value for key, value in enhancer.items() if key not in SOURCE}
-        return CTRModel(embedding, backbone, build(own, "enhancer", schema, dim, field_embeddings))
+        vectors = field_embeddings or {}
+        backbone = _built(keywords, "model", schema, dim, vectors)
+        return CTRModel(embedding, backbone, _built(enhancer, "enhancer", schema, dim, vectors) if enhancer else None)
 
 
 def flops_per_sample(model: CTRModel, schema: Schema) -> int:
@@ -114,9 +125,20 @@ def flops_per_sample(model: CTRModel, schema: Schema) -> int:
     return found
 
 
-def reads_field_embeddings(enhancer: Mapping[str, Any] | None) -> bool:
-    """Whether the constructor that the node names asks for them."""
-    return bool(enhancer) and "field_embeddings" in inspect.signature(locate(enhancer, "enhancer")).parameters
+def reads_field_embeddings(node: Mapping[str, Any] | None, name: str) -> bool:
+    """Whether what the node called `name` builds wants them."""
+    if not node:
+        return False
+    parameter = inspect.signature(locate(node, name)).parameters.get("field_embeddings")
+    return parameter is not None and (parameter.default is parameter.empty or "source" in node)
+
+
+def _built(node: Mapping[str, Any], name: str, schema: Schema, dim: int, vectors: Mapping[str, Tensor]) -> nn.Module:
+    if not reads_field_embeddings(node, name):
+        return build(node, name, schema, dim)
+    assert name in vectors, f"the {name} reads field embeddings: give them"
+    own = {key: value for key, value in node.items() if key not in SOURCE}
+    return build(own, name, schema, dim, vectors[name])
 
 
 def _embedding_std(keywords: dict[str, Any]) -> float:

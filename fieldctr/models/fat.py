@@ -6,9 +6,12 @@ Source: "From Scaling to Structured Expressivity: Rethinking Transformers for CT
 code: where the sources disagree the choice is an option, its default in conf/model/fat.yaml.
 Differs: field biases start at N(0, 0.5) and embeddings near 1e-4 because the first norm blows up tiny tokens: with
 biases at 0 FAT stays below logistic regression on KuaiRand. A norm precedes the attention too (`block: single`),
-because the quoted Z + FFN(LN(Attn(Z))) feeds raw tokens to it.
+because the quoted Z + FFN(LN(Attn(Z))) feeds raw tokens to it. `width`, `tokens: feature` and what a language model's
+field vectors can start (`phi: llm_*`, `pair_init: similarity`) are additions.
 """
 
+import math
+import warnings
 from typing import Literal
 
 import torch
@@ -17,152 +20,240 @@ from torch.nn import functional
 
 from fieldctr.config import Positive, Share, Weight
 from fieldctr.errors import UserError
-from fieldctr.nn.embedding import Inputs, LinearTerm
-from fieldctr.nn.field_matrices import FreeMatrices, Projections, Routed, Routing, Shapes, field_matrices, project
-from fieldctr.nn.readout import Pooling, Readout
+from fieldctr.nn.diagnostics import Diagnostics
+from fieldctr.nn.embedding import FieldColumns, Inputs, LinearTerm
+from fieldctr.nn.fat_block import Block, BlockKind, Matrices
+from fieldctr.nn.field_attention import Modulation, Pairs
+from fieldctr.nn.field_matrices import (
+    ComposedMatrices,
+    FreeMatrices,
+    Phi,
+    Projections,
+    Routed,
+    Routing,
+    Shapes,
+    field_matrices,
+    meta_embeddings,
+    project,
+)
+from fieldctr.nn.readout import Head, Pooling, readout
 from fieldctr.schema import Schema
 
-BlockKind = Literal["single", "two_residual_pre", "post"]
-Modulation = Literal["pre", "post", "none"]
-Matrices = dict[str, Tensor]  # role -> (F or 1, d_in, d_out)
+ATTENTION = 1 << 22  # entries of alpha that `diagnostics` averages
+STUCK = 0.01  # pair weights that have moved by less, as a root mean square, are still what they were
+PairInit = Literal["normal", "ones", "similarity"]
+PairTables = Literal["shared", "head", "layer", "layer_head"]  # one F x F table of w, or one for each
 
 
 class FAT(nn.Module):
-    """Field-aware transformer. All layers keep tokens as (F, B, D): one batched product serves all fields."""
+    """Field-aware transformer. All layers keep tokens as (T, B, D): one batched product serves all fields."""
+
+    field_embeddings: Tensor | None  # (F, E)
+    pair_start: Tensor  # what the pair weights were drawn as
 
     def __init__(
         self,
         schema: Schema,
         dim: int,
+        field_embeddings: Tensor | None = None,
         *,
+        width: Positive | None,  # of the tokens, by one linear map for each field; null: dim, without a map
+        tokens: Literal["field", "feature"],  # feature: one for each value of a multi-valued field
         num_layers: Positive,
         num_heads: Positive,
-        ffn_dim: Positive | None,  # null: 4 dim
+        ffn_dim: Positive | None,  # null: 4 width
         block: BlockKind,
-        modulation: Modulation,  # w on the scores before the softmax, or on the attention after it
-        pair_init: Literal["normal", "ones"],
+        modulation: Modulation,
+        pair_init: PairInit,
+        pair_tables: PairTables,
         projections: Projections,
         ffn: Literal["field", "shared"],
         num_bases: Positive | None,  # null: max(top_k + 1, half of the fields)
         top_k: Positive,
         meta_dim: Positive,
         routing: Routing,
-        share_layers: bool,  # one set of projections and pair weights for all layers
+        phi: Phi,
+        anchor_weight: Weight,  # of the penalty of phi=llm_anchored
+        share_layers: bool,  # one set of projections for all layers
         output_projection: bool,
         pooling: Pooling,
+        head: Head,
         linear_term: bool,
         field_bias_std: Weight,
         dropout: Share,
     ) -> None:
         super().__init__()
-        if dim % num_heads:
-            raise UserError(f"model.num_heads={num_heads} does not divide embedding_dim={dim}")
-        fields, sets = schema.num_fields, 1 if share_layers else num_layers
-        self.field_bias = nn.Parameter(torch.empty(fields, dim).normal_(std=field_bias_std))
-        own, common = _shapes(dim, ffn_dim or 4 * dim, field_ffn=ffn == "field", output_projection=output_projection)
+        fields, inner = schema.num_fields, width or dim
         bases = num_bases or max(top_k + 1, (fields + 1) // 2)
-        routed = Routed(num_bases=bases, top_k=top_k, meta_dim=meta_dim, routing=routing)
-        self.own = nn.ModuleList(field_matrices(projections, fields, own, routed) for _ in range(sets))
-        self.common = nn.ModuleList(FreeMatrices(1, common) for _ in range(sets))
-        self.pair_weight = None if modulation == "none" else nn.Parameter(torch.ones(sets, fields, fields))
-        if self.pair_weight is not None and pair_init == "normal":
-            nn.init.normal_(self.pair_weight, std=0.01)
-        self.blocks = nn.ModuleList(
-            Block(dim, num_heads=num_heads, kind=block, modulation=modulation, dropout=dropout)
-            for _ in range(num_layers)
+        _check(inner, fields, num_heads=num_heads, projections=projections, tokens=tokens, num_bases=bases)
+        self.modulation: Modulation = modulation
+        self.reads_columns = tokens == "feature"
+        self.columns = FieldColumns(schema) if self.reads_columns else None
+        kinds = 1 if projections == "shared" else fields
+        self.widen = FreeMatrices.drawn(kinds, {"token": (dim, inner)}) if width else None
+        self.field_bias = nn.Parameter(torch.empty(fields, inner).normal_(std=field_bias_std))
+        queries = fields if projections == "pair" else 1
+        own = {"q": (inner, queries * inner), "k": (inner, inner), "v": (inner, inner)}
+        common: Shapes = {"out": (inner, inner)} if output_projection else {}
+        hidden = ffn_dim or 4 * inner
+        (own if ffn == "field" else common).update({"ffn_in": (inner, hidden), "ffn_out": (hidden, inner)})
+        routed = Routed(num_bases=bases, top_k=top_k, meta_dim=meta_dim, routing=routing, phi=phi)
+        vectors = _vectors(field_embeddings, fields, projections=projections, phi=phi, pair_init=pair_init)
+        self.register_buffer("field_embeddings", vectors)  # saved, so that a trained model is built without an encoder
+        start = None if phi == "learned" or vectors is None else meta_embeddings(vectors, meta_dim)
+        sets = 1 if share_layers else num_layers
+        self.own = nn.ModuleList(field_matrices(projections, fields, own, routed, start) for _ in range(sets))
+        self.common = nn.ModuleList(FreeMatrices.drawn(1, common) for _ in range(sets))
+        self.pair_weight = None
+        if modulation != "none":
+            tables = num_layers if pair_tables.startswith("layer") else 1, num_heads if "head" in pair_tables else 1
+            self.pair_weight = nn.Parameter(torch.ones(*tables, fields, fields))  # 1 or L, 1 or H, F, F
+            _start(self.pair_weight, pair_init, vectors)
+            self.register_buffer("pair_start", self.pair_weight.detach().clone(), persistent=False)
+        self.layers = nn.ModuleList(
+            Block(inner, num_heads=num_heads, kind=block, dropout=dropout) for _ in range(num_layers)
         )
-        self.readout = Readout(fields, dim, pooling=pooling)
+        self.readout = readout(head, fields, inner, pooling=pooling)
         self.linear = LinearTerm(schema, bias=False) if linear_term else None
-        self._composed: tuple[object, list[Matrices]] | None = None
+        self.anchor_weight = anchor_weight
+        self.folded: nn.ModuleList | None = None
 
     def forward(self, emb: Tensor, inputs: Inputs) -> Tensor:
-        matrices, weights = self.matrices(), self._layer_weights()
-        tokens = (emb + self.field_bias).transpose(0, 1).contiguous()  # F,B,D
-        for layer, block in enumerate(self.blocks):
-            tokens = block(tokens, matrices[layer % len(matrices)], weights[layer % len(weights)])
-        logit = self.readout(tokens.transpose(0, 1))
+        """(B, F, E), or (B, S, E) with tokens=feature -> (B,)."""
+        matrices, pairs = self.matrices(), self.pairs(inputs)
+        z = self.tokens(emb)
+        for layer, block in enumerate(self.layers):
+            z = block(z, matrices[layer % len(matrices)], pairs[layer % len(pairs)])
+        out = z.transpose(0, 1)  # B,T,D
+        logit = self.readout(out if self.columns is None else self.columns.mean(out, inputs.ids))
         return logit if self.linear is None else logit + self.linear(inputs)
 
+    def tokens(self, emb: Tensor) -> Tensor:
+        """(B, T, E) -> (T, B, D)."""
+        if self.widen is None:
+            return (emb + self.of_tokens(self.field_bias)).transpose(0, 1).contiguous()
+        widen = self.widen()["token"]
+        return project(emb.transpose(0, 1), self.of_tokens(widen)) + self.of_tokens(self.field_bias).unsqueeze(1)
+
     def matrices(self) -> list[Matrices]:
-        """Every layer set's projections; in evaluation composed once, until a parameter changes."""
-        if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
-            self._composed = None
-            return self._compose()
-        # Versions notice load_state_dict, an optimizer's step and swapped averages; addresses notice a move.
-        state = [(p.data_ptr(), p._version) for p in self.parameters()]
-        if self._composed is None or self._composed[0] != state:
-            self._composed = state, self._compose()
-        return self._composed[1]
-
-    def pair_weights(self) -> Tensor:
-        """w as (F, F), row = query field; the mean over layers where each has its own, ones without modulation."""
-        if self.pair_weight is None:
-            return torch.ones(len(self.field_bias), len(self.field_bias))
-        return self.pair_weight.detach().mean(0)
-
-    def _compose(self) -> list[Matrices]:
+        """The projections of each set of layers, per token; one matrix where all tokens share it."""
+        if self.folded is not None:
+            return [matrices() for matrices in self.folded]
         sets = []
         for own, common in zip(self.own, self.common, strict=True):
-            role = own() | common()
+            role = {name: self.of_tokens(matrices) for name, matrices in own().items()} | common()
             qkv = torch.cat([role.pop("q"), role.pop("k"), role.pop("v")], dim=2)  # one product instead of three
             sets.append(role | {"qkv": qkv})
         return sets
 
-    def _layer_weights(self) -> list[Tensor | None]:
-        return [None] if self.pair_weight is None else list(self.pair_weight)
+    def pairs(self, inputs: Inputs) -> list[Pairs]:
+        """What each set of layers knows of pairs of tokens."""
+        absent = None if self.columns is None else self.columns.absent(inputs.ids)
+        if self.pair_weight is None:
+            return [Pairs(self.modulation, None, absent)]
+        weight = self.pair_weight
+        if self.columns is not None:
+            of = self.columns.field_of
+            weight = weight[..., of, :][..., of]  # 1 or L, 1 or H, T, T
+        return [Pairs(self.modulation, table, absent) for table in weight]
+
+    def of_tokens(self, by_field: Tensor) -> Tensor:
+        """What each field has, for each token: (F or 1, ...) -> (T or 1, ...)."""
+        if self.columns is None or len(by_field) == 1:
+            return by_field
+        return by_field[self.columns.field_of]
+
+    def fold(self) -> None:
+        """Compose all matrices once and drop what they are made of. The model can no longer be trained."""
+        self.folded = nn.ModuleList(FreeMatrices(matrices) for matrices in self.matrices())
+        self.own, self.common, self.field_embeddings = nn.ModuleList(), nn.ModuleList(), None
+
+    def penalty(self) -> Tensor:
+        """What anchored meta-embeddings pay for leaving the language model's: ()."""
+        strayed = [own.strayed() for own in self.own if isinstance(own, ComposedMatrices)]
+        return self.anchor_weight * torch.stack(strayed).sum() if strayed else self.field_bias.new_zeros(())
+
+    @torch.no_grad()
+    def diagnostics(self, emb: Tensor, inputs: Inputs) -> Diagnostics:
+        """How far the pair weights have moved, mean attention, and how bases are used."""
+        attention = self.mean_attention(emb, inputs)  # F,F
+        numbers = {"attention_entropy": float(torch.special.entr(attention).sum(1).mean() / math.log(len(attention)))}
+        matrices, warned = {"attention": attention}, []
+        if self.pair_weight is not None:
+            moved = float((self.pair_weight - self.pair_start).square().mean().sqrt())
+            numbers |= {"pair_weight_moved": moved, "pair_weight_mean": float(self.pair_weight.mean())}
+            numbers["pair_weight_std"] = float(self.pair_weight.std(correction=0))
+            if moved < STUCK:
+                warned.append(
+                    f"the field-pair weights are stuck near their start (moved by {moved:.4f}): attention has not "
+                    "learned which fields belong together. Set model.pair_init=ones, or raise optimizer.lr"
+                )
+        composed = [own for own in self.own if isinstance(own, ComposedMatrices)]
+        if composed:
+            usage = torch.stack([own.routing(role) for own in composed for role in own.bases])  # sets and roles,F,M
+            load = usage.sum(1)  # its rows sum to F
+            numbers["bases_used"] = float((load > 0).float().mean())
+            numbers["basis_load"] = float(load.amax(1).mean() / load.mean())  # 1: all bases carry the same
+            matrices["bases"] = usage.mean(0)
+        return Diagnostics(numbers, matrices, warned)
+
+    def mean_attention(self, emb: Tensor, inputs: Inputs) -> Tensor:
+        """alpha averaged over samples, heads and layers, by field: (F, F), rows sum to 1."""
+        num_tokens = emb.shape[1]
+        rows = slice(max(1, ATTENTION // (num_tokens**2 * self.layers[0].num_heads)))  # ty: ignore
+        inputs = Inputs(inputs.ids[rows], None if inputs.values is None else inputs.values[rows])
+        matrices, pairs, z, means = self.matrices(), self.pairs(inputs), self.tokens(emb[rows]), []
+        for layer, block in enumerate(self.layers):
+            own, pair = matrices[layer % len(matrices)], pairs[layer % len(pairs)]
+            means.append(block.attention(z, own, pair).mean(0))  # ty: ignore[not-callable]
+            z = block(z, own, pair)
+        mean = torch.stack(means).mean(0)  # T,T
+        if self.columns is None:
+            return mean
+        member = functional.one_hot(self.columns.field_of, len(self.field_bias)).to(mean)  # T,F
+        return member.T @ mean @ member / member.sum(0).unsqueeze(1)
+
+    def pair_weights(self) -> Tensor:
+        """w as (F, F), row = query field; the mean over heads and layers, ones without modulation."""
+        if self.pair_weight is None:
+            return torch.ones(len(self.field_bias), len(self.field_bias))
+        return self.pair_weight.detach().mean((0, 1))
 
 
-class Block(nn.Module):
-    """Attention and FFN with their norms; the matrices come from outside, as layers may share them."""
-
-    def __init__(self, dim: int, *, num_heads: int, kind: BlockKind, modulation: Modulation, dropout: float) -> None:
-        super().__init__()
-        self.num_heads, self.kind, self.modulation = num_heads, kind, modulation
-        self.attention_norm = nn.LayerNorm(dim)
-        self.ffn_norm = nn.LayerNorm(dim)
-        self.dropout = nn.Dropout(dropout)  # on what a residual adds
-
-    def forward(self, z: Tensor, matrices: Matrices, weight: Tensor | None) -> Tensor:
-        """(F, B, D) -> (F, B, D)."""
-        if self.kind == "single":
-            mixed = self.attend(self.attention_norm(z), matrices, weight)
-            return z + self.dropout(feed_forward(self.ffn_norm(mixed), matrices))
-        if self.kind == "two_residual_pre":
-            z = z + self.dropout(self.attend(self.attention_norm(z), matrices, weight))
-            return z + self.dropout(feed_forward(self.ffn_norm(z), matrices))
-        z = self.attention_norm(z + self.dropout(self.attend(z, matrices, weight)))
-        return self.ffn_norm(z + self.dropout(feed_forward(z, matrices)))
-
-    def attend(self, z: Tensor, matrices: Matrices, weight: Tensor | None) -> Tensor:
-        num_fields, batch, dim = z.shape
-        split = num_fields, batch, 3, self.num_heads, dim // self.num_heads
-        qkv = project(z, matrices["qkv"]).view(split).permute(2, 1, 3, 0, 4)  # 3,B,H,F,D/H
-        # The copy pays: products on strided views are slower than copy and product.
-        q, k, v = qkv.reshape(3, batch * self.num_heads, num_fields, dim // self.num_heads).unbind()
-        mixed = modulated_attention(q, k, v, weight, self.modulation)  # BH,F,D/H
-        mixed = mixed.transpose(0, 1).reshape(num_fields, batch, dim)
-        return project(mixed, matrices["out"]) if "out" in matrices else mixed
+@torch.no_grad()
+def _start(pair_weight: Tensor, pair_init: PairInit, vectors: Tensor | None) -> None:
+    if pair_init == "normal":
+        pair_weight.normal_(std=0.01)
+    elif pair_init == "similarity":
+        assert vectors is not None
+        unit = functional.normalize(vectors, dim=1)
+        pair_weight.copy_(unit @ unit.T)
 
 
-def modulated_attention(q: Tensor, k: Tensor, v: Tensor, weight: Tensor | None, modulation: Modulation) -> Tensor:
-    """Attention over fields with a weight per ordered field pair: three (N, F, D), (F, F) -> (N, F, D)."""
-    scale = q.shape[-1] ** -0.5
-    dots = q @ k.transpose(1, 2)  # N,F,F
-    if weight is None:
-        return (dots * scale).softmax(-1) @ v
-    if modulation == "pre":
-        return (dots * (weight * scale)).softmax(-1) @ v
-    return ((dots * scale).softmax(-1) * weight) @ v
+def _vectors(
+    vectors: Tensor | None, num_fields: int, *, projections: Projections, phi: Phi, pair_init: PairInit
+) -> Tensor | None:
+    """The language model's field vectors; UserError where they are needed and missing, or cannot be used."""
+    readers = [f"model.phi={phi}"] * (phi != "learned") + ["model.pair_init=similarity"] * (pair_init == "similarity")
+    if readers and vectors is None:
+        raise UserError(f"{readers[0]} reads field vectors, got none: use model=fat_llm, which brings an encoder")
+    if phi != "learned" and projections != "hyper":
+        raise UserError(f"model.phi={phi} needs model.projections=hyper, got {projections}: only routers read phi")
+    if vectors is not None and len(vectors) != num_fields:
+        raise UserError(f"model: {len(vectors)} field vectors for {num_fields} fields")
+    return None if vectors is None else vectors.float()
 
 
-def feed_forward(z: Tensor, matrices: Matrices) -> Tensor:
-    """SiLU(z W1) W2 with the field's own matrices: (F, B, D) -> (F, B, D)."""
-    return project(functional.silu(project(z, matrices["ffn_in"])), matrices["ffn_out"])
-
-
-def _shapes(dim: int, ffn_dim: int, *, field_ffn: bool, output_projection: bool) -> tuple[Shapes, Shapes]:
-    """The roles of which each field has its own matrix, and those that all fields share."""
-    attention = dict.fromkeys(("q", "k", "v"), (dim, dim))
-    feed = {"ffn_in": (dim, ffn_dim), "ffn_out": (ffn_dim, dim)}
-    out = {"out": (dim, dim)} if output_projection else {}
-    return (attention | feed, out) if field_ffn else (attention, feed | out)
+def _check(
+    width: int, num_fields: int, *, num_heads: int, projections: Projections, tokens: str, num_bases: int
+) -> None:
+    if width % num_heads:
+        raise UserError(f"model.num_heads={num_heads} does not divide the tokens' width, {width}")
+    if projections == "pair" and tokens == "feature":
+        raise UserError("model.projections=pair has a query for each field: use it with model.tokens=field")
+    if projections == "hyper" and num_bases >= num_fields:
+        warnings.warn(
+            f"model.num_bases={num_bases} for {num_fields} fields: the hypernetwork saves nothing where there are as "
+            f"many bases as fields. Set model.num_bases below {num_fields}, or model.projections=full",
+            stacklevel=3,
+        )

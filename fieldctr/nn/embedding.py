@@ -58,10 +58,40 @@ class FeatureEmbedding(nn.Module):
 
     def forward(self, inputs: Inputs) -> Tensor:
         """(B, S) ids -> (B, F, D)."""
+        return self.pooled(self.columns(inputs), inputs)
+
+    def columns(self, inputs: Inputs) -> Tensor:
+        """One vector per id column, that of a numeric field times its value: (B, S) ids -> (B, S, D)."""
         rows = self.table(inputs.ids + self.row_offset)  # B,S,D
-        if all(span.kind == "plain" for span in self.spans):
+        if all(span.kind != "numeric" for span in self.spans):
             return rows
-        return torch.cat([_fields(span, rows, inputs) for span in self.spans], dim=1)
+        return torch.cat([_scaled(span, rows, inputs) for span in self.spans], dim=1)
+
+    def pooled(self, columns: Tensor, inputs: Inputs) -> Tensor:
+        """A multi-valued field's columns as their mean: (B, S, D) -> (B, F, D)."""
+        if all(span.kind != "multi" for span in self.spans):
+            return columns
+        return torch.cat([_mean(span, columns, inputs.ids) for span in self.spans], dim=1)
+
+
+class FieldColumns(nn.Module):
+    """Which field each id column belongs to, for a backbone that reads columns: each feature of a field is a token."""
+
+    field_of: Tensor  # (S,)
+
+    def __init__(self, schema: Schema) -> None:
+        super().__init__()
+        self.spans = _spans(schema)
+        columns = [number for number, field in enumerate(schema.fields) for _ in range(field.width)]
+        self.register_buffer("field_of", torch.tensor(columns), persistent=False)
+
+    def absent(self, ids: Tensor) -> Tensor:
+        """The columns that are padding: (B, S). A field without any feature keeps its first column, row 0."""
+        return torch.cat([~_present(span, ids) for span in self.spans], dim=1)
+
+    def mean(self, tokens: Tensor, ids: Tensor) -> Tensor:
+        """A field's tokens as their mean without padding: (B, S, D) -> (B, F, D)."""
+        return torch.cat([_mean(span, tokens, ids) for span in self.spans], dim=1)
 
 
 class NoEmbedding(nn.Module):
@@ -72,7 +102,13 @@ class NoEmbedding(nn.Module):
         self.num_fields = schema.num_fields
 
     def forward(self, inputs: Inputs) -> Tensor:
-        return torch.empty(len(inputs.ids), self.num_fields, 0, device=inputs.ids.device)
+        return self.pooled(self.columns(inputs), inputs)
+
+    def columns(self, inputs: Inputs) -> Tensor:
+        return torch.empty(*inputs.ids.shape, 0, device=inputs.ids.device)
+
+    def pooled(self, columns: Tensor, inputs: Inputs) -> Tensor:
+        return columns.new_empty(len(columns), self.num_fields, 0)
 
 
 class LinearTerm(nn.Module):
@@ -115,16 +151,27 @@ def _spans(schema: Schema) -> list[_Span]:
     return spans
 
 
-def _fields(span: _Span, rows: Tensor, inputs: Inputs) -> Tensor:
+def _scaled(span: _Span, rows: Tensor, inputs: Inputs) -> Tensor:
     rows, ids = rows[:, span.columns], inputs.ids[:, span.columns]
-    if span.kind == "plain":
+    if span.kind != "numeric":
         return rows
-    if span.kind == "numeric":
-        assert inputs.values is not None, "the schema has numeric fields, the batch has no values"
-        scale = inputs.values[:, span.values].where(ids > 0, 1.0)
-        return rows * scale.unsqueeze(-1)
+    assert inputs.values is not None, "the schema has numeric fields, the batch has no values"
+    scale = inputs.values[:, span.values].where(ids > 0, 1.0)
+    return rows * scale.unsqueeze(-1)
+
+
+def _present(span: _Span, ids: Tensor) -> Tensor:
+    ids = ids[:, span.columns]
+    if span.kind != "multi":
+        return torch.ones_like(ids, dtype=torch.bool)
     known = ids > 0
     first = torch.arange(ids.shape[1], device=ids.device) == 0
-    share = (known | (first & ~known.any(1, keepdim=True))).to(rows.dtype)  # no id at all: the first column's row 0
+    return known | (first & ~known.any(1, keepdim=True))  # no id at all: the first column's row 0
+
+
+def _mean(span: _Span, columns: Tensor, ids: Tensor) -> Tensor:
+    if span.kind != "multi":
+        return columns[:, span.columns]
+    share = _present(span, ids).to(columns.dtype)
     share = share / share.sum(1, keepdim=True)
-    return share.unsqueeze(1) @ rows  # B,1,S @ B,S,D -> B,1,D
+    return share.unsqueeze(1) @ columns[:, span.columns]  # B,1,S @ B,S,D -> B,1,D

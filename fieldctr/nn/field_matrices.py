@@ -6,17 +6,23 @@ Differs: bases start at sqrt(K / d_in), so that a mixture of K of them starts ne
 does; the paper's initial scale is not known.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from fieldctr.errors import UserError
 
 Shapes = dict[str, tuple[int, int]]  # role -> d_in, d_out
-Projections = Literal["hyper", "full", "shared"]
+Projections = Literal["hyper", "full", "shared", "pair"]
 Routing = Literal["topk", "dense"]
+Phi = Literal["learned", "llm_init", "llm_frozen", "llm_anchored"]
+
+
+META_STD = 0.1  # of meta-embeddings at the start
 
 
 @dataclass(frozen=True)
@@ -27,32 +33,46 @@ class Routed:
     top_k: int  # K
     meta_dim: int  # of the fields' meta-embeddings
     routing: Routing  # dense mixes all M
+    phi: Phi  # where meta-embeddings start, and whether they stay there, move freely, or pay for moving
 
 
 class FreeMatrices(nn.Module):
-    """`count` matrices per role: F gives each field its own, 1 is shared by all. No bias."""
+    """Matrices per role, (F, d_in, d_out) or (1, d_in, d_out) where all fields share one. No bias."""
 
-    def __init__(self, count: int, shapes: Shapes) -> None:
+    def __init__(self, matrices: Mapping[str, Tensor]) -> None:
         super().__init__()
-        self.weight = nn.ParameterDict(
-            {role: torch.empty(count, *shape).normal_(std=shape[0] ** -0.5) for role, shape in shapes.items()}
-        )
+        self.weight = nn.ParameterDict(matrices)
+
+    @classmethod
+    def drawn(cls, count: int, shapes: Shapes) -> Self:
+        """`count` random ones per role, at the scale 1 / sqrt(d_in)."""
+        return cls({role: torch.empty(count, *shape).normal_(std=shape[0] ** -0.5) for role, shape in shapes.items()})
 
     def forward(self) -> dict[str, Tensor]:
-        """Per role (count, d_in, d_out)."""
+        """By role."""
         return dict(self.weight.items())
 
 
 class ComposedMatrices(nn.Module):
-    """Per field and role a mixture of bases, chosen by the field's meta-embedding. Independent of the samples."""
+    """Per field and role a mixture of bases, chosen by the field's meta-embedding. Independent of the samples.
 
-    def __init__(self, num_fields: int, shapes: Shapes, routed: Routed) -> None:
+    `start` has the meta-embeddings (F, meta_dim) that a language model suggests; they are random without.
+    """
+
+    anchor: Tensor | None
+
+    def __init__(self, num_fields: int, shapes: Shapes, routed: Routed, start: Tensor | None = None) -> None:
         super().__init__()
         if routed.top_k > routed.num_bases:
             raise UserError(f"model.top_k={routed.top_k} exceeds model.num_bases={routed.num_bases}; lower it")
         self.chosen = routed.top_k if routed.routing == "topk" else routed.num_bases
         size, count = routed.meta_dim, routed.num_bases
-        self.meta = nn.Parameter(torch.empty(num_fields, size).normal_(std=0.1))
+        meta = torch.empty(num_fields, size).normal_(std=META_STD) if start is None else start.clone()
+        if routed.phi == "llm_frozen":
+            self.register_buffer("meta", meta)
+        else:
+            self.meta = nn.Parameter(meta)
+        self.register_buffer("anchor", start if routed.phi == "llm_anchored" else None)
         self.router = nn.ParameterDict({role: torch.empty(size, count).normal_(std=size**-0.5) for role in shapes})
         self.bases = nn.ParameterDict(
             {
@@ -70,6 +90,10 @@ class ComposedMatrices(nn.Module):
                 for role, bases in self.bases.items()
             }
 
+    def strayed(self) -> Tensor:
+        """Squared distance of the meta-embeddings from what they are anchored to: ()."""
+        return self.meta.new_zeros(()) if self.anchor is None else (self.meta - self.anchor).square().sum()
+
     def routing(self, role: str) -> Tensor:
         """alpha, (F, M): each row has K non-zero entries and sums to 1."""
         scores = self.meta @ self.router[role]  # F,M
@@ -77,11 +101,27 @@ class ComposedMatrices(nn.Module):
         return torch.zeros_like(scores).scatter(1, chosen, best.softmax(1))
 
 
-def field_matrices(kind: Projections, num_fields: int, shapes: Shapes, routed: Routed) -> nn.Module:
-    """Mixtures of bases (hyper), a matrix per field (full) or one for all (shared)."""
+def meta_embeddings(vectors: Tensor, size: int) -> Tensor:
+    """Meta-embeddings from a language model's field vectors: their principal components, at the scale of learned ones.
+
+    (F, E) -> (F, size); zeros where the vectors have fewer components, or are equal.
+    """
+    centred = vectors.float() - vectors.float().mean(0)
+    left, scale, _ = torch.linalg.svd(centred, full_matrices=False)
+    points = (left * scale)[:, :size]
+    points = points * points.gather(0, points.abs().argmax(0, keepdim=True)).sign()  # a component has no sign
+    points = functional.pad(points, (0, size - points.shape[1]))
+    equal = points.norm() < 1e-5 * vectors.float().norm()  # what is left of them then is rounding
+    return torch.where(equal, torch.zeros_like(points), points * (META_STD / points.std()))
+
+
+def field_matrices(
+    kind: Projections, num_fields: int, shapes: Shapes, routed: Routed, start: Tensor | None = None
+) -> nn.Module:
+    """Mixtures of bases (hyper), one for all (shared), or a matrix per field (full, and pair, whose q is F wide)."""
     if kind == "hyper":
-        return ComposedMatrices(num_fields, shapes, routed)
-    return FreeMatrices(num_fields if kind == "full" else 1, shapes)
+        return ComposedMatrices(num_fields, shapes, routed, start)
+    return FreeMatrices.drawn(1 if kind == "shared" else num_fields, shapes)
 
 
 def project(tokens: Tensor, matrices: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ Source: training settings of LLaCTR's released code (istarryn/LLaCTR).
 Differs: evaluates several times an epoch, because deep CTR models peak after one pass; keeps averaged weights.
 """
 
+import contextlib
 import math
 import time
 import warnings
@@ -22,9 +23,11 @@ from fieldctr.data.dataset import Split
 from fieldctr.errors import UserError
 from fieldctr.nn.embedding import Inputs
 from fieldctr.training import checkpoint
+from fieldctr.training.diagnostics import ROWS, diagnose
 from fieldctr.training.evaluate import CAUSES, evaluate
 from fieldctr.training.optim import Optimizer
 from fieldctr.training.progress import Progress
+from fieldctr.training.recompute import keep_activations, recompute_layers
 from fieldctr.training.runtime import Runtime
 
 Record = dict[str, float]  # one evaluation: step, epoch, lr, train_loss, seconds, valid/<metric>
@@ -87,6 +90,7 @@ class Trainer:
             fitting.run(log)
         finally:
             fitting.optimizer.close()
+            keep_activations(model)
         return fitting.result()
 
 
@@ -107,7 +111,10 @@ class Fitting:
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.runtime.device)  # since the last evaluation
         self.losses = 0
         self.best: dict[str, Tensor] = {}
+        self.sample = next(Batches(train, batch_size=ROWS, device=self.runtime.device).ordered())
         torch.manual_seed(self.seed)  # dropout
+        if self.settings.activation_checkpointing:
+            recompute_layers(model)
         if self.settings.compile:
             compile_backbone(model, deterministic=self.settings.deterministic)
 
@@ -156,10 +163,12 @@ class Fitting:
         with self.optimizer.averaged():
             found = self.validated()
             better = self.judge(found)
+            numbers = self.diagnosed()
             if better:
                 self.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
         record = {"step": self.state.step, "epoch": self.epochs, "lr": self.state.lr, "train_loss": train_loss}
         record |= {f"valid/{name}": value for name, value in found.items()}
+        record |= {f"diagnostics/{name}": value for name, value in numbers.items()}
         self.decide(better)
         self.loss_sum.zero_()
         self.losses = 0
@@ -183,6 +192,12 @@ class Fitting:
                 f"{CAUSES}; or dead units (a zero initial scale)"
             )
         return found
+
+    def diagnosed(self) -> Record:
+        """Numbers from inside the model, on the same rows each time: about the cost of a step on ROWS samples."""
+        eager = torch.compiler.set_stance("force_eager") if self.settings.compile else contextlib.nullcontext()
+        with eager:
+            return diagnose(self.model, *self.sample)
 
     def judge(self, found: Mapping[str, float]) -> bool:
         """Whether these metrics are the best so far."""

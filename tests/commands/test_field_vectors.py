@@ -31,7 +31,7 @@ def encoder() -> dict[str, Any]:
 @pytest.mark.parametrize("name", ["census", "coupon", "kuairand", "synthetic"])
 def test_a_dataset_has_other_words_for_each_readable_field(name: str) -> None:
     node = yaml.safe_load((conf_dir() / f"dataset/{name}.yaml").read_text(encoding="utf-8"))
-    found = synonyms(node)
+    found = synonyms(node, "enhancer.source")
     assert len(set(found)) == len(node["fields"])
     for words, (field, keys) in zip(found, node["fields"].items(), strict=True):
         assert words != keys.get("text", field.replace("_", " ")) or keys["text"] == ""
@@ -40,12 +40,12 @@ def test_a_dataset_has_other_words_for_each_readable_field(name: str) -> None:
 def test_a_dataset_without_other_words_is_named(described: dict[str, Any]) -> None:
     described["fields"] = {"user_id": None, "gender": {"text": "gender of the user"}}
     with pytest.raises(UserError, match=r"enhancer\.source=synonyms: no field of dataset 'synthetic' has a synonym"):
-        synonyms(described)
+        synonyms(described, "enhancer.source")
 
 
 def test_a_field_without_other_words_keeps_its_text(described: dict[str, Any]) -> None:
     described["fields"] = {"user_id": {"synonym": "account"}, "gender": {"text": "sex"}, "brand": None}
-    assert synonyms(described) == ["account", "sex", "brand"]
+    assert synonyms(described, "enhancer.source") == ["account", "sex", "brand"]
 
 
 def test_alternatives_ask_the_same_values_and_count_entities(described: dict[str, Any], tmp_path: Path) -> None:

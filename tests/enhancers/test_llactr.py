@@ -56,7 +56,9 @@ def enhancer(vectors: Tensor, schema: Schema = SCHEMA, dim: int = DIM, **options
 
 def model(vectors: Tensor, **options: Any) -> CTRModel:
     backbone = {"_target_": "fieldctr.models.fm.FM", "embedding_std": 0.1}
-    return build_model(SCHEMA, dim=DIM, model=backbone, enhancer=NODE | options, seed=1, field_embeddings=vectors)
+    return build_model(
+        SCHEMA, dim=DIM, model=backbone, enhancer=NODE | options, seed=1, field_embeddings={"enhancer": vectors}
+    )
 
 
 def softmax(x: Tensor) -> list[float]:
@@ -107,6 +109,19 @@ def test_contrastive(vectors: Tensor, emb: Tensor) -> None:
             logits = torch.tensor([cosine(feature, field) / 0.5 for field in targets(module)])
             total -= math.log(softmax(logits)[own])
     assert_close(float(module(emb)[1]), 0.3 * total / len(emb), atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{}, {"fie_adaptor": "lowrank"}, {"fie_term": "constant"}, {"fie_weight": 0.0}])
+def test_folded_it_adds_the_same_and_keeps_no_vectors(options: dict[str, Any], vectors: Tensor, emb: Tensor) -> None:
+    module = enhancer(vectors, **options).eval()
+    with torch.no_grad():
+        before = module(emb)[0]
+        module.fold()
+        assert_close(module(emb)[0], before, atol=1e-6, rtol=1e-6)
+    assert "fre" not in module.adaptors
+    assert module.field_embeddings.numel() == 0
+    if "fie_adaptor" not in options:
+        assert not list(module.parameters())
 
 
 @pytest.mark.parametrize("kind", ["dense", "lowrank", "scalar"])

@@ -1,15 +1,18 @@
 """Tables and batches for the tests of models, and the models' YAML files."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import pytest
 import torch
-import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from torch import nn
 
 from fieldctr.catalog import conf_dir
 from fieldctr.config import build
+from fieldctr.models.ctr_model import SOURCE
 from fieldctr.nn.embedding import Inputs
 from fieldctr.schema import Field, Schema
 
@@ -33,8 +36,12 @@ def batch_of(schema: Schema, num_rows: int, seed: int = 3) -> Inputs:
     return Inputs(torch.cat(list(columns.values()), 1), values * torch.cat(present, 1) if present else None)
 
 
+@cache
 def model_node(name: str) -> dict[str, Any]:
-    return yaml.safe_load((conf_dir() / "model" / f"{name}.yaml").read_text(encoding="utf-8"))
+    """The node `model` as a command composes it: an option can start from another one."""
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        node: Any = OmegaConf.to_container(compose("bench_train", [f"model={name}"]), resolve=True)
+    return node["model"]
 
 
 def scramble(module: nn.Module, seed: int = 5) -> None:
@@ -76,9 +83,11 @@ def node() -> Callable[[str], dict[str, Any]]:
 def backbone() -> Callable[..., Any]:
     """backbone(name, schema, dim, key=value ...): the model's YAML with some keys replaced, scrambled."""
 
-    def make(name: str, schema: Schema, dim: int, scrambled: bool = True, **options: object) -> Any:
-        node = {key: value for key, value in model_node(name).items() if key != "embedding_std"}
-        module = build(node | options, "model", schema, dim)
+    def make(
+        name: str, schema: Schema, dim: int, *runtime: torch.Tensor, scrambled: bool = True, **options: object
+    ) -> Any:
+        node = {key: value for key, value in model_node(name).items() if key not in ("embedding_std", *SOURCE)}
+        module = build(node | options, "model", schema, dim, *runtime)
         if scrambled:
             scramble(module)
         return module.eval()

@@ -81,6 +81,7 @@ def test_only_lr_has_no_feature_embedding(node: Node, schema: Schema) -> None:
     assert model.num_parameters() == {"embedding": schema.vocab_size, "dense": 1, "total": schema.vocab_size + 1}
 
 
+@pytest.mark.filterwarnings("ignore:model.num_bases")
 def test_flops_are_those_of_one_more_sample(node: Node) -> None:
     """Two for each weight that a sample meets; FAT's composed matrices are the batch's, however many bases they mix."""
     schema = Schema((Field("a", 9), Field("b", 5), Field("c", 7)))

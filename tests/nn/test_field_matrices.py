@@ -12,7 +12,7 @@ SHAPES = {"q": (4, 4), "ffn_in": (4, 8)}
 
 
 def routed(num_bases: int = 5, top_k: int = 2, routing: Routing = "topk") -> Routed:
-    return Routed(num_bases=num_bases, top_k=top_k, meta_dim=3, routing=routing)
+    return Routed(num_bases=num_bases, top_k=top_k, meta_dim=3, routing=routing, phi="learned")
 
 
 @pytest.mark.parametrize("routing", ["topk", "dense"])
@@ -46,7 +46,7 @@ def test_a_basis_that_no_field_chose_has_no_gradient() -> None:
 
 
 def test_a_router_that_picks_basis_f_for_field_f_makes_free_matrices() -> None:
-    module = ComposedMatrices(4, SHAPES, Routed(num_bases=4, top_k=1, meta_dim=4, routing="topk"))
+    module = ComposedMatrices(4, SHAPES, Routed(num_bases=4, top_k=1, meta_dim=4, routing="topk", phi="learned"))
     nn.init.eye_(module.meta)
     for role in SHAPES:
         nn.init.eye_(module.router[role])
@@ -57,7 +57,7 @@ def test_a_router_that_picks_basis_f_for_field_f_makes_free_matrices() -> None:
 def test_composed_and_free_matrices_start_at_the_same_scale(top_k: int) -> None:
     shapes = {"q": (64, 64)}
     composed = ComposedMatrices(24, shapes, routed(num_bases=32, top_k=top_k))()["q"]
-    for matrices in (composed, FreeMatrices(24, shapes)()["q"]):
+    for matrices in (composed, FreeMatrices.drawn(24, shapes)()["q"]):
         assert_close(float(matrices.detach().std()), 1 / 8, rtol=0.05, atol=0)
 
 

@@ -66,7 +66,8 @@ def trainer_config(**changes: Any) -> TrainerConfig:
     plain: dict[str, Any] = {
         "max_epochs": 3, "batch_size": 64, "eval_batch_size": 512, "evals_per_epoch": 2, "monitor": "auc",
         "patience": 9, "min_delta": 0.0, "lr_decay": 0.5, "min_lr": 1e-5, "clip_norm": 1.0, "ema_decay": 0.9,
-        "precision": "fp32", "compile": False, "deterministic": True, "checkpoint_every_s": 0.0, "extra_metrics": [],
+        "precision": "fp32", "activation_checkpointing": False, "compile": False, "dry_run": False,
+        "deterministic": True, "checkpoint_every_s": 0.0, "extra_metrics": [],
     }  # fmt: skip
     return TrainerConfig(**plain | changes)
 

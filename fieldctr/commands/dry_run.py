@@ -1,0 +1,117 @@
+"""`fieldctr train trainer.dry_run=true`: what a training would take, without training.
+
+Parameters, FLOPs and memory are counted from shapes. The time comes from two steps where the model fits into memory,
+else from the FLOPs and the machine's matrix-product peak.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from fieldctr.commands.launch import choice
+from fieldctr.commands.machine import start_runtime
+from fieldctr.config import TrainConfig
+from fieldctr.data.dataset import Dataset
+from fieldctr.data.prepare import prepared
+from fieldctr.memory import available_mb
+from fieldctr.models.ctr_model import CTRModel, build_model
+from fieldctr.training.costs import Costs, step_costs
+from fieldctr.training.runtime import Runtime
+from fieldctr.training.trainer import Fitting, Trainer
+
+WIDTH = 384  # of stand-ins for field vectors, which cost a language model
+PATIENCE_S = 6.0  # a longer step is measured on fewer samples
+MARGIN = 0.8  # of the free memory that a measurement may take
+
+
+def dry_run(config: TrainConfig) -> str:
+    """The estimate, in words."""
+    outputs = Path(config.outputs)
+    runtime = start_runtime(config.runtime, config.trainer, outputs=outputs)
+    dataset = prepared(config.dataset, data_dir=outputs / "data", schema=config.schema)
+
+    def build() -> CTRModel:
+        return build_model(
+            dataset.schema,
+            dim=config.embedding_dim,
+            model=config.model,
+            enhancer=config.enhancer,
+            seed=config.seed,
+            field_embeddings=dict.fromkeys(("model", "enhancer"), torch.randn(dataset.schema.num_fields, WIDTH)),
+        )
+
+    costs, batch_size = step_costs(build, dataset.schema, config.trainer, runtime), config.trainer.batch_size
+    size, free = costs.parameters, free_mb(runtime)
+    return "\n".join(
+        [
+            f"{choice('model')} on {dataset.name}, {dataset.schema.num_fields} fields, batch {batch_size}; "
+            f"{runtime.describe()}. A dry run: nothing is trained",
+            f"  parameters  {size['dense']:,} dense + {size['embedding']:,} embedding",
+            f"  FLOPs       {scaled(costs.flops / batch_size)} per sample in training, "
+            f"{scaled(costs.forward_flops / batch_size)} in a forward pass, of matrix products",
+            f"  memory      {costs.memory_mb:,.0f} MB: {costs.state_mb:,.0f} for weights, moments and averages, "
+            f"{costs.step_mb:,.0f} at most for activations and gradients; {free:,.0f} MB are free here",
+            f"  time        {spent(config, dataset, build, costs, runtime, fits=costs.memory_mb < MARGIN * free)}",
+        ]
+    )
+
+
+def spent(
+    config: TrainConfig, dataset: Dataset, build: Callable[[], CTRModel], costs: Costs, runtime: Runtime, *, fits: bool
+) -> str:
+    """The time of a million samples, and how it was found."""
+    gflops = runtime.matmul_gflops(size=1024, repeats=20) * (runtime.threads if runtime.device.type == "cpu" else 1)
+    expected = costs.flops / gflops / 1e9  # seconds a step, at the peak
+    batch_size = config.trainer.batch_size
+    if not fits:
+        text = f"at least {duration(expected / batch_size * 1e6)} per million samples: the model does not fit here, "
+        return f"{text}so this is its FLOPs at the machine's measured peak, {gflops:,.0f} GFLOP/s of matrix products"
+    fewer = max(1, min(batch_size, len(dataset.train), int(batch_size * PATIENCE_S / max(expected, 1e-9))))
+    seconds = second_step(config, dataset, build, runtime, batch_size=fewer)
+    peak = f"{costs.flops / batch_size * fewer / seconds / 1e9 / gflops:.0%} of the peak of matrix products"
+    text = f"{duration(seconds / fewer * 1e6)} per million samples, by the second of two steps of {fewer:,} samples"
+    return f"{text}: {seconds * 1e3:,.0f} ms, {peak}. An epoch has {len(dataset.train):,} samples"
+
+
+def second_step(
+    config: TrainConfig, dataset: Dataset, build: Callable[[], CTRModel], runtime: Runtime, *, batch_size: int
+) -> float:
+    """Seconds of the second step, as the first one allocates; on a CPU those of its own work, whoever else is there."""
+    settings = replace(config.trainer, batch_size=batch_size, compile=False)
+    trainer = Trainer(settings, config.optimizer, runtime, seed=config.seed)
+    fitting = Fitting(trainer, build().to(runtime.device), dataset.train, dataset.valid, folder=None)
+    fitting.model.train()
+    inputs, label = next(iter(fitting.batches.shuffled(config.seed, 0, 0)))
+    fitting.train_step(inputs, label)
+    clock, share = (time.perf_counter, 1) if runtime.device.type == "cuda" else (time.process_time, runtime.threads)
+    runtime.synchronize()
+    begin = clock()
+    fitting.train_step(inputs, label)
+    runtime.synchronize()
+    return (clock() - begin) / share
+
+
+def free_mb(runtime: Runtime) -> float:
+    """Memory that is free where the model would be."""
+    if runtime.device.type == "cuda":
+        return torch.cuda.mem_get_info(runtime.device)[0] / 2**20
+    return available_mb()
+
+
+def scaled(count: float) -> str:
+    """'12.3 GFLOPs'."""
+    for unit in ("", "K", "M", "G"):
+        if count < 1000:
+            return f"{count:.3g} {unit}FLOPs"
+        count /= 1000
+    return f"{count:.3g} TFLOPs"
+
+
+def duration(seconds: float) -> str:
+    """'42 s', '3.1 min' or '5.2 h'."""
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:.3g} h"

@@ -1,0 +1,151 @@
+"""Attention over fields that knows the ordered pair: alpha_ij = softmax over j of w_ij <q_i, k_j> / sqrt(d_head).
+
+Source: FAT (arXiv:2511.12081) version 2, section 3.2.
+Differs: where the scores are many, the backward pass computes them again instead of keeping them, a few samples at a
+time: those of 1,000 fields and 256 samples are 1 GB a head and layer. `scaled_dot_product_attention` has no factor on
+its scores.
+"""
+
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+Modulation = Literal["pre", "post", "none"]
+KEPT = 1 << 26  # scores, 256 MB; above that they are computed again, which costs a sixth of the attention's products
+AT_A_TIME = 1 << 22  # scores then, 16 MB
+
+
+class Pairs(NamedTuple):
+    """What is known of a pair of tokens besides their content."""
+
+    modulation: Modulation  # w on the scores before the softmax (pre), or on alpha after it (post)
+    weight: Tensor | None  # w, (1 or H, T, T), row = query; None without modulation
+    absent: Tensor | None  # (B, T), tokens that are padding: nobody attends to them
+
+    def of(self, rows: slice) -> "Pairs":
+        """Those of some samples."""
+        return self if self.absent is None else self._replace(absent=self.absent[rows])
+
+
+def field_attention(qkv: Tensor, pairs: Pairs, num_heads: int) -> Tensor:
+    """Queries, keys and values of T tokens, (T, B, 3 D) -> (T, B, D)."""
+    num_tokens, batch, _ = qkv.shape
+    if torch.compiler.is_compiling() or batch * num_heads * num_tokens**2 <= KEPT:  # compiled, parts would be unrolled
+        q, k, v = by_head(qkv, 3, num_heads)
+        return joined(mixed(attention(q @ k.transpose(1, 2), q.shape[-1], pairs), v, pairs), num_heads)
+    return _Attention.apply(qkv, pairs.weight, pairs, num_heads)
+
+
+def pair_attention(qkv: Tensor, pairs: Pairs, num_heads: int) -> Tensor:
+    """With a query of its own for each key's field, <z_i W_Q^(ij), z_j W_K^(j)>: (T, B, T D + 2 D) -> (T, B, D).
+
+    The O(F^2 d^2) form that FAT decomposes (section 3.2).
+    """
+    dots, v = pair_dots(qkv, num_heads)
+    return joined(mixed(attention(dots, v.shape[-1], pairs), v, pairs), num_heads)
+
+
+def pair_dots(qkv: Tensor, num_heads: int) -> tuple[Tensor, Tensor]:
+    """Its inner products and values: (BH, T, T), (BH, T, D/H)."""
+    num_tokens, _, width = qkv.shape
+    dim = width // (num_tokens + 2)
+    query, key_value = qkv.split([num_tokens * dim, 2 * dim], dim=2)
+    k, v = by_head(key_value, 2, num_heads)
+    q = by_head(query, num_tokens, num_heads)  # by key, BH, query, D/H
+    return (q * k.transpose(0, 1).unsqueeze(2)).sum(-1).permute(1, 2, 0), v
+
+
+def attention(dots: Tensor, size: int, pairs: Pairs) -> Tensor:
+    """alpha in fp32 from the inner products of vectors with `size` entries: (BH, T, T) -> (BH, T, T)."""
+    scores = dots.float() * size**-0.5
+    if pairs.modulation == "pre":
+        scores = times(scores, pairs.weight)
+    if pairs.absent is not None:
+        batch, num_tokens = pairs.absent.shape
+        by_sample = scores.view(batch, -1, num_tokens, num_tokens)
+        scores = by_sample.masked_fill(pairs.absent[:, None, None], float("-inf")).view_as(scores)
+    return scores.softmax(-1)
+
+
+def mixed(alpha: Tensor, v: Tensor, pairs: Pairs) -> Tensor:
+    """sum_j alpha_ij v_j, under `post` of w_ij alpha_ij v_j: (BH, T, T), (BH, T, D/H) -> (BH, T, D/H)."""
+    kept = times(alpha, pairs.weight) if pairs.modulation == "post" else alpha
+    return kept.to(v.dtype) @ v
+
+
+def times(values: Tensor, weight: Tensor | None) -> Tensor:
+    """Each head's (T, T) by its table or the common one: (BH, T, T), (1 or H, T, T) -> (BH, T, T)."""
+    assert weight is not None
+    return values * weight if len(weight) == 1 else (values.unflatten(0, (-1, len(weight))) * weight).flatten(0, 1)
+
+
+def by_head(tokens: Tensor, count: int, num_heads: int) -> Tensor:
+    """(T, B, count D) -> (count, BH, T, D/H). The copy pays: products on strided views are slower than both."""
+    split = tokens.unflatten(2, (count, num_heads, -1))  # T,B,count,H,D/H
+    return split.permute(2, 1, 3, 0, 4).flatten(1, 2)
+
+
+def joined(tokens: Tensor, num_heads: int) -> Tensor:
+    """(BH, T, D/H) -> (T, B, D)."""
+    return tokens.unflatten(0, (-1, num_heads)).permute(2, 0, 1, 3).flatten(2)
+
+
+class _Attention(torch.autograd.Function):
+    """The same part by part: scores, alpha and their gradients are never whole."""
+
+    @staticmethod
+    def forward(ctx: Any, qkv: Tensor, weight: Tensor | None, pairs: Pairs, num_heads: int) -> Tensor:
+        """`weight` is that of `pairs`, named for its gradient."""
+        ctx.save_for_backward(qkv)
+        ctx.pairs, ctx.num_heads = pairs, num_heads
+        out = qkv.new_empty(*qkv.shape[:2], qkv.shape[2] // 3)
+        for rows in parts(qkv, num_heads):
+            part = pairs.of(rows)
+            q, k, v = by_head(qkv[:, rows], 3, num_heads)
+            out[:, rows] = joined(mixed(attention(q @ k.transpose(1, 2), q.shape[-1], part), v, part), num_heads)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (qkv,) = ctx.saved_tensors
+        d_qkv, d_weight = torch.empty_like(qkv), None
+        for rows in parts(qkv, ctx.num_heads):
+            d_q, d_k, d_v, d_part = _gradients(qkv[:, rows], grad[:, rows], ctx.pairs.of(rows), ctx.num_heads)
+            d_qkv[:, rows] = torch.cat([joined(d, ctx.num_heads) for d in (d_q, d_k, d_v)], dim=2)
+            d_weight = d_part if d_weight is None or d_part is None else d_weight + d_part
+        return d_qkv, d_weight, None, None
+
+
+def _gradients(qkv: Tensor, grad: Tensor, pairs: Pairs, num_heads: int) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """With respect to q, k, v, (BH, T, D/H), and the weight."""
+    q, k, v = by_head(qkv, 3, num_heads)
+    (g,) = by_head(grad, 1, num_heads)
+    dots, scale, d_weight = q @ k.transpose(1, 2), q.shape[-1] ** -0.5, None
+    alpha = attention(dots, q.shape[-1], pairs)
+    d_alpha, kept = (g @ v.transpose(1, 2)).float(), alpha
+    if pairs.modulation == "post":
+        d_weight, kept = _summed(d_alpha * alpha, pairs.weight), times(alpha, pairs.weight)
+        d_alpha = times(d_alpha, pairs.weight)
+    d_v = kept.to(g.dtype).transpose(1, 2) @ g
+    d_dots = alpha * (d_alpha - (d_alpha * alpha).sum(-1, keepdim=True)) * scale
+    if pairs.modulation == "pre":
+        d_weight, d_dots = _summed(d_dots * dots, pairs.weight), times(d_dots, pairs.weight)
+    d_dots = d_dots.to(q.dtype)
+    return d_dots @ k, d_dots.transpose(1, 2) @ q, d_v, d_weight
+
+
+def parts(qkv: Tensor, num_heads: int) -> Iterator[slice]:
+    """Slices of the batch with about AT_A_TIME scores."""
+    num_tokens, batch, _ = qkv.shape
+    step = max(1, AT_A_TIME // (num_heads * num_tokens**2))
+    yield from (slice(start, start + step) for start in range(0, batch, step))
+
+
+def _summed(values: Tensor, weight: Tensor | None) -> Tensor:
+    """The gradient of a table: (BH, T, T) -> (1 or H, T, T)."""
+    assert weight is not None
+    return values.unflatten(0, (-1, len(weight))).sum(0)

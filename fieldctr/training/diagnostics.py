@@ -1,0 +1,70 @@
+"""Numbers that say whether a model's parts live: gradients, the spectrum of its embeddings, and what it says of itself.
+
+Source of the effective rank: Roy and Vetterli 2007, "The effective rank: a measure of effective dimensionality".
+Embeddings that fill few of their dimensions keep large CTR models from gaining (Guo et al., arXiv:2310.04400).
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from fieldctr.models.ctr_model import CTRModel
+from fieldctr.nn.diagnostics import Diagnostics
+from fieldctr.nn.embedding import Inputs
+
+ROWS = 1024  # of the training split, always the same
+
+
+def diagnose(model: nn.Module, inputs: Inputs, label: Tensor) -> dict[str, float]:
+    """All numbers of one batch, on the model in evaluation mode; draws no random number, leaves no gradient."""
+    was_training = model.training
+    model.eval()
+    numbers = {f"grad_norm/{part}": norm for part, norm in gradient_norms(model, inputs, label).items()}
+    if isinstance(model, CTRModel):
+        with torch.no_grad():
+            emb = model.embedding(inputs)
+        numbers |= {"effective_rank": effective_rank(emb)} if emb.shape[2] else {}
+        found = diagnostics(model, inputs)
+        numbers |= found.numbers if found else {}
+    model.train(was_training)
+    return numbers
+
+
+@torch.no_grad()
+def diagnostics(model: CTRModel, inputs: Inputs) -> Diagnostics | None:
+    """What the backbone says of itself, if it says anything."""
+    if not hasattr(model.backbone, "diagnostics"):
+        return None
+    columns = model.embedding.columns(inputs)
+    whole = getattr(model.backbone, "reads_columns", False)
+    emb = columns if whole else model.embedding.pooled(columns, inputs)
+    return model.backbone.diagnostics(emb, inputs)  # ty: ignore[not-callable]
+
+
+def gradient_norms(model: nn.Module, inputs: Inputs, label: Tensor) -> dict[str, float]:
+    """Euclidean norm of the loss's gradient, by the first two words of the weights' names."""
+    named = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    output = model(inputs)
+    loss = binary_cross_entropy_with_logits(output.logit.float(), label) + output.penalty
+    squares: dict[str, float] = {}
+    for name, gradient in zip(named, torch.autograd.grad(loss, list(named.values()), allow_unused=True), strict=True):
+        if gradient is not None:
+            values = gradient.coalesce().values() if gradient.is_sparse else gradient
+            part = ".".join(name.split(".")[:2])
+            squares[part] = squares.get(part, 0.0) + float(values.double().square().sum())
+    return {part: math.sqrt(square) for part, square in squares.items()}
+
+
+def effective_rank(emb: Tensor) -> float:
+    """exp of the entropy of the singular values' shares: (B, F, D) -> 1 to D, or 0 where nothing differs.
+
+    Each field's mean is taken out; rows count as often as they are read.
+    """
+    centred = (emb - emb.mean(0)).flatten(0, 1).double()  # BF,D
+    scale = torch.linalg.eigvalsh(centred.T @ centred).clamp(min=0).sqrt()
+    if not scale.sum():
+        return 0.0
+    share = scale / scale.sum()
+    return float(torch.special.entr(share).sum().exp())
