@@ -147,8 +147,8 @@ def field_vectors(
         if node and reads_field_embeddings(node, name):
             if config.schema:
                 raise UserError(
-                    f"schema={choice('schema')} changes the fields, and {name}={choice(name)} reads their names "
-                    f"and entities as the dataset's YAML gives them. Use schema=none; {name}.source=permuted shuffles names"
+                    f"schema={choice('schema')} changes the fields, and {name}={choice(name)} reads their names and "
+                    f"entities as the dataset's YAML gives them. Use schema=none; {name}.source=permuted shuffles names"
                 )
             from fieldctr.commands.field_vectors import vectors_for
 
