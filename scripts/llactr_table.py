@@ -13,6 +13,7 @@ import argparse
 import statistics
 import subprocess
 import sys
+from collections import Counter
 from typing import Any
 
 from results import ROOT, insert, read
@@ -54,12 +55,14 @@ def table(found: Found, dataset: str) -> str:
         lines.append([f"`{model}`", spread, *cells, difference(found, model, "llactr", "llactr_permuted")])
     some = next(iter(found.values()))
     commits = sorted({(result["commit"] or "no commit")[:10] for result in found.values()})
-    seeds = len({seed for _, _, seed in found})
+    seeds = sorted(Counter((model, arm) for model, arm, _ in found).values())
+    often = f"{seeds[0]} to {seeds[-1]}" if seeds[0] < seeds[-1] else str(seeds[0])
     origin = f"{some['runtime']}; commit {', '.join(commits)}; table {some['data_digest'][:16]}"
     note = (
-        f"{dataset}, {len(found)} runs, {seeds} seeds; differences in points of AUC (x 100), mean and 95 % interval "
-        "over seeds, bold where it leaves zero out. Settings of each arm and of none by validation AUC: 8 trials "
-        f"of the backbone, 4 of the arm. {origin}."
+        f"{dataset}, {len(found)} runs, {often} seeds a cell; differences in points of AUC (x 100), mean and 95 % "
+        "interval over seeds, bold where it leaves zero out. "
+        "Each arm, none too, took its settings by validation AUC: 8 trials of the backbone, 4 of the arm. "
+        f"{origin}."
     )
     return "\n".join([*("| " + " | ".join(line) + " |" for line in lines), "", note])
 
