@@ -144,6 +144,8 @@ class TrainConfig:
     optimizer: OptimizerConfig
     runtime: RuntimeConfig
     tracker: TrackerConfig
+    warm_start: str | None = None  # folder of a finished run; runs of earlier versions have neither key
+    train_rows: Positive | Literal["all"] = "all"
 
 
 def flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -100,19 +100,21 @@ def finished(folder: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
     return result if result["config_digest"] == config_digest(config) else None
 
 
-def load_config(folder: Path) -> dict[str, Any]:
-    """The configuration of the run in `folder`; a UserError where there is none."""
+def load_config(folder: Path, *, key: str = "run") -> dict[str, Any]:
+    """The configuration of the run in `folder`, which `key` named; a UserError where there is none."""
     path = folder / CONFIG
     if not path.exists():
-        raise UserError(f"run={folder}: no {CONFIG} there, so it is no run folder. Runs are below outputs/train")
+        raise UserError(f"{key}={folder}: no {CONFIG} there, so it is no run folder. Runs are below outputs/train")
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def load_result(folder: Path) -> dict[str, Any]:
-    """The result of the run in `folder`; a UserError while it has not finished."""
+def load_result(folder: Path, *, key: str = "run") -> dict[str, Any]:
+    """The result of the run in `folder`, which `key` named; a UserError while it has not finished."""
     path = folder / RESULT
     if not path.exists():
-        raise UserError(f"run={folder}: no {RESULT}, so it has not finished. Go on: resume=true hydra.run.dir={folder}")
+        raise UserError(
+            f"{key}={folder}: no {RESULT}, so it has not finished. Go on: resume=true hydra.run.dir={folder}"
+        )
     return json.loads(path.read_text(encoding="utf-8"))
 
 

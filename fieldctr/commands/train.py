@@ -3,6 +3,7 @@
 import contextlib
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,13 @@ def train(config: TrainConfig, run: Run) -> dict[str, Any]:
             seed=config.seed,
             field_embeddings=vectors,
         )
+        start = {}
+        if config.warm_start is not None:
+            from fieldctr.commands.warm_start import warm_start
+
+            start = {"warm_start": warm_start(model, Path(config.warm_start), config, dataset, vectors)}
+    if config.train_rows != "all":
+        dataset = replace(dataset, train=dataset.train.sample(config.train_rows, seed=config.seed))
     size, flops = model.num_parameters(), flops_per_sample(model, dataset.schema)
     say(f"{choice('model')} on {dataset.name}: {size['embedding']:,} embedding + {size['dense']:,} dense parameters")
     say(f"{runtime.describe()}; settings: {settings_name()}; results go to {run.folder}")
@@ -86,6 +94,7 @@ def train(config: TrainConfig, run: Run) -> dict[str, Any]:
             "ablation": choice("ablation"),
             "schema": choice("schema"),
             **origin,
+            **start,
             "settings": settings_name(),
             "seed": config.seed,
             "valid": found["valid"].metrics,

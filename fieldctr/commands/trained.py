@@ -1,5 +1,6 @@
 """A finished run, loaded again: its configuration, its result, its table and its model."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,13 +29,7 @@ class Trained(NamedTuple):
 def load_trained(folder: Path, *, outputs: Path, runtime: RuntimeConfig) -> Trained:
     """The finished run in `folder`, its prepared table below `outputs`; UserError when either is missing."""
     config, result = parse(TrainConfig, load_config(folder), ""), load_result(folder)
-    data_folder = outputs / "data" / result["data_digest"]
-    if not (data_folder / KEY_FILE).exists():
-        raise UserError(
-            f"run={folder}: its prepared table {data_folder} is gone. Set outputs=... to the folder that holds it, or "
-            f"make it again: fieldctr prepare dataset={result['dataset']}"
-        )
-    dataset = Dataset.load(data_folder, name=result["dataset"])
+    dataset = Dataset.load(table_of(folder, result, outputs=outputs), name=result["dataset"])
     weights = load_file(folder / "model.safetensors")
     # Field embeddings are saved with what reads them: no encoder is needed.
     saved = {"model": weights.get("backbone.field_embeddings"), "enhancer": weights.get("enhancer.field_embeddings")}
@@ -49,3 +44,14 @@ def load_trained(folder: Path, *, outputs: Path, runtime: RuntimeConfig) -> Trai
     model.load_state_dict(weights)
     chosen = start_runtime(runtime, config.trainer, outputs=outputs)
     return Trained(config, result, dataset, model.fold().to(chosen.device), chosen)
+
+
+def table_of(folder: Path, result: Mapping[str, Any], *, outputs: Path, key: str = "run") -> Path:
+    """The prepared table of the finished run in `folder`, which `key` named; UserError when it is gone."""
+    data_folder = outputs / "data" / result["data_digest"]
+    if not (data_folder / KEY_FILE).exists():
+        raise UserError(
+            f"{key}={folder}: its prepared table {data_folder} is gone. Set outputs=... to the folder that holds it, "
+            f"or make it again: fieldctr prepare dataset={result['dataset']}"
+        )
+    return data_folder

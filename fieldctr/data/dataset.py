@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from fieldctr.errors import UserError
 from fieldctr.schema import Schema
 
 SCHEMA_FILE = "schema.json"
 FACTS_FILE = "facts.json"
+PARTS = ("ids", "label", "values", "group", "pctr")
 
 
 @dataclass(frozen=True)
@@ -27,10 +29,18 @@ class Split:
     def __len__(self) -> int:
         return len(self.label)
 
+    def sample(self, rows: int, *, seed: int) -> "Split":
+        """So many rows, drawn, in their order; a smaller sample of a seed is part of a larger one. UserError if fewer."""
+        if rows > len(self):
+            raise UserError(f"train_rows={rows} is not allowed: the train split has {len(self)} rows, or say all")
+        chosen = np.sort(np.random.default_rng(seed).permutation(len(self))[:rows])
+        arrays = {part: getattr(self, part) for part in PARTS}
+        return Split(**{part: array[chosen] for part, array in arrays.items() if array is not None})
+
     @classmethod
     def load(cls, folder: Path, name: str) -> "Split":
         """Memory-map the files `name`.*.npy of a prepared folder; nothing is read yet."""
-        paths = {part: folder / f"{name}.{part}.npy" for part in ("ids", "label", "values", "group", "pctr")}
+        paths = {part: folder / f"{name}.{part}.npy" for part in PARTS}
         return cls(**{part: np.load(path, mmap_mode="c") for part, path in paths.items() if path.exists()})
 
 

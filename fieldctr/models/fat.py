@@ -12,6 +12,7 @@ field vectors can start (`phi: llm_*`, `pair_init: similarity`) are additions.
 
 import math
 import warnings
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -167,6 +168,12 @@ class FAT(nn.Module):
         """Compose all matrices once and drop what they are made of. The model can no longer be trained."""
         self.folded = nn.ModuleList(FreeMatrices(matrices) for matrices in self.matrices())
         self.own, self.common, self.field_embeddings = nn.ModuleList(), nn.ModuleList(), None
+
+    def place(self, new: Tensor, drawn: Mapping[str, Tensor]) -> None:
+        """After a warm start: the meta-embeddings of `new` (F,) fields, as `drawn`, among the trained ones."""
+        for i, own in enumerate(self.own):
+            if isinstance(own, ComposedMatrices):
+                own.place(new, drawn[f"own.{i}.meta"])
 
     def penalty(self) -> Tensor:
         """What anchored meta-embeddings pay for leaving the language model's: ()."""

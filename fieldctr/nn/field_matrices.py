@@ -65,6 +65,7 @@ class ComposedMatrices(nn.Module):
         super().__init__()
         if routed.top_k > routed.num_bases:
             raise UserError(f"model.top_k={routed.top_k} exceeds model.num_bases={routed.num_bases}; lower it")
+        self.phi = routed.phi
         self.chosen = routed.top_k if routed.routing == "topk" else routed.num_bases
         size, count = routed.meta_dim, routed.num_bases
         meta = torch.empty(num_fields, size).normal_(std=META_STD) if start is None else start.clone()
@@ -90,6 +91,15 @@ class ComposedMatrices(nn.Module):
                 for role, bases in self.bases.items()
             }
 
+    @torch.no_grad()
+    def place(self, new: Tensor, drawn: Tensor) -> None:
+        """Put the `new` (F,) fields' meta-embeddings among the others' as they were drawn, if a language model did."""
+        if self.phi == "learned":
+            return
+        self.meta[new] = placed(drawn, self.meta, new)
+        if self.anchor is not None:
+            self.anchor[new] = self.meta[new]
+
     def strayed(self) -> Tensor:
         """Squared distance of the meta-embeddings from what they are anchored to: ()."""
         return self.meta.new_zeros(()) if self.anchor is None else (self.meta - self.anchor).square().sum()
@@ -113,6 +123,20 @@ def meta_embeddings(vectors: Tensor, size: int) -> Tensor:
     points = functional.pad(points, (0, size - points.shape[1]))
     equal = points.norm() < 1e-5 * vectors.float().norm()  # what is left of them then is rounding
     return torch.where(equal, torch.zeros_like(points), points * (META_STD / points.std()))
+
+
+def placed(points: Tensor, settled: Tensor, new: Tensor) -> Tensor:
+    """Where `points` (F, k) has its `new` (F,) rows, seen from the others, which now are as in `settled`: (new, k).
+
+    Turned, moved and scaled so that the others meet best: principal components of other vectors have other axes.
+    Source: orthogonal Procrustes (Schoenemann 1966). Differs: spreads are made equal, so that others that do not
+    match, as a placebo's, shrink nothing.
+    """
+    here, there = points[~new], settled[~new]
+    centred, target = here - here.mean(0), there - there.mean(0)
+    left, _, right = torch.linalg.svd(centred.T @ target)
+    scale = target.norm() / centred.norm().clamp(min=1e-12)
+    return (points[new] - here.mean(0)) @ (left @ right) * scale + there.mean(0)
 
 
 def field_matrices(

@@ -1,0 +1,101 @@
+"""Start a model from a finished one, also on a table with other fields: fields are matched by name, features by value.
+
+What a weight's axes stand for is not written down anywhere: a model with more fields shows which axes grow with them.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from fieldctr.errors import UserError
+from fieldctr.schema import Field, Schema
+
+MORE, FEATURES = 10, 10_007  # fields that the probe adds, and rows of each: no axis grows by these by chance
+VECTORS = "field_embeddings"  # of a language model, which reads the names at hand
+
+
+class Known(NamedTuple):
+    """Where the finished model's table has what the table at hand has; -1 where it lacks it."""
+
+    fields: Tensor  # (F,) positions in its schema
+    rows: Tensor  # (V,) rows of its tables
+    aligned: bool  # whether the fields are the same in the same order
+
+    @property
+    def new(self) -> Tensor:
+        """(F,) bool."""
+        return self.fields < 0
+
+
+def known(now: Schema, before: Schema, *, values: Sequence[list[str]], values_before: Sequence[list[str]]) -> Known:
+    """Match two tables; `values` has the texts of each field's features by id, from 1, none for a number."""
+    places = {(field.name, field.numeric): place for place, field in enumerate(before.fields)}
+    fields = [places.get((field.name, field.numeric), -1) for field in now.fields]
+    rows = []
+    for field, texts, place in zip(now.fields, values, fields, strict=True):
+        if place < 0:
+            rows += [-1] * field.vocab_size
+            continue
+        own = [0, 1] if field.numeric else _ids(texts, values_before[place])
+        rows += [before.row_offsets[place] + i if i >= 0 else -1 for i in own]
+    return Known(torch.tensor(fields), torch.tensor(rows), fields == list(range(before.num_fields)))
+
+
+def take_over(
+    model: nn.Module, weights: Mapping[str, Tensor], known: Known, schema: Schema, build: Callable[[Schema], nn.Module]
+) -> None:
+    """Copy into `model` what the finished model's `weights` have for its known fields; the rest stays as it was drawn.
+
+    `schema` is the model's; `build` makes the same model for another one. A backbone with a method `place(new, drawn)` is told which fields
+    are new and what it held before. UserError for a weight that cannot be matched; the model is then as it was.
+    """
+    drawn = {name: value.clone() for name, value in model.state_dict().items()}
+    probe = _grown(build, schema)
+    state = {}
+    for name, value in drawn.items():
+        if name.endswith(VECTORS):
+            continue
+        if name not in weights:
+            raise UserError(f"the run has no weight {name}")
+        growth = [more - size for more, size in zip(probe[name], value.shape, strict=True)]
+        state[name] = _merged(name, value, weights[name], growth, known)
+    model.load_state_dict(drawn | state)
+    backbone = getattr(model, "backbone", None)
+    if hasattr(backbone, "place") and bool(known.new.any()):
+        own = {name.removeprefix("backbone."): value for name, value in drawn.items() if name.startswith("backbone.")}
+        backbone.place(known.new, own)  # ty: ignore
+
+
+def _ids(texts: list[str], before: list[str]) -> list[int]:
+    """For id 0 and each value the id that it had, or -1."""
+    ids = {text: i for i, text in enumerate(before, 1)}
+    return [0, *(ids.get(text, -1) for text in texts)]
+
+
+def _grown(build: Callable[[Schema], nn.Module], schema: Schema) -> dict[str, torch.Size]:
+    """Shapes of the model's weights with MORE fields. Fake tensors: the size of its tables costs nothing."""
+    with FakeTensorMode():
+        more = tuple(Field(f"more {i}", FEATURES) for i in range(MORE))
+        return {name: value.shape for name, value in build(Schema(schema.fields + more)).state_dict().items()}
+
+
+def _merged(name: str, drawn: Tensor, before: Tensor, growth: list[int], known: Known) -> Tensor:
+    """`before` brought into the order of the fields and features at hand, `drawn` where it has none."""
+    if before.dim() != drawn.dim():
+        raise UserError(f"weight {name} is {tuple(before.shape)} there and {tuple(drawn.shape)} here")
+    fresh = torch.zeros((), dtype=torch.bool)
+    for axis, grows in enumerate(growth):
+        places = {MORE: known.fields, MORE * FEATURES: known.rows}.get(grows)
+        if places is not None:
+            before = before.index_select(axis, places.clamp(min=0))
+            fresh = fresh | (places < 0).view([-1 if i == axis else 1 for i in range(drawn.dim())])
+        elif before.shape[axis] != drawn.shape[axis] or (grows and not known.aligned):
+            why = "depends on the number of fields" if grows else "differs"
+            raise UserError(
+                f"axis {axis} of weight {name} {why} ({before.shape[axis]} there, {drawn.shape[axis]} here) and has no "
+                "place for a new field: give both runs the key that sets it, such as model.num_bases=8, or another model"
+            )
+    return torch.where(fresh, drawn, before)
