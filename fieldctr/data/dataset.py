@@ -30,7 +30,7 @@ class Split:
         return len(self.label)
 
     def sample(self, rows: int, *, seed: int) -> "Split":
-        """So many rows, drawn, in their order; a smaller sample of a seed is part of a larger one. UserError if fewer."""
+        """So many drawn rows in their order; a smaller sample is part of a larger one. UserError if it has fewer."""
         if rows > len(self):
             raise UserError(f"train_rows={rows} is not allowed: the train split has {len(self)} rows, or say all")
         chosen = np.sort(np.random.default_rng(seed).permutation(len(self))[:rows])

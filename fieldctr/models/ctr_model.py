@@ -13,8 +13,8 @@ Either may have a method `fold()`, which turns it in place into what evaluation 
 
 A backbone or enhancer whose constructor asks for `field_embeddings` behind `dim` gets a language model's vectors of the
 fields, (F, E); where None is their default, only if its node says where they come from, by the keys of SOURCE.
-A backbone may have a method `penalty() -> ()`, which is added to the training loss, and one `place(new, drawn)`, which a
-warm start calls for fields that the earlier run lacked: see training/warm_start.py.
+A backbone may have a method `penalty() -> ()`, which is added to the training loss, and one `place(new, drawn)`, which
+a warm start calls for fields that the earlier run lacked: see training/warm_start.py.
 """
 
 import inspect

@@ -49,8 +49,9 @@ def take_over(
 ) -> None:
     """Copy into `model` what the finished model's `weights` have for its known fields; the rest stays as it was drawn.
 
-    `schema` is the model's; `build` makes the same model for another one. A backbone with a method `place(new, drawn)` is told which fields
-    are new and what it held before. UserError for a weight that cannot be matched; the model is then as it was.
+    `schema` is the model's; `build` makes the same model for another one. A backbone with a method `place(new, drawn)`
+    is told which fields are new and what it held before. UserError for a weight that cannot be matched; the model is
+    then as it was.
     """
     drawn = {name: value.clone() for name, value in model.state_dict().items()}
     probe = _grown(build, schema)
@@ -66,7 +67,7 @@ def take_over(
     backbone = getattr(model, "backbone", None)
     if hasattr(backbone, "place") and bool(known.new.any()):
         own = {name.removeprefix("backbone."): value for name, value in drawn.items() if name.startswith("backbone.")}
-        backbone.place(known.new, own)  # ty: ignore
+        backbone.place(known.new, own)
 
 
 def _ids(texts: list[str], before: list[str]) -> list[int]:
@@ -96,6 +97,6 @@ def _merged(name: str, drawn: Tensor, before: Tensor, growth: list[int], known: 
             why = "depends on the number of fields" if grows else "differs"
             raise UserError(
                 f"axis {axis} of weight {name} {why} ({before.shape[axis]} there, {drawn.shape[axis]} here) and has no "
-                "place for a new field: give both runs the key that sets it, such as model.num_bases=8, or another model"
+                "place for a new field: set in both runs the key that it follows, such as model.num_bases=8"
             )
     return torch.where(fresh, drawn, before)
