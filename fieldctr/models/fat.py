@@ -80,7 +80,7 @@ class FAT(nn.Module):
         pooling: Pooling,
         head: Head,
         linear_term: bool,
-        field_bias_std: Weight,
+        field_bias_std: Weight | None,  # null: no field bias
         dropout: Share,
     ) -> None:
         super().__init__()
@@ -92,7 +92,9 @@ class FAT(nn.Module):
         self.columns = FieldColumns(schema) if self.reads_columns else None
         kinds = 1 if projections == "shared" else fields
         self.widen = FreeMatrices.drawn(kinds, {"token": (dim, inner)}) if width else None
-        self.field_bias = nn.Parameter(torch.empty(fields, inner).normal_(std=field_bias_std))
+        self.num_fields, self.field_bias = fields, None
+        if field_bias_std is not None:
+            self.field_bias = nn.Parameter(torch.empty(fields, inner).normal_(std=field_bias_std))
         queries = fields if projections == "pair" else 1
         own = {"q": (inner, queries * inner), "k": (inner, inner), "v": (inner, inner)}
         common: Shapes = {"out": (inner, inner)} if output_projection else {}
@@ -131,10 +133,10 @@ class FAT(nn.Module):
 
     def tokens(self, emb: Tensor) -> Tensor:
         """(B, T, E) -> (T, B, D)."""
-        if self.widen is None:
-            return (emb + self.of_tokens(self.field_bias)).transpose(0, 1).contiguous()
-        widen = self.widen()["token"]
-        return project(emb.transpose(0, 1), self.of_tokens(widen)) + self.of_tokens(self.field_bias).unsqueeze(1)
+        z = emb.transpose(0, 1)
+        if self.widen is not None:
+            z = project(z, self.of_tokens(self.widen()["token"]))
+        return (z if self.field_bias is None else z + self.of_tokens(self.field_bias).unsqueeze(1)).contiguous()
 
     def matrices(self) -> list[Matrices]:
         """The projections of each set of layers, per token; one matrix where all tokens share it."""
@@ -178,7 +180,7 @@ class FAT(nn.Module):
     def penalty(self) -> Tensor:
         """What anchored meta-embeddings pay for leaving the language model's: ()."""
         strayed = [own.strayed() for own in self.own if isinstance(own, ComposedMatrices)]
-        return self.anchor_weight * torch.stack(strayed).sum() if strayed else self.field_bias.new_zeros(())
+        return self.anchor_weight * torch.stack(strayed).sum() if strayed else next(self.parameters()).new_zeros(())
 
     @torch.no_grad()
     def diagnostics(self, emb: Tensor, inputs: Inputs) -> Diagnostics:
@@ -217,13 +219,13 @@ class FAT(nn.Module):
         mean = torch.stack(means).mean(0)  # T,T
         if self.columns is None:
             return mean
-        member = functional.one_hot(self.columns.field_of, len(self.field_bias)).to(mean)  # T,F
+        member = functional.one_hot(self.columns.field_of, self.num_fields).to(mean)  # T,F
         return member.T @ mean @ member / member.sum(0).unsqueeze(1)
 
     def pair_weights(self) -> Tensor:
         """w as (F, F), row = query field; the mean over heads and layers, ones without modulation."""
         if self.pair_weight is None:
-            return torch.ones(len(self.field_bias), len(self.field_bias))
+            return torch.ones(self.num_fields, self.num_fields)
         return self.pair_weight.detach().mean((0, 1))
 
 

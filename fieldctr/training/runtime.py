@@ -30,6 +30,10 @@ SWITCH = {"mkl": "highest", "onednn": "medium"}  # torch's names: "medium" sends
 FP32_ERROR = 1e-5  # relative; fp32 gives 1e-6, a library that really computes in bf16 4e-3
 FASTER = 1.15  # what oneDNN must gain to replace torch's default
 CHOICE = "matmul.json"
+SHAPES = (  # of the left and the right factor: an MLP's layer, and FAT's field matrices
+    ((2048, 624), (624, 400)),
+    ((24, 1024, 64), (24, 64, 256)),
+)
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
@@ -122,6 +126,7 @@ def remembered_matmul(cache: Path, threads: int) -> str:
     """'mkl' or 'onednn', measured once per processor, torch version and thread count."""
     key = {
         "choice": "matmul",
+        "shapes": SHAPES,
         "torch": torch.__version__,
         "threads": threads,
         "cpu": dict(torch.cpu.get_capabilities()),
@@ -131,22 +136,31 @@ def remembered_matmul(cache: Path, threads: int) -> str:
 
 
 def measured_matmul() -> str:
-    """The faster library on a CTR model's product, or torch's default when oneDNN gains little or loses digits."""
+    """The faster library on a CTR model's products, or torch's default when oneDNN gains little or loses digits."""
     torch_default = torch.get_float32_matmul_precision()
     generator = torch.Generator().manual_seed(0)
-    a, b = torch.randn(2048, 624, generator=generator), torch.randn(624, 400, generator=generator)
-    seconds = {name: float("inf") for name in SWITCH}
+    factors = [tuple(torch.randn(shape, generator=generator) for shape in pair) for pair in SHAPES]
+    seconds, exact = dict.fromkeys(SWITCH, 0.0), True
     try:
-        for _ in range(15):  # in turn, CPU time, and the best of each: a load on the machine must not decide
-            for name, switch in SWITCH.items():
-                torch.set_float32_matmul_precision(switch)
-                begin = time.process_time()
-                product = a @ b
-                seconds[name] = min(seconds[name], time.process_time() - begin)
-        exact = accurate(product, a, b)  # the loop ends with oneDNN
+        for a, b in factors:
+            found, product = fastest(a, b)
+            seconds = {name: seconds[name] + found[name] for name in SWITCH}
+            exact = exact and accurate(product, a, b)
     finally:
         torch.set_float32_matmul_precision(torch_default)
     return "onednn" if exact and seconds["onednn"] * FASTER < seconds["mkl"] else "mkl"
+
+
+def fastest(a: Tensor, b: Tensor) -> tuple[dict[str, float], Tensor]:
+    """CPU seconds of a @ b by each library, and the product by the last one, oneDNN. Leaves the switch there."""
+    seconds = {name: float("inf") for name in SWITCH}
+    for _ in range(15):  # in turn, CPU time, and the best of each: a load on the machine must not decide
+        for name, switch in SWITCH.items():
+            torch.set_float32_matmul_precision(switch)
+            begin = time.process_time()
+            product = a @ b
+            seconds[name] = min(seconds[name], time.process_time() - begin)
+    return seconds, product
 
 
 def accurate(product: Tensor, a: Tensor, b: Tensor) -> bool:

@@ -48,9 +48,9 @@ class Sample(NamedTuple):
 
 def looped(model: FAT, sample: Sample, words: dict[str, Any]) -> float:
     """The logit of one sample without dropout and linear term."""
-    of, width = sample.fields, model.field_bias.shape[1]
+    of, width = sample.fields, len(model.layers[0].ffn_norm.weight)
     z = [e @ at(model.widen()["token"], f) if model.widen else e for e, f in zip(sample.e, of, strict=True)]
-    z = [t + model.field_bias[f] for t, f in zip(z, of, strict=True)]
+    z = z if model.field_bias is None else [t + model.field_bias[f] for t, f in zip(z, of, strict=True)]
     for number, layer in enumerate(model.layers):
         assert isinstance(layer, Block)
         i = number % len(model.own)
@@ -154,6 +154,8 @@ VARIANTS: list[dict[str, Any]] = [
     {"pair_tables": "layer_head", "modulation": "post"},
     {"width": 12, "projections": "full"},
     {"width": 4, "projections": "shared"},
+    {"field_bias_std": None},
+    {"field_bias_std": None, "width": 6, "tokens": "feature"},
     {"tokens": "feature", "pooling": "flat", "pair_tables": "head"},
     {"tokens": "feature", "width": 6, "projections": "shared", "ffn_dim": 5},
 ]
@@ -311,6 +313,8 @@ def test_8_counts_follow_the_table(layers: int, backbone: Make, schema: Schema) 
     assert counted(head="mlp") - counted() == d * d + d
     assert counted(block="quoted") - counted() == -2 * d * layers
     assert counted(width=d) - counted() == fields * d * d
+    assert counted(field_bias_std=None) - counted() == -fields * d
+    assert counted(field_bias_std=0.0) == counted()  # it starts at zero and is learned
 
 
 def test_8_counts_of_the_paper_s_example(backbone: Make) -> None:

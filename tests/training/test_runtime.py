@@ -48,6 +48,25 @@ def test_auto_measures_once_and_remembers(tmp_path: Path, monkeypatch: pytest.Mo
     assert r.remembered_matmul(tmp_path, 2) == "mkl"  # another machine, as far as products go
 
 
+def test_another_set_of_shapes_is_measured_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter(["onednn", "mkl"])
+    monkeypatch.setattr(r, "measured_matmul", lambda: next(answers))
+    assert r.remembered_matmul(tmp_path, 1) == "onednn"
+    monkeypatch.setattr(r, "SHAPES", r.SHAPES[:1])
+    assert r.remembered_matmul(tmp_path, 1) == "mkl"
+
+
+@pytest.mark.parametrize(("batched", "library"), [(0.5, "onednn"), (0.9, "mkl"), (3.0, "mkl")])
+def test_all_shapes_together_decide(batched: float, library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """oneDNN is as fast on the plain product; its seconds on the batched one, in those of MKL, decide."""
+
+    def timed(a: torch.Tensor, b: torch.Tensor) -> tuple[dict[str, float], torch.Tensor]:
+        return {"mkl": 1.0, "onednn": 1.0 if a.dim() == 2 else batched}, a @ b
+
+    monkeypatch.setattr(r, "fastest", timed)
+    assert r.measured_matmul() == library
+
+
 def test_the_measurement_gives_a_library_and_leaves_the_switch(tmp_path: Path) -> None:
     torch.set_float32_matmul_precision("highest")
     assert r.measured_matmul() in r.SWITCH
