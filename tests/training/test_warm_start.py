@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from fieldctr.catalog import conf_dir
+from fieldctr.data.dataset import Split
 from fieldctr.errors import UserError
 from fieldctr.models.ctr_model import CTRModel, build_model
 from fieldctr.nn.embedding import Inputs
@@ -198,3 +200,17 @@ def test_the_probe_costs_no_memory_and_no_draw() -> None:
     take_over(model, build(before).state_dict(), matched(now, before), now, watched)
     assert sizes == ["FakeTensor"]
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_few_rows_are_part_of_more_and_keep_their_order() -> None:
+    split = Split(np.arange(100, dtype=np.int32)[:, None], np.arange(100, dtype=np.float32), group=np.arange(100))
+    few, more = split.sample(10, seed=1), split.sample(40, seed=1)
+    assert set(few.label) < set(more.label)
+    assert (np.diff(more.label) > 0).all()
+    assert (more.ids[:, 0] == more.label).all()
+    assert more.group is not None
+    assert (more.group == more.label).all()
+    assert more.values is None
+    assert set(split.sample(10, seed=2).label) != set(few.label)
+    with pytest.raises(UserError, match="train_rows=101 is not allowed: the train split has 100 rows"):
+        split.sample(101, seed=1)
