@@ -150,7 +150,7 @@ def _rows_of_splits(extra: pl.DataFrame, frame: pl.LazyFrame, tally: Tally) -> l
 
 
 def _learn(specs: tuple[Spec, ...], reader: Reader, numbers: Path) -> Encoding:
-    """Vocabularies, bins and scales from the train rows."""
+    """Vocabularies, bins and scales from the train rows; hashed fields learn nothing."""
     words: list[pl.DataFrame | None] = []
     scales: list[Binning | Scaling | None] = []
     lexicons = iter(reader.lexicons)  # of the fields first, in their order
@@ -159,7 +159,7 @@ def _learn(specs: tuple[Spec, ...], reader: Reader, numbers: Path) -> Encoding:
         lexicon = next(lexicons) if isinstance(spec, FieldSpec) else None
         scale = None if lexicon else _fit(spec, numbers, line)
         scales.append(scale)
-        if isinstance(spec, FieldSpec) and lexicon:
+        if isinstance(spec, FieldSpec) and isinstance(lexicon, Lexicon):
             words.append(vocabulary(lexicon.texts(), lexicon.counts[0, : lexicon.size], spec.min_count))
         else:
             words.append(_bin_words(scale, numbers, line) if isinstance(scale, Binning) else None)

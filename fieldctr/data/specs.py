@@ -24,19 +24,20 @@ Part = Literal["minute", "hour", "weekday", "is_weekend", "day", "month", "year"
 
 SHARED = ("kind", "text", "synonym")
 KEYS: dict[str, tuple[str, ...]] = {  # what a kind accepts besides SHARED and, if it is read from one, column
-    "categorical": ("min_count", "missing"),
-    "multi": ("min_count", "separator", "max_length"),
+    "categorical": ("min_count", "missing", "num_buckets"),
+    "multi": ("min_count", "separator", "max_length", "num_buckets"),
     "quantile": ("bins",),
     "log_square": ("min_count", "missing"),
     "value": ("scale",),
     "datetime": ("min_count", "part", "unit"),
-    "cross": ("min_count", "columns"),
+    "cross": ("min_count", "columns", "num_buckets"),
     "target_mean": ("of", "smoothing", "folds", "seed", "time", "unit", "bins"),
     "count": ("of", "folds", "seed", "time", "unit", "bins"),
 }
 STATISTICS = get_args(StatisticKind)
 AND = " & "  # between the parts of a cross
 MAX_FOLDS = 255  # see fieldctr.data.counts
+MAX_BUCKETS = 2**31 - 2  # ids are int32
 TICKS = {"s": 1e6, "ms": 1e3, "us": 1.0}  # microseconds
 WHOLE = r"^(-?\d+)\.0+$"  # a whole number that passed through floats
 
@@ -61,6 +62,7 @@ class FieldSpec:
     columns: tuple[str, ...] = ()  # cross: a value of each makes one value; `column` is the first
     bucket: int = 0  # categorical, when schema=split: only values of this hash bucket, the others are missing
     buckets: int = 1
+    num_buckets: Annotated[int, Between(1, MAX_BUCKETS)] | None = None  # id = 1 + hash % num_buckets; no vocabulary
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -139,6 +141,10 @@ def _parse(name: str, node: Mapping[str, Any], default_min_count: int) -> Spec:
     hints = get_type_hints(type(plain), include_extras=True)
     lists = ("of", "columns")  # tuples, which YAML has not
     given = {key: checked(value, hints[key], f"{where}.{key}") for key, value in node.items() if key not in lists}
+    if given.get("num_buckets"):
+        if "min_count" in given:
+            raise UserError(f"{where} has min_count and num_buckets: a hash counts no values. Drop one of them.")
+        given["min_count"] = 1  # the dataset's own says nothing here
     return replace(plain, **given)
 
 
