@@ -44,6 +44,7 @@ def encode(table: Table, specs: tuple[Spec, ...], folder: Path, *, group: str | 
                 refuse_short_lines(path, table.separator)
         extra = _extra(table.frame.collect_schema(), group, groups)
         tally = _read(reader, groups, table.frame, extra, folder)
+        reader.finish()
         counts = {what: int(frame.collect().item()) for what, frame in table.counts.items()}
     tally.refuse_degenerate()
 
@@ -78,6 +79,7 @@ def encode_rows(frame: pl.LazyFrame, folder: Path) -> Split:
         for chunk in reader.chunks(frame, {"label": label}):
             reader.count(0, chunk.codes, chunk.numbers)
             chunks.append(chunk)
+        reader.finish()
     if not chunks:
         raise UserError("no rows to encode")
     codes, numbers = (np.concatenate([chunk[part] for chunk in chunks], axis=1) for part in range(2))

@@ -9,7 +9,7 @@ import polars as pl
 
 from fieldctr.config import nearest
 from fieldctr.data.lexicon import Buckets, Lexicon
-from fieldctr.data.specs import FieldSpec, Spec, StatisticSpec, instant, values
+from fieldctr.data.specs import FieldSpec, Spec, StatisticSpec, instant, meaning, values
 from fieldctr.data.table import SPLITS
 from fieldctr.errors import UserError
 
@@ -73,10 +73,18 @@ class Reader:
             self.missing[split, i] += np.count_nonzero(blank)
             column += spec.width
 
+    def finish(self) -> None:
+        """Once all rows were counted: find out what their texts say. polars raises for one that is no number."""
+        for i, lexicon in enumerate(self.lexicons):
+            if isinstance(lexicon, Lexicon):
+                self.missing[:, i] += lexicon.silent()
+
     def _columns(self, schema: pl.Schema) -> dict[str, pl.Expr]:
         columns = {}
         for i, (spec, lexicon) in enumerate(zip(self.specs, self.lexicons, strict=True)):
             value = values(spec, schema)
+            if isinstance(lexicon, Lexicon):
+                lexicon.column, lexicon.meaning = spec.column, meaning(spec, schema[spec.column])
             if lexicon is None:
                 columns[f"code {i}"] = pl.lit(0, pl.UInt32)
                 columns[f"number {i}"] = value.fill_null(float("nan"))

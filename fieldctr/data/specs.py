@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
-import numpy as np
 import polars as pl
 from polars.datatypes import DataTypeClass
 
@@ -213,30 +212,23 @@ def values(spec: FieldSpec, schema: Mapping[str, pl.DataType]) -> pl.Expr:
     if spec.kind == "categorical":
         text = _known(spec, spelled(pl.col(spec.column), dtype))
         return text if spec.buckets == 1 else _of_bucket(spec, text)
-    others = {"multi": _parts, "datetime": _datetime_part, "log_square": _log_square}
+    if spec.kind == "log_square":
+        column = pl.col(spec.column)
+        return column if dtype == pl.String else _log_square(spec, column, dtype)  # see meaning
+    others = {"multi": _parts, "datetime": _datetime_part}
     return others[spec.kind](spec, dtype) if spec.kind in others else number(spec.column, dtype)
 
 
-def by_distinct(text: pl.Expr, make: Callable[[pl.Expr], pl.Expr]) -> pl.Expr:
-    """What `make` gives of each text, computed once per distinct text of a chunk: 10x faster for what repeats."""
-
-    def mapped(texts: pl.Series) -> pl.Series:
-        categorical = texts.cast(pl.Categorical(pl.Categories.random()))
-        codes = categorical.to_physical()
-        distinct = pl.Series(texts.name, np.arange(codes.n_unique() - codes.has_nulls(), dtype=np.uint32))
-        made = distinct.cat.to(categorical.dtype).cast(pl.String).to_frame().select(make(pl.col(texts.name)))
-        return made.to_series().gather(codes)
-
-    return text.map_batches(mapped, return_dtype=pl.String, is_elementwise=True)
+def meaning(spec: FieldSpec, dtype: pl.DataType | None) -> Callable[[pl.Expr], pl.Expr]:
+    """What becomes of the texts that `values` gives: computed once per distinct text, 10x the speed of once per row."""
+    if spec.kind == "log_square" and dtype == pl.String:
+        return lambda text: _log_square(spec, text, pl.String())
+    return canonical_text
 
 
-def _log_square(spec: FieldSpec, dtype: pl.DataType) -> pl.Expr:
-    def made(raw: pl.Expr) -> pl.Expr:
-        x = _number(raw, dtype)
-        return _known(spec, pl.when(x > 2).then((x.log() ** 2).floor()).otherwise(x).cast(pl.Int64).cast(pl.String))
-
-    column = pl.col(spec.column)
-    return by_distinct(column, made) if dtype == pl.String else made(column)
+def _log_square(spec: FieldSpec, raw: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    x = _number(raw, dtype)
+    return _known(spec, pl.when(x > 2).then((x.log() ** 2).floor()).otherwise(x).cast(pl.Int64).cast(pl.String))
 
 
 def _known(spec: FieldSpec, text: pl.Expr) -> pl.Expr:
