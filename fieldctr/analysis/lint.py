@@ -23,6 +23,7 @@ RULES: tuple[Rule, ...] = (
     leaks.repeated_rows,
     rules.unseen,
     rules.near_unique,
+    rules.crowded,
     rules.timestamp,
     rules.constant,
     rules.drift,

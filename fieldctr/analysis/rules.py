@@ -18,6 +18,7 @@ from fieldctr.data.table import SPLITS
 UNSEEN, ALL_UNSEEN = 0.2, 0.9  # share of a later split's values that train lacks
 CONSTANT, SO_CONSTANT = 0.99, 0.999  # share of the rows that say the same
 ROWS_PER_VALUE = 2.0  # below: most values occur once
+CROWDED = 0.5  # share of a hashed field's values that have to share an id
 MOMENT = (946_684_800, 2**31)  # seconds since 1970, from 2000 to 2038
 MOMENTS = 50  # distinct ones at least: fewer make a fine category
 PSI_SHIFT, PSI_BREAK = 0.1, 0.25  # the usual reading of the index: some change, another population
@@ -69,6 +70,17 @@ def near_unique(survey: Survey) -> Iterator[Finding]:
             what = f"{rare:.0%} of its values in train are rarer than min_count" if rare else f"{known:,} values"
             text = f"{what} for {seen:,.0f} rows: hardly any comes back"
             yield Finding("warning", "near_unique", name, text, "Leave the field out, or make it coarser", rare + 1)
+
+
+def crowded(survey: Survey) -> Iterator[Finding]:
+    """Hashed fields with too few buckets: the share that is filled is about that of the values that share one."""
+    for name, facts in survey.facts.items():
+        if facts.get("filled", 0) >= CROWDED:
+            text = (
+                f"{facts['filled']:.0%} of its {facts['vocab_size'] - 1:,} buckets are filled: as many values share one"
+            )
+            cure = "Give it more num_buckets: ten times its values let about one in ten share"
+            yield Finding("warning", "crowded", name, text, cure, facts["filled"])
 
 
 def timestamp(survey: Survey) -> Iterator[Finding]:

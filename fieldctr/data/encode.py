@@ -44,6 +44,7 @@ def encode(table: Table, specs: tuple[Spec, ...], folder: Path, *, group: str | 
                 refuse_short_lines(path, table.separator)
         extra = _extra(table.frame.collect_schema(), group, groups)
         tally = _read(reader, groups, table.frame, extra, folder)
+        reader.finish()
         counts = {what: int(frame.collect().item()) for what, frame in table.counts.items()}
     tally.refuse_degenerate()
 
@@ -78,6 +79,7 @@ def encode_rows(frame: pl.LazyFrame, folder: Path) -> Split:
         for chunk in reader.chunks(frame, {"label": label}):
             reader.count(0, chunk.codes, chunk.numbers)
             chunks.append(chunk)
+        reader.finish()
     if not chunks:
         raise UserError("no rows to encode")
     codes, numbers = (np.concatenate([chunk[part] for chunk in chunks], axis=1) for part in range(2))
@@ -150,7 +152,7 @@ def _rows_of_splits(extra: pl.DataFrame, frame: pl.LazyFrame, tally: Tally) -> l
 
 
 def _learn(specs: tuple[Spec, ...], reader: Reader, numbers: Path) -> Encoding:
-    """Vocabularies, bins and scales from the train rows."""
+    """Vocabularies, bins and scales from the train rows; hashed fields learn nothing."""
     words: list[pl.DataFrame | None] = []
     scales: list[Binning | Scaling | None] = []
     lexicons = iter(reader.lexicons)  # of the fields first, in their order
@@ -159,7 +161,7 @@ def _learn(specs: tuple[Spec, ...], reader: Reader, numbers: Path) -> Encoding:
         lexicon = next(lexicons) if isinstance(spec, FieldSpec) else None
         scale = None if lexicon else _fit(spec, numbers, line)
         scales.append(scale)
-        if isinstance(spec, FieldSpec) and lexicon:
+        if isinstance(spec, FieldSpec) and isinstance(lexicon, Lexicon):
             words.append(vocabulary(lexicon.texts(), lexicon.counts[0, : lexicon.size], spec.min_count))
         else:
             words.append(_bin_words(scale, numbers, line) if isinstance(scale, Binning) else None)

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from fieldctr.artifacts import write_json
-from fieldctr.data.lexicon import WORDS, lookup
+from fieldctr.data.lexicon import WORDS, Buckets, lookup
 from fieldctr.data.numbers import Binning, Scaling
 from fieldctr.data.reader import Reader
 from fieldctr.data.specs import FieldSpec, Spec, StatisticSpec
@@ -24,18 +24,18 @@ Rule = np.ndarray | Binning | Scaling  # (codes,) ids per code, or what a numeri
 
 @dataclass(frozen=True)
 class Encoding:
-    """Per field its spec, its known values (frame of value, id, count by id; None for a number) and its scale."""
+    """Per field its spec, its known values and its scale."""
 
     specs: tuple[Spec, ...]  # statistics last
-    words: tuple[pl.DataFrame | None, ...]
+    words: tuple[pl.DataFrame | None, ...]  # of value, id, count by id; None for a number and for a hash
     scales: tuple[Binning | Scaling | None, ...]  # None where codes are looked up
 
     def schema(self) -> Schema:
         """What a model sees."""
         fields = []
-        for spec, words in zip(self.specs, self.words, strict=True):
-            known = 1 if words is None else len(words)
-            fields.append(Field(spec.name, known + 1, spec.width, words is None, spec.text))
+        for spec, words, scale in zip(self.specs, self.words, self.scales, strict=True):
+            known = len(words) if words is not None else _num_buckets(spec) or 1
+            fields.append(Field(spec.name, known + 1, spec.width, isinstance(scale, Scaling), spec.text))
         return Schema(tuple(fields))
 
     def rules(self, reader: Reader) -> list[Rule]:
@@ -46,6 +46,8 @@ class Encoding:
             lexicon = next(lexicons) if isinstance(spec, FieldSpec) else None
             if scale is not None:
                 rules.append(scale)
+            elif isinstance(lexicon, Buckets):
+                rules.append(np.arange(lexicon.size, dtype=np.int32))
             elif lexicon is not None and words is not None:
                 rules.append(lookup(lexicon.texts(), words))
         return rules
@@ -66,10 +68,16 @@ class Encoding:
         scales = [node and (Binning(**node) if "edges" in node else Scaling(**node)) for node in record["scales"]]
         words = pl.read_parquet(folder / VOCABULARY_FILE).partition_by("field", as_dict=True, include_key=False)
         known = [
-            None if isinstance(scale, Scaling) else words.get((spec.name,), pl.DataFrame(schema=WORDS))
+            None
+            if isinstance(scale, Scaling) or _num_buckets(spec)
+            else words.get((spec.name,), pl.DataFrame(schema=WORDS))
             for spec, scale in zip(specs, scales, strict=True)
         ]
         return cls(specs, tuple(known), tuple(scales))
+
+
+def _num_buckets(spec: Spec) -> int | None:
+    return spec.num_buckets if isinstance(spec, FieldSpec) else None
 
 
 def _spec(node: dict[str, Any]) -> Spec:

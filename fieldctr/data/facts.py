@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from fieldctr.data.encoding import Encoding, Rule
-from fieldctr.data.lexicon import Lexicon
+from fieldctr.data.lexicon import Buckets, Lexicon
 from fieldctr.data.reader import Reader
 from fieldctr.data.statistics import Seen
 from fieldctr.data.table import SPLITS
@@ -52,23 +52,28 @@ class Tally:
 def field_facts(reader: Reader, encoding: Encoding, rules: list[Rule], tally: Tally, seen: Seen) -> dict[str, object]:
     """Per field: kind, vocab_size, and per split the share of rows without a value and of values without an id.
 
+    A hashed field has, in place of the latter, the share of values in buckets that no train row fills, and `filled`.
     `seen` has these shares for the statistics, where a value without an id is one that no train row has.
     """
     plain = len(encoding.specs) - len(seen.missing)
     missing = [*(reader.missing / tally.rows[:, None]).T[:plain], *seen.missing]
     unseen = [*map(_unseen, reader.lexicons[:plain], rules[:plain]), *seen.unseen]
+    lexicons = [*reader.lexicons[:plain], *(None for _ in seen.missing)]
     return {
         spec.name: {
             "kind": spec.kind,
             "vocab_size": encoding.schema().fields[i].vocab_size,
             "missing": _by_split(missing[i].tolist()),
             "unseen": _by_split(unseen[i].tolist()),
+            **({"filled": lexicon.filled()} if isinstance(lexicon, Buckets) else {}),
         }
-        for i, spec in enumerate(encoding.specs)
+        for i, (spec, lexicon) in enumerate(zip(encoding.specs, lexicons, strict=True))
     }
 
 
-def _unseen(lexicon: Lexicon | None, rule: Rule) -> np.ndarray:
+def _unseen(lexicon: Lexicon | Buckets | None, rule: Rule) -> np.ndarray:
+    if isinstance(lexicon, Buckets):
+        return lexicon.unseen()
     return lexicon.unseen(rule) if lexicon and isinstance(rule, np.ndarray) else np.zeros(len(SPLITS))
 
 

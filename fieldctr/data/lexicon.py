@@ -1,8 +1,11 @@
 """Texts to codes while a table streams by, and codes to ids once all of it was seen."""
 
+from collections.abc import Callable
+
 import numpy as np
 import polars as pl
 
+from fieldctr.data.hashing import text_hashes
 from fieldctr.data.specs import canonical_text
 from fieldctr.data.table import SPLITS
 
@@ -20,6 +23,9 @@ class Lexicon:
         # one, codes would start again in the next chunk.
         self.alive = pl.Series([""], dtype=self.dtype)
         self.counts = np.zeros((len(SPLITS), 1), np.int64)
+        self.column = "value"  # where the texts are from
+        self.meaning: Callable[[pl.Expr], pl.Expr] = canonical_text  # what each says
+        self.known = pl.Series("value", [], dtype=pl.String)
 
     def code(self, text: pl.Expr) -> pl.Expr:
         """The UInt32 codes of an expression of texts."""
@@ -39,16 +45,60 @@ class Lexicon:
         return 1 + int(np.flatnonzero(self.counts.sum(0)).max(initial=0))
 
     def texts(self) -> pl.Series:
-        """(size,) canonical text of every code; null for code 0."""
-        codes = pl.Series("value", np.arange(self.size, dtype=np.uint32))
-        text = canonical_text(pl.col("value"))
-        known = codes.cat.to(self.dtype).cast(pl.String).to_frame()
-        return known.select(pl.when(text != "").then(text).alias("value")).to_series()
+        """(size,) what every code says; null for code 0, and for a text that says nothing."""
+        size = self.size
+        if len(self.known) != size:
+            codes = pl.Series(self.column, np.arange(size, dtype=np.uint32))
+            read = codes.cat.to(self.dtype).cast(pl.String).to_frame()
+            said = read.select(self.meaning(pl.col(self.column))).to_series().rename("value").to_frame()
+            self.known = said.select(pl.when(pl.col("value") != "").then("value")).to_series()
+        return self.known
+
+    def silent(self) -> np.ndarray:
+        """(3,) per split the values whose code is not 0 but says nothing."""
+        return self.counts[:, 1 : self.size] @ self.texts().is_null().to_numpy()[1:]
 
     def unseen(self, ids: np.ndarray) -> np.ndarray:
         """(3,) per split the share of non-missing values whose code has no id; `ids` (codes,)."""
-        counts = self.counts[:, 1 : len(ids)]
+        counts = self.counts[:, 1 : len(ids)] * self.texts().is_not_null().to_numpy()[1:]
         return counts @ (ids[1:] == 0) / np.maximum(counts.sum(1), 1)
+
+
+class Buckets:
+    """A lexicon that keeps no text: a text's code, and id, is 1 + hash % num_buckets. Memory: 24 bytes a bucket."""
+
+    def __init__(self, num_buckets: int) -> None:
+        self.size = 1 + num_buckets
+        self.counts = np.zeros((len(SPLITS), self.size), np.int64)
+
+    def code(self, text: pl.Expr) -> pl.Expr:
+        """The UInt32 codes of an expression of texts; 0 for null or blank."""
+        return canonical_text(text).map_batches(self._codes, return_dtype=pl.UInt32, is_elementwise=True)
+
+    def count(self, split: int, codes: np.ndarray) -> None:
+        """Add codes of one split, of any shape."""
+        self.counts[split] += np.bincount(codes.reshape(-1), minlength=self.size)
+
+    def texts(self) -> pl.Series:
+        """(size,) the number of each bucket, for lack of its texts; null for code 0."""
+        return pl.Series("value", [None, *map(str, range(1, self.size))], dtype=pl.String)
+
+    def unseen(self) -> np.ndarray:
+        """(3,) per split the share of non-missing values whose bucket holds no train row."""
+        counts = self.counts[:, 1:]
+        return counts @ (counts[0] == 0) / np.maximum(counts.sum(1), 1)
+
+    def filled(self) -> float:
+        """Share of the buckets that hold a train row.
+
+        About as large is the share of the values that have to share their bucket: both are 1 - exp(-values / buckets).
+        """
+        return float(np.count_nonzero(self.counts[0, 1:]) / (self.size - 1))
+
+    def _codes(self, texts: pl.Series) -> pl.Series:
+        hashes = text_hashes(texts)
+        codes = 1 + hashes % np.uint64(self.size - 1)
+        return pl.Series(texts.name, np.where(hashes, codes, 0).astype(np.uint32))
 
 
 def vocabulary(texts: pl.Series, counts: np.ndarray, min_count: int) -> pl.DataFrame:

@@ -8,8 +8,8 @@ import numpy as np
 import polars as pl
 
 from fieldctr.config import nearest
-from fieldctr.data.lexicon import Lexicon
-from fieldctr.data.specs import FieldSpec, Spec, StatisticSpec, instant, values
+from fieldctr.data.lexicon import Buckets, Lexicon
+from fieldctr.data.specs import FieldSpec, Spec, StatisticSpec, instant, meaning, values
 from fieldctr.data.table import SPLITS
 from fieldctr.errors import UserError
 
@@ -35,7 +35,7 @@ class Reader:
 
     specs: tuple[FieldSpec, ...]
     times: tuple[tuple[str, str], ...]
-    lexicons: tuple[Lexicon | None, ...]
+    lexicons: tuple[Lexicon | Buckets | None, ...]
     missing: np.ndarray  # (3, F) rows without a value, per split
 
     @classmethod
@@ -45,8 +45,7 @@ class Reader:
         sources = dict.fromkeys(name for spec in specs if isinstance(spec, StatisticSpec) for name in spec.of)
         known = {spec.name for spec in specs}
         read = (*fields, *(FieldSpec(name, name) for name in sources if name not in known))
-        lexicons = tuple(None if spec.numeric else Lexicon() for spec in read)
-        return cls(read, times, lexicons, np.zeros((len(SPLITS), len(read)), np.int64))
+        return cls(read, times, tuple(map(_lexicon, read)), np.zeros((len(SPLITS), len(read)), np.int64))
 
     def chunks(self, frame: pl.LazyFrame, extra: Mapping[str, pl.Expr]) -> Iterator[Chunk]:
         """The frame's rows in order, CHUNK at a time."""
@@ -74,10 +73,18 @@ class Reader:
             self.missing[split, i] += np.count_nonzero(blank)
             column += spec.width
 
+    def finish(self) -> None:
+        """Once all rows were counted: find out what their texts say. polars raises for one that is no number."""
+        for i, lexicon in enumerate(self.lexicons):
+            if isinstance(lexicon, Lexicon):
+                self.missing[:, i] += lexicon.silent()
+
     def _columns(self, schema: pl.Schema) -> dict[str, pl.Expr]:
         columns = {}
         for i, (spec, lexicon) in enumerate(zip(self.specs, self.lexicons, strict=True)):
             value = values(spec, schema)
+            if isinstance(lexicon, Lexicon):
+                lexicon.column, lexicon.meaning = spec.column, meaning(spec, schema[spec.column])
             if lexicon is None:
                 columns[f"code {i}"] = pl.lit(0, pl.UInt32)
                 columns[f"number {i}"] = value.fill_null(float("nan"))
@@ -89,6 +96,12 @@ class Reader:
         for i, (column, unit) in enumerate(self.times):
             columns[f"number time {i}"] = instant(column, schema[column], unit).fill_null(float("nan"))
         return columns
+
+
+def _lexicon(spec: FieldSpec) -> Lexicon | Buckets | None:
+    if spec.numeric:
+        return None
+    return Buckets(spec.num_buckets) if spec.num_buckets else Lexicon()
 
 
 def require(schema: pl.Schema, columns: Iterable[str]) -> None:

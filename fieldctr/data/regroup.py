@@ -76,6 +76,7 @@ def _cross(group: Sequence[FieldSpec]) -> FieldSpec:
         column=group[0].column,
         columns=tuple(spec.column for spec in group),
         kind="cross",
+        num_buckets=max((spec.num_buckets or 0 for spec in group), default=0) or None,
         min_count=max(spec.min_count for spec in group),
         text=" and ".join(spec.text for spec in group if spec.text),
         synonym=" and ".join(spec.synonym for spec in group if spec.synonym),

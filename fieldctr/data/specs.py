@@ -7,7 +7,7 @@ Criteo recipe), as used by most published Criteo preparations.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
@@ -24,19 +24,20 @@ Part = Literal["minute", "hour", "weekday", "is_weekend", "day", "month", "year"
 
 SHARED = ("kind", "text", "synonym")
 KEYS: dict[str, tuple[str, ...]] = {  # what a kind accepts besides SHARED and, if it is read from one, column
-    "categorical": ("min_count", "missing"),
-    "multi": ("min_count", "separator", "max_length"),
+    "categorical": ("min_count", "missing", "num_buckets"),
+    "multi": ("min_count", "separator", "max_length", "num_buckets"),
     "quantile": ("bins",),
     "log_square": ("min_count", "missing"),
     "value": ("scale",),
     "datetime": ("min_count", "part", "unit"),
-    "cross": ("min_count", "columns"),
+    "cross": ("min_count", "columns", "num_buckets"),
     "target_mean": ("of", "smoothing", "folds", "seed", "time", "unit", "bins"),
     "count": ("of", "folds", "seed", "time", "unit", "bins"),
 }
 STATISTICS = get_args(StatisticKind)
 AND = " & "  # between the parts of a cross
 MAX_FOLDS = 255  # see fieldctr.data.counts
+MAX_BUCKETS = 2**31 - 2  # ids are int32
 TICKS = {"s": 1e6, "ms": 1e3, "us": 1.0}  # microseconds
 WHOLE = r"^(-?\d+)\.0+$"  # a whole number that passed through floats
 
@@ -61,6 +62,7 @@ class FieldSpec:
     columns: tuple[str, ...] = ()  # cross: a value of each makes one value; `column` is the first
     bucket: int = 0  # categorical, when schema=split: only values of this hash bucket, the others are missing
     buckets: int = 1
+    num_buckets: Annotated[int, Between(1, MAX_BUCKETS)] | None = None  # id = 1 + hash % num_buckets; no vocabulary
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -139,6 +141,10 @@ def _parse(name: str, node: Mapping[str, Any], default_min_count: int) -> Spec:
     hints = get_type_hints(type(plain), include_extras=True)
     lists = ("of", "columns")  # tuples, which YAML has not
     given = {key: checked(value, hints[key], f"{where}.{key}") for key, value in node.items() if key not in lists}
+    if given.get("num_buckets"):
+        if "min_count" in given:
+            raise UserError(f"{where} has min_count and num_buckets: a hash counts no values. Drop one of them.")
+        given["min_count"] = 1  # the dataset's own says nothing here
     return replace(plain, **given)
 
 
@@ -172,7 +178,10 @@ def refuse_twins(specs: tuple[Spec, ...]) -> None:
 
 def number(column: str, dtype: pl.DataType) -> pl.Expr:
     """Column as Float64, null where blank or NaN; polars raises for text that is no number."""
-    raw = pl.col(column)
+    return _number(pl.col(column), dtype)
+
+
+def _number(raw: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     if dtype == pl.String:
         raw = raw.str.strip_chars()
         raw = pl.when(raw != "").then(raw)
@@ -198,19 +207,28 @@ def values(spec: FieldSpec, schema: Mapping[str, pl.DataType]) -> pl.Expr:
     if spec.kind == "cross":
         return _crossed(spec, schema)
     dtype = schema[spec.column]
-    if spec.kind == "multi":
-        return _parts(spec, dtype)
-    if isinstance(dtype, pl.List | pl.Array | pl.Struct | pl.Binary):
+    if spec.kind != "multi" and isinstance(dtype, pl.List | pl.Array | pl.Struct | pl.Binary):
         raise UserError(f"field '{spec.name}': column '{spec.column}' holds {dtype}. A list needs kind: multi.")
-    if spec.kind == "datetime":
-        return _datetime_part(spec, dtype)
     if spec.kind == "categorical":
         text = _known(spec, spelled(pl.col(spec.column), dtype))
         return text if spec.buckets == 1 else _of_bucket(spec, text)
     if spec.kind == "log_square":
-        x = number(spec.column, dtype)
-        return _known(spec, pl.when(x > 2).then((x.log() ** 2).floor()).otherwise(x).cast(pl.Int64).cast(pl.String))
-    return number(spec.column, dtype)
+        column = pl.col(spec.column)
+        return column if dtype == pl.String else _log_square(spec, column, dtype)  # see meaning
+    others = {"multi": _parts, "datetime": _datetime_part}
+    return others[spec.kind](spec, dtype) if spec.kind in others else number(spec.column, dtype)
+
+
+def meaning(spec: FieldSpec, dtype: pl.DataType | None) -> Callable[[pl.Expr], pl.Expr]:
+    """What becomes of the texts that `values` gives: computed once per distinct text, 10x the speed of once per row."""
+    if spec.kind == "log_square" and dtype == pl.String:
+        return lambda text: _log_square(spec, text, pl.String())
+    return canonical_text
+
+
+def _log_square(spec: FieldSpec, raw: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    x = _number(raw, dtype)
+    return _known(spec, pl.when(x > 2).then((x.log() ** 2).floor()).otherwise(x).cast(pl.Int64).cast(pl.String))
 
 
 def _known(spec: FieldSpec, text: pl.Expr) -> pl.Expr:

@@ -44,7 +44,8 @@ class Cross(NamedTuple):
         """Codes (S, n) to keys (W, n) without folds: W > 1 for a multi-valued input, ALL where one is missing."""
         key, missing = np.zeros((1, codes.shape[1]), np.uint64), np.zeros((1, codes.shape[1]), bool)
         for columns, hashes in self.parts:
-            key, missing = mixed(key + hashes[codes[columns]]), missing | (codes[columns] == 0)
+            own = hashes[codes[columns]]
+            key, missing = mixed(key + own), missing | (own == 0)  # a text that says nothing has no hash either
         return np.where(missing, ALL, key & ~FOLD)
 
 

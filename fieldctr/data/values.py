@@ -11,7 +11,7 @@ from fieldctr.data.encoding import Encoding
 
 
 class FieldValues(NamedTuple):
-    """The known values of one field, in the order of their ids; empty for a field of kind value."""
+    """The known values of one field, in the order of their ids; empty for one of kind value or hashed."""
 
     texts: list[str]
     counts: np.ndarray  # (values,) in train
@@ -55,4 +55,5 @@ def _feature(dataset: Dataset, values: list[FieldValues], field: int, row: int) 
         assert dataset.train.values is not None
         return f"{dataset.train.values[row, sum(other.numeric for other in schema.fields[:field])]:.3g}"
     ids = dataset.train.ids[row, schema.column_offsets[field] :][: schema.fields[field].width]
-    return ", ".join(values[field].texts[i - 1] for i in ids if i) or "unknown"
+    texts = values[field].texts
+    return ", ".join(texts[i - 1] for i in ids if i and texts) or "unknown"

@@ -166,6 +166,12 @@ def test_a_field_with_a_value_per_row(tmp_path: Path) -> None:
     assert ("warning", "near_unique", "x") in found(column(row), tmp_path / "rare", x={"min_count": 2})
 
 
+def test_a_hash_with_too_few_buckets(tmp_path: Path) -> None:
+    same = column(pl.col("user").cast(pl.String))
+    assert ("warning", "crowded", "x") in found(same, tmp_path, x={"num_buckets": USERS})
+    assert "crowded" not in {rule for _, rule, _ in found(same, tmp_path / "many", x={"num_buckets": 10 * USERS})}
+
+
 @pytest.mark.parametrize(
     "moment",
     [

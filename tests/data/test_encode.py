@@ -188,6 +188,31 @@ def test_csv_text_and_typed_columns_encode_alike(tmp_path: Path) -> None:
         np.testing.assert_allclose(getattr(typed, name).values, getattr(text, name).values, rtol=1e-6)
 
 
+def test_log_squares_of_texts_and_of_numbers_are_alike_in_ids_facts_and_statistics(tmp_path: Path) -> None:
+    """Texts are understood once per distinct one, after the rows were read: blanks and `missing` show only then."""
+    x = ["0", "7", " ", "7.0", None, "-1", "0.5", "", "40", "NaN", "9", "0"]
+    rows = {"x": x, "label": [0, 1] * 6, "split": ["train"] * 6 + ["valid"] * 2 + ["test"] * 4}
+    square = {"kind": "log_square", "missing": "0"}
+    specs = field_specs({"x": square, "rate": {"kind": "target_mean", "of": ["x"], "folds": 2}}, 1)
+    made = []
+    for name, cells in {"text": x, "number": [number(cell) for cell in x]}.items():
+        (tmp_path / name).mkdir()
+        frame = pl.LazyFrame(rows | {"x": pl.Series(cells, strict=False)})
+        encode(Table(frame), specs, tmp_path / name, group=None)
+        made.append(Dataset.load(tmp_path / name, name=name))
+        again = encode_rows(frame.filter(pl.col("split") == "test"), tmp_path / name)
+        assert np.array_equal(again.ids, made[-1].test.ids)
+        assert again.values is not None
+        assert made[-1].test.values is not None
+        assert np.array_equal(again.values, made[-1].test.values)
+    text, numbers = made
+    assert text.facts == numbers.facts
+    assert text.facts["fields"]["x"]["missing"] == {"train": 0.5, "valid": 1.0, "test": 0.5}
+    for split in SPLITS:
+        assert np.array_equal(getattr(text, split).ids, getattr(numbers, split).ids)
+        assert np.array_equal(getattr(text, split).values, getattr(numbers, split).values)
+
+
 def test_permuting_rows_permutes_the_output(tmp_path: Path) -> None:
     rows = random_rows(5)
     order = list(range(len(rows)))
