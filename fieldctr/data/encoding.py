@@ -35,7 +35,7 @@ class Encoding:
         fields = []
         for spec, words in zip(self.specs, self.words, strict=True):
             known = 1 if words is None else len(words)
-            fields.append(Field(spec.name, known + 1, spec.width, words is None, spec.text))
+            fields.append(Field(spec.name, known + 1, spec.width, words is None, spec.text, spec.shares))
         return Schema(tuple(fields))
 
     def rules(self, reader: Reader) -> list[Rule]:

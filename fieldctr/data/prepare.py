@@ -17,7 +17,8 @@ from fieldctr.data.table import Table, digests
 from fieldctr.errors import UserError
 
 VERSION = 2  # of what the sources and the encoder write; raise it when the same input gives other files
-SILENT = {"missing": "", "columns": (), "bucket": 0, "buckets": 1}  # keys that came later: tables without stay found
+# Keys that came later: tables without stay found.
+SILENT = {"missing": "", "columns": (), "bucket": 0, "buckets": 1, "shares": ""}
 
 
 @dataclass(frozen=True)
