@@ -1,9 +1,10 @@
 """What a prepared table looks like to a model: its fields, their vocabularies and their id columns."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from fieldctr.artifacts import digest, write_json
 
@@ -20,6 +21,7 @@ class Field:
     width: int = 1  # id columns it owns; > 1 for a multi-valued field, padded on the right with 0
     numeric: bool = False
     text: str = ""  # what a language model reads; "" marks a field without usable semantics
+    shares: str = ""  # the field whose features and rows it has, as a history has its item's; vocab_size is the same
 
 
 @dataclass(frozen=True)
@@ -50,13 +52,15 @@ class Schema:
 
     @cached_property
     def vocab_size(self) -> int:
-        """V, the rows of one table for all fields, row 0 of each field included."""
-        return sum(field.vocab_size for field in self.fields)
+        """V, the rows of one table for all fields, row 0 of each field included; shared ones count once."""
+        return sum(field.vocab_size for field in self.fields if not field.shares)
 
     @cached_property
     def row_offsets(self) -> tuple[int, ...]:
-        """Per field, the first of its rows in the shared table."""
-        return _starts([field.vocab_size for field in self.fields])
+        """Per field, the first of its rows in the table; a field that shares has those of the other one."""
+        own = [field for field in self.fields if not field.shares]
+        starts = dict(zip((field.name for field in own), _starts([field.vocab_size for field in own]), strict=True))
+        return tuple(starts[field.shares or field.name] for field in self.fields)
 
     @cached_property
     def column_offsets(self) -> tuple[int, ...]:
@@ -70,12 +74,24 @@ class Schema:
                 return position
         raise KeyError(name)
 
+    def apart(self) -> "Schema":
+        """The same without shared rows: what a table needs whose rows mean another thing in each field."""
+        return Schema(tuple(replace(field, shares="") for field in self.fields))
+
     def fingerprint(self) -> str:
         """sha256 of the canonical schema: equal for equal tables on any machine."""
-        return digest(asdict(self))
+        return digest(self._record())
 
     def save(self, path: Path) -> None:
-        write_json(path, asdict(self))
+        write_json(path, self._record())
+
+    def _record(self) -> dict[str, Any]:
+        """Without `shares` where nothing is shared: the key came later, and tables without keep their fingerprint."""
+        records = [asdict(field) for field in self.fields]
+        for record in records:
+            if not record["shares"]:
+                del record["shares"]
+        return {"fields": records}
 
     @classmethod
     def load(cls, path: Path) -> "Schema":

@@ -64,6 +64,16 @@ def test_the_models_here_have_as_many_parameters_as_their_formulas(name: str) ->
                 assert built == count.parameters + numbers * (1 + count.dim)
 
 
+@pytest.mark.parametrize("name", ["taobaoad_x1", "amazonelectronics_x1"])
+def test_histories_share_embeddings_but_no_first_order_weights(name: str) -> None:
+    protocol = Protocol.load(name)
+    (count,), schema = protocol.counts, protocol.schema()
+    built, numbers = parity.built_parameters(schema, count), schema.num_numeric
+    fields, tables = schema.num_fields - numbers, schema.num_fields - numbers - len(protocol.shared)
+    padding = fields + tables * count.dim  # the board's row for it, in each field's weights and each table
+    assert built == parameters_here(schema, count) == count.parameters + numbers * (1 + count.dim) - padding
+
+
 def test_a_count_of_a_built_model_sees_its_settings() -> None:
     schema = Protocol.load("frappe_x1").schema()
     small = Count("deepfm", 0, dim=10, hidden_dims=(7, 5))
@@ -107,6 +117,17 @@ def test_a_changed_model_disagrees_with_its_twin(name: str, dataset: Dataset, mo
     found, same = losses(name, parity.model_node(name), schema, batch)
     assert same == twin
     assert abs(found - right) > parity.TOLERANCE
+
+
+def test_the_first_rows_of_a_history_keep_what_they_share() -> None:
+    schema = Schema((Field("item", 900), Field("past", 900, width=2, shares="item")))
+    ids = np.array([[800, 30, 0], [30, 800, 4]], np.int32)
+    split = Split(ids, np.ones(2, np.float32))
+    small, batch = first_rows(Dataset(schema, split, split, split, Path()))
+    assert batch.ids.tolist() == [[3, 2, 0], [2, 3, 1]]
+    assert [field.vocab_size for field in small.fields] == [4, 4]
+    found, expected = losses("fm", parity.model_node("fm"), small, batch)
+    assert found == pytest.approx(expected, abs=parity.TOLERANCE)
 
 
 def test_the_first_rows_keep_their_pattern_and_lose_their_size(dataset: Dataset) -> None:

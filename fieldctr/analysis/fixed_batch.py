@@ -43,9 +43,12 @@ def first_rows(dataset: Dataset) -> tuple[Schema, Batch]:
     """The first rows of train, with vocabularies of no more features than they have: the same function, small."""
     train, fields, columns = dataset.train, [], []
     ids = np.asarray(train.ids[:ROWS])
-    for field, start in zip(dataset.schema.fields, dataset.schema.column_offsets, strict=True):
-        own = ids[:, start : start + field.width]
-        known = np.unique(own[own > 0])
+    column_of = zip(dataset.schema.fields, dataset.schema.column_offsets, strict=True)
+    blocks = {field.name: ids[:, start : start + field.width] for field, start in column_of}
+    for field in dataset.schema.fields:
+        own, owner = blocks[field.name], field.shares or field.name
+        table = [blocks[other.name] for other in dataset.schema.fields if owner in (other.name, other.shares)]
+        known = np.setdiff1d(np.concatenate(table, 1), 0)
         fields.append(field if field.numeric else replace(field, vocab_size=len(known) + 1))
         columns.append(own if field.numeric else np.where(own > 0, np.searchsorted(known, own) + 1, 0))
     values = np.empty((len(ids), 0), np.float32) if train.values is None else np.asarray(train.values[:ROWS])

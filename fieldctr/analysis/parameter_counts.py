@@ -19,7 +19,7 @@ class Tables(NamedTuple):
     """The sizes that a table of features decides."""
 
     rows: int  # of the feature embeddings
-    first_order: int  # first-order weights: the boards' histories share embeddings with their items, not these
+    first_order: int  # first-order weights: histories share embeddings with their items, not these
     fields: int
 
 
@@ -32,7 +32,7 @@ def board_parameters(protocol: Protocol, count: Count) -> int:
 
 def parameters_here(schema: Schema, count: Count) -> int:
     """What the model of the same settings must have here."""
-    tables = Tables(schema.vocab_size, schema.vocab_size, schema.num_fields)
+    tables = Tables(schema.vocab_size, schema.apart().vocab_size, schema.num_fields)
     return num_parameters(replace(count, form=HERE.get(count.model, "")), tables)
 
 

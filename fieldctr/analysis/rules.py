@@ -118,7 +118,8 @@ def twins(survey: Survey) -> Iterator[Finding]:
 
 def shared_values(survey: Survey) -> Iterator[Finding]:
     """Fields whose values are largely the same texts; small whole numbers, which mean nothing by themselves, aside."""
-    kinds = [name for name, facts in survey.facts.items() if facts["kind"] in ("categorical", "multi")]
+    own = {field.name for field in survey.dataset.schema.fields if not field.shares}  # a history shares by design
+    kinds = [name for name in own if survey.facts[name]["kind"] in ("categorical", "multi")]
     words = pl.read_parquet(survey.dataset.folder / VOCABULARY_FILE, columns=["field", "value"])
     words = words.filter(pl.col("field").is_in(kinds), ~pl.col("value").str.contains(r"^-?\d{1,5}$"))
     sizes = dict(words.group_by("field").len().iter_rows())

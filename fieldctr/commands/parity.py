@@ -106,7 +106,7 @@ def check_counts(protocol: Protocol) -> Iterator[Check]:
         yield Check(3, "open", "no record of the board tells parameter counts")
     for count in protocol.counts:
         pairs = {"logged": (count.parameters, board_parameters(protocol, count))}
-        if count.model in options("model") and not protocol.shared:
+        if count.model in options("model"):
             schema = protocol.schema()
             pairs["built here"] = (built_parameters(schema, count), parameters_here(schema, count))
         text = "; ".join(f"{what} {found:,}, by formula {formula:,}" for what, (found, formula) in pairs.items())

@@ -18,7 +18,7 @@ from fieldctr.data import statistics
 from fieldctr.data.dataset import FACTS_FILE, SCHEMA_FILE, Split
 from fieldctr.data.encoding import Encoding, Rule, apply
 from fieldctr.data.facts import Tally, attainable, field_facts
-from fieldctr.data.lexicon import WORDS, Lexicon, vocabulary
+from fieldctr.data.lexicon import WORDS, Lexicon, merged, vocabulary
 from fieldctr.data.npy import NpyWriter, read_blocks, read_chunks
 from fieldctr.data.numbers import Binning, Scaling, fit_bins, fit_scaling
 from fieldctr.data.reader import Reader, require
@@ -166,7 +166,18 @@ def _learn(specs: tuple[Spec, ...], reader: Reader, numbers: Path) -> Encoding:
         else:
             words.append(_bin_words(scale, numbers, line) if isinstance(scale, Binning) else None)
         line += spec.numeric
-    return Encoding(specs, tuple(words), tuple(scales))
+    return Encoding(specs, tuple(_shared(specs, words)), tuple(scales))
+
+
+def _shared(specs: tuple[Spec, ...], words: list[pl.DataFrame | None]) -> list[pl.DataFrame | None]:
+    """The same vocabularies, but one for a field and its histories, of the values that any of them keeps."""
+    owners = [spec.shares or spec.name for spec in specs]
+    parts = {
+        name: [known for own, known in zip(owners, words, strict=True) if own == name and known is not None]
+        for name in owners
+    }
+    one = {name: merged(own) for name, own in parts.items() if len(own) > 1}
+    return [one.get(name, known) for name, known in zip(owners, words, strict=True)]
 
 
 def _fit(spec: Spec, numbers: Path, line: int) -> Binning | Scaling:

@@ -35,7 +35,7 @@ class Encoding:
         fields = []
         for spec, words, scale in zip(self.specs, self.words, self.scales, strict=True):
             known = len(words) if words is not None else _num_buckets(spec) or 1
-            fields.append(Field(spec.name, known + 1, spec.width, isinstance(scale, Scaling), spec.text))
+            fields.append(Field(spec.name, known + 1, spec.width, isinstance(scale, Scaling), spec.text, spec.shares))
         return Schema(tuple(fields))
 
     def rules(self, reader: Reader) -> list[Rule]:

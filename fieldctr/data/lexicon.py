@@ -1,6 +1,6 @@
 """Texts to codes while a table streams by, and codes to ids once all of it was seen."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import polars as pl
@@ -106,6 +106,12 @@ def vocabulary(texts: pl.Series, counts: np.ndarray, min_count: int) -> pl.DataF
     seen = pl.DataFrame({"value": texts, "count": counts}).drop_nulls().group_by("value").sum()
     kept = seen.filter(pl.col("count") >= min_count).sort(["count", "value"], descending=[True, False])
     return kept.with_row_index("id", offset=1).select(*WORDS).cast(WORDS)
+
+
+def merged(vocabularies: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """One vocabulary of all values, by the sum of their counts."""
+    words = pl.concat(vocabularies)
+    return vocabulary(words["value"], words["count"].to_numpy(), 1)
 
 
 def lookup(texts: pl.Series, known: pl.DataFrame) -> np.ndarray:

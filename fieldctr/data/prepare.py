@@ -17,13 +17,14 @@ from fieldctr.data.table import Table, digests
 from fieldctr.errors import UserError
 
 VERSION = 2  # of what the sources and the encoder write; raise it when the same input gives other files
-SILENT = {
+SILENT = {  # keys that came later: tables without stay found
     "missing": "",
     "columns": (),
     "bucket": 0,
     "buckets": 1,
     "num_buckets": None,
-}  # later keys: older tables stay found
+    "shares": "",
+}
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,10 @@ class Protocol:
         return 2 if size is None else size - 1
 
     def schema(self) -> Schema:
-        """The fields as they must come out of preparation; those that share a table are left out."""
-        own = {name: size for name, size in self.vocab_size.items() if name not in self.shared}
-        return Schema(tuple(Field(name, self.expected(name), numeric=size is None) for name, size in own.items()))
+        """The fields as they must come out of preparation, but histories of one id column."""
+        return Schema(
+            tuple(
+                Field(name, self.expected(name), numeric=size is None, shares=self.shared.get(name, ""))
+                for name, size in self.vocab_size.items()
+            )
+        )

@@ -22,7 +22,7 @@ class Regrouping:
     """Node `schema`."""
 
     change: Literal["merge", "split", "shuffle"]
-    fields: list[str] | None  # which; null: all plain categorical ones (shuffle: all of any kind)
+    fields: list[str] | None  # which; null: all categorical ones without a history (shuffle: all of any kind)
     size: Annotated[int, Between(2)] | None  # fields per group (merge), or parts per field (split)
     seed: Annotated[int, Between(0, 2**32 - 1)]  # which fields meet (merge, shuffle)
 
@@ -49,12 +49,15 @@ def regrouped(specs: tuple[Spec, ...], how: Regrouping) -> tuple[Spec, ...]:
     swapped = [
         replace(content.get(spec.name, spec), name=spec.name, text=spec.text, synonym=spec.synonym) for spec in fields
     ]
+    swapped = [replace(one, shares=names.get(one.shares, one.shares)) for one in swapped]
     return (*swapped, *(replace(one, of=tuple(names.get(name, name) for name in one.of)) for one in statistics))
 
 
 def _chosen(fields: Sequence[FieldSpec], how: Regrouping) -> list[FieldSpec]:
+    owners = {spec.shares for spec in fields}
     if how.fields is None:
-        return [spec for spec in fields if how.change == "shuffle" or spec.kind == "categorical"]
+        free = (spec for spec in fields if spec.kind == "categorical" and spec.name not in owners)
+        return list(fields if how.change == "shuffle" else free)
     known = {spec.name: spec for spec in fields}
     for name in how.fields:
         if name not in known:
@@ -63,6 +66,8 @@ def _chosen(fields: Sequence[FieldSpec], how: Regrouping) -> list[FieldSpec]:
             raise UserError(
                 f"schema.fields: '{name}' is of kind {known[name].kind}; {how.change} needs categorical fields"
             )
+        if how.change != "shuffle" and name in owners:
+            raise UserError(f"schema.fields: '{name}' has a history, which shares its vocabulary: leave it out")
     return [spec for spec in fields if spec.name in how.fields]
 
 

@@ -25,7 +25,7 @@ Part = Literal["minute", "hour", "weekday", "is_weekend", "day", "month", "year"
 SHARED = ("kind", "text", "synonym")
 KEYS: dict[str, tuple[str, ...]] = {  # what a kind accepts besides SHARED and, if it is read from one, column
     "categorical": ("min_count", "missing", "num_buckets"),
-    "multi": ("min_count", "separator", "max_length", "num_buckets"),
+    "multi": ("min_count", "separator", "max_length", "num_buckets", "shares"),
     "quantile": ("bins",),
     "log_square": ("min_count", "missing"),
     "value": ("scale",),
@@ -53,6 +53,7 @@ class FieldSpec:
     missing: str = ""  # categorical, log_square: one encoded value, spelled so, that means missing, such as -1
     separator: str = ","  # multi; a list column needs none
     max_length: Positive = 8  # multi: values kept per row
+    shares: str = ""  # multi: a history of this categorical field: one vocabulary, one table, and repeats are kept
     bins: Positive = 16  # quantile
     scale: Literal["standard", "none"] = "standard"  # value
     part: Part = "hour"  # datetime; weekday counts from Monday = 1
@@ -98,6 +99,7 @@ class StatisticSpec:
 
     width = 1
     numeric = True
+    shares = ""
 
 
 Spec = FieldSpec | StatisticSpec
@@ -106,7 +108,7 @@ Spec = FieldSpec | StatisticSpec
 def field_specs(fields: Mapping[str, Any], default_min_count: int) -> tuple[Spec, ...]:
     """The specs of a dataset's `fields` node, in its order, those of statistics last.
 
-    UserError for a stray key, a wrong value, and a statistic of what cannot have one.
+    UserError for a stray key, a wrong value, a statistic of what cannot have one and a history of what has none.
     """
     specs = sorted(
         (_parse(name, node or {}, default_min_count) for name, node in fields.items()),
@@ -116,6 +118,8 @@ def field_specs(fields: Mapping[str, Any], default_min_count: int) -> tuple[Spec
     for spec in specs:
         if isinstance(spec, StatisticSpec):
             _refuse_sources(spec, {other.name: other for other in specs})
+        elif spec.shares:
+            _refuse_owner(spec, {other.name: other for other in specs})
     return tuple(specs)
 
 
@@ -159,6 +163,17 @@ def _refuse_sources(spec: StatisticSpec, fields: Mapping[str, Spec]) -> None:
             raise UserError(f"{where}: '{name}' is a field of kind {fields[name].kind}, {expected}")
     if sum(fields[name].width > 1 for name in spec.of if name in fields) > 1:
         raise UserError(f"{where}: expected at most one field of kind multi")
+
+
+def _refuse_owner(spec: FieldSpec, fields: Mapping[str, Spec]) -> None:
+    """UserError for a history of what is not a categorical field."""
+    where, owner = f"dataset.fields.{spec.name}.shares={spec.shares}", fields.get(spec.shares)
+    if owner is None:
+        raise UserError(f"{where}: no such field. {nearest(spec.shares, fields)}All: {', '.join(fields)}")
+    if owner.kind != "categorical":
+        raise UserError(f"{where} is not allowed: it is of kind {owner.kind}, expected a field of kind categorical")
+    if owner.num_buckets != spec.num_buckets:
+        raise UserError(f"{where}: num_buckets is {spec.num_buckets}, expected its owner's: {owner.num_buckets}")
 
 
 def refuse_twins(specs: tuple[Spec, ...]) -> None:
@@ -258,7 +273,7 @@ def _parts(spec: FieldSpec, dtype: pl.DataType) -> pl.Expr:
         parts = spelled(pl.col(spec.column), dtype).str.split(spec.separator)
     clean = parts.list.eval(canonical_text(pl.element().str.strip_chars()))
     known = clean.list.eval(pl.element().filter(pl.element() != ""))
-    return known.list.unique(maintain_order=True).list.head(spec.max_length)
+    return (known if spec.shares else known.list.unique(maintain_order=True)).list.head(spec.max_length)
 
 
 def _datetime_part(spec: FieldSpec, dtype: pl.DataType) -> pl.Expr:

@@ -112,11 +112,14 @@ class NoEmbedding(nn.Module):
 
 
 class LinearTerm(nn.Module):
-    """The first-order part of a logit: one weight per feature, summed over fields, and a bias. Starts at zero."""
+    """The first-order part of a logit: one weight per feature, summed over fields, and a bias. Starts at zero.
+
+    A history has weights of its own: to have seen an item is not to be shown it. So have the public benchmarks.
+    """
 
     def __init__(self, schema: Schema, *, bias: bool = True) -> None:
         super().__init__()
-        self.weight = FeatureEmbedding(schema, 1, init_std=0.0)
+        self.weight = FeatureEmbedding(schema.apart(), 1, init_std=0.0)
         self.bias = nn.Parameter(torch.zeros(())) if bias else None
 
     def forward(self, inputs: Inputs) -> Tensor:

@@ -77,6 +77,15 @@ def test_ids_are_those_of_the_plain_twin(tmp_path: Path) -> None:
     assert not any(field.numeric for field in dataset.schema.fields[:5])
 
 
+def test_a_history_hashes_as_its_field_does(tmp_path: Path) -> None:
+    history = {"kind": "multi", "separator": "|", "max_length": 1, "num_buckets": 7, "shares": "item"}
+    specs = field_specs({"item": {"num_buckets": 7}, "past": {"column": "item", **history}}, 1)
+    encode(Table(frame()), specs, tmp_path, group=None)
+    ids = Dataset.load(tmp_path, name="t").train.ids
+    assert np.array_equal(ids[:, 0], ids[:, 1])
+    assert ids.any()
+
+
 def test_hashes_are_these_for_ever() -> None:
     """Other numbers here would silently change every trained model's input: raise VERSION of prepare with them."""
     found = text_hashes(pl.Series(["a", None, "", "68fd1e64", "ü"]))

@@ -1,5 +1,6 @@
 """Encoding: equal to its plain twin on random tables, and true to its rules."""
 
+import json
 import math
 import random
 from collections import Counter
@@ -17,6 +18,8 @@ from fieldctr.data.dataset import Dataset
 from fieldctr.data.encode import encode, encode_rows
 from fieldctr.data.specs import FieldSpec, field_specs
 from fieldctr.data.table import SPLITS, Table
+from fieldctr.errors import UserError
+from fieldctr.schema import Field, Schema
 
 Row = dict[str, Any]
 
@@ -44,7 +47,8 @@ def values_of(spec: FieldSpec, row: Row) -> list[str]:
     raw = row[spec.column]
     if spec.kind == "multi":
         parts = [canonical(part.strip()) for part in (raw or "").split(spec.separator)]
-        return list(dict.fromkeys(part for part in parts if part))[: spec.max_length]
+        known = [part for part in parts if part]
+        return (known if spec.shares else list(dict.fromkeys(known)))[: spec.max_length]
     if spec.kind == "log_square":
         x = number(raw)
         return [] if x is None else [str(math.floor(math.log(x) ** 2) if x > 2 else int(x))]
@@ -59,10 +63,13 @@ def values_of(spec: FieldSpec, row: Row) -> list[str]:
 
 
 def vocabulary_of(spec: FieldSpec, rows: list[Row]) -> list[tuple[str, int]]:
-    """(value, count) in the order of ids, from the train rows."""
-    counts = Counter(v for row in rows if row["split"] == "train" for v in values_of(spec, row))
-    kept = [(value, count) for value, count in counts.items() if count >= spec.min_count]
-    return sorted(kept, key=lambda pair: (-pair[1], pair[0].encode()))
+    """(value, count) in the order of ids, from the train rows: what any field of its table has often enough."""
+    kept: Counter[str] = Counter()
+    owner = spec.shares or spec.name
+    for one in (one for one in SPECS if owner in (one.name, one.shares)) if spec in SPECS else (spec,):
+        counts = Counter(v for row in rows if row["split"] == "train" for v in values_of(one, row))
+        kept.update({value: count for value, count in counts.items() if count >= one.min_count})
+    return sorted(kept.items(), key=lambda pair: (-pair[1], pair[0].encode()))
 
 
 def edges_of(spec: FieldSpec, rows: list[Row]) -> list[float]:
@@ -109,6 +116,14 @@ SPECS = field_specs(
         "code": {"min_count": 2},
         "ratio": None,
         "tags": {"kind": "multi", "separator": "|", "max_length": 3},
+        "past": {
+            "kind": "multi",
+            "column": "tags",
+            "separator": "|",
+            "shares": "word",
+            "max_length": 4,
+            "min_count": 3,
+        },
         "hour": {"kind": "datetime", "column": "when", "part": "hour"},
         "weekday": {"kind": "datetime", "column": "when", "part": "weekday"},
         "price_square": {"kind": "log_square", "column": "price"},
@@ -296,3 +311,46 @@ def test_nothing_of_the_first_pass_is_left(tmp_path: Path) -> None:
     dataset = prepare(tmp_path / "data", random_rows(0), specs=SPECS[:2])
     kinds = {path.name.split(".", 1)[1] for path in dataset.folder.iterdir()}
     assert kinds == {"ids.npy", "label.npy", "json", "parquet"}
+
+
+def test_a_history_shares_the_ids_of_its_field_and_keeps_order_and_repeats(tmp_path: Path) -> None:
+    rows = [{"word": "x", "tags": "y|x|y|new"}, {"word": "z", "tags": "y"}, {"word": "x", "tags": None}] * 6
+    rows = [row | {"label": i % 2, "split": SPLITS[i // 6]} for i, row in enumerate(rows)]
+    rows[-2] |= {"word": "y", "tags": "unknown|z"}
+    past = {"kind": "multi", "column": "tags", "separator": "|", "shares": "word"}
+    dataset = prepare(tmp_path / "data", rows, field_specs({"word": {}, "past": past}, 1))
+    word, history = dataset.schema.fields
+    assert (word.shares, history.shares) == ("", "word")
+    assert word.vocab_size == history.vocab_size == dataset.schema.vocab_size == 5
+    assert dataset.schema.row_offsets == (0, 0)
+    x, z = int(dataset.train.ids[0, 0]), int(dataset.train.ids[1, 0])
+    y = int(dataset.test.ids[-2, 0])
+    assert dataset.train.ids[0, 1:5].tolist()[:3] == [y, x, y]
+    assert len({x, y, z, int(dataset.train.ids[0, 4])} - {0}) == 4
+    assert dataset.test.ids[-2, 1:4].tolist() == [z, 0, 0]
+    again = encode_rows(pl.LazyFrame(rows, schema={"word": pl.String, "tags": pl.String}), tmp_path / "data")
+    assert again.ids[:6].tolist() == dataset.train.ids.tolist()
+
+
+def test_tables_without_a_history_are_recorded_as_before(tmp_path: Path) -> None:
+    Schema((Field("a", 3), Field("b", 3, 2, shares="a"))).save(tmp_path / "schema.json")
+    first, second = json.loads((tmp_path / "schema.json").read_text())["fields"]
+    assert "shares" not in first
+    assert second["shares"] == "a"
+    assert Schema.load(tmp_path / "schema.json").apart().vocab_size == 6
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"past": {"kind": "multi", "shares": "itme"}, "item": {}}, ["past.shares=itme", "no such field", "item"]),
+        ({"past": {"kind": "multi", "shares": "item"}, "item": {"kind": "value"}}, ["kind value", "categorical"]),
+        ({"past": {"shares": "item"}, "item": {}}, ["no key 'dataset.fields.past.shares' for kind categorical"]),
+        ({"past": {"kind": "multi", "shares": "item"}, "item": {"num_buckets": 9}}, ["num_buckets is None", "9"]),
+    ],
+)
+def test_a_history_of_nothing_is_named(fields: dict[str, Any], words: list[str]) -> None:
+    with pytest.raises(UserError) as error:
+        field_specs(fields, 1)
+    for word in words:
+        assert word in str(error.value)

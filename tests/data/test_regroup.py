@@ -39,6 +39,19 @@ def change(kind: str, fields: list[str] | None = None, size: int | None = 2, see
     return regrouped(SPECS, Regrouping(kind, fields, size, seed))  # type: ignore[arg-type]
 
 
+def test_a_history_stays_with_the_field_that_it_is_of() -> None:
+    specs = field_specs({"user": {}, "item": {}, "hour": {}, "past": {"kind": "multi", "shares": "item"}}, 1)
+    for kind in ("merge", "split"):
+        after = regrouped(specs, Regrouping(kind, None, 2, 1))  # type: ignore[arg-type]
+        assert {"item", "past"} <= {spec.name for spec in after}
+        with pytest.raises(UserError, match="'item' has a history"):
+            regrouped(specs, Regrouping(kind, ["item"], 2, 1))  # type: ignore[arg-type]
+    for seed in range(5):
+        after = regrouped(specs, Regrouping("shuffle", None, None, seed))
+        column = {spec.name: spec.column for spec in after if isinstance(spec, FieldSpec)}
+        assert [column[spec.shares] for spec in after if spec.shares] == ["item"]
+
+
 def partition(ids: np.ndarray) -> set[frozenset[int]]:
     """Which rows share a value, whatever its id."""
     return {frozenset(np.flatnonzero(ids == value).tolist()) for value in np.unique(ids)}

@@ -24,6 +24,7 @@ NAMES = [path.stem for path in FILES if "embedding_dim:" not in path.read_text(e
 NARROW = {  # as wide as their YAML says they take 2 to 18 s each
     "autoint": {"head_dim": 8},
     "dcnv2": {"hidden_dims": [32]},
+    "din": {"attention_dims": [16], "hidden_dims": [32, 32]},
     "dnn": {"hidden_dims": [32, 32]},
     "finalmlp": {"first_dims": [32], "second_dims": [32, 32], "gate_dims": [16]},
     "hiformer": {"value_rank": 8},
@@ -35,6 +36,12 @@ every_model = pytest.mark.parametrize("name", NAMES)
 Node = Callable[[str], dict[str, Any]]
 
 pytestmark = pytest.mark.filterwarnings("ignore:model.num_bases")  # small tables have as many bases as fields
+
+
+@pytest.fixture
+def schema(schema: Schema) -> Schema:
+    """With a history: some models need one."""
+    return Schema((*schema.fields, Field("past", 7, width=3, shares="item")))
 
 
 def made(node: dict[str, Any], schema: Schema, *, dim: int = 8, seed: int = 1) -> CTRModel:
@@ -145,16 +152,17 @@ def test_a_larger_vocabulary_adds_table_rows_only(name: str, node: Node, schema:
 def test_every_weight_with_a_row_per_feature_is_a_table(name: str, node: Node, schema: Schema) -> None:
     model = made(node(name), schema)
     tables = {id(module.weight) for module in model.modules() if isinstance(module, Table)}
-    tall = [p for p in model.parameters() if p.ndim and p.shape[0] == schema.vocab_size]
+    tall = [p for p in model.parameters() if p.ndim and p.shape[0] in (schema.vocab_size, schema.apart().vocab_size)]
     assert {id(parameter) for parameter in tall} == tables
 
 
 @every_model
 def test_a_planted_pair_is_found(name: str, node: Node) -> None:
     """The click is the XOR of two fields' parities; no field alone says anything about it."""
-    schema = Schema(tuple(Field(field, 9) for field in ("a", "noise", "b", "more")))
+    plain = [Field(field, 9) for field in ("a", "noise", "b", "more")]
+    schema = Schema((*plain, *([Field("past", 9, width=2, shares="more")] if name == "din" else [])))
     generator = torch.Generator().manual_seed(7)
-    ids = torch.randint(1, 9, (2048, 4), generator=generator, dtype=torch.int32)
+    ids = torch.randint(1, 9, (2048, schema.num_columns), generator=generator, dtype=torch.int32)
     label = ((ids[:, 0] + ids[:, 2]) % 2).float()
     model, fresh = made(node(name) | NARROW.get(name, {}), schema), slice(1536, None)
     adam = torch.optim.Adam(model.parameters(), lr=0.01)

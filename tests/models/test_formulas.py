@@ -176,6 +176,35 @@ def test_dnn(backbone: Make, schema: Schema, emb: Tensor, inputs: Inputs) -> Non
     assert_close(model(emb, inputs), torch.tensor(expected), atol=1e-4, rtol=1e-5)
 
 
+@pytest.mark.parametrize("softmax", [False, True])
+def test_din(softmax: bool, backbone: Make, batch: Callable[..., Inputs]) -> None:
+    schema = Schema(
+        (Field("past", 7, 3, shares="item"), Field("user", 9), Field("tags", 6, 2), Field("item", 7),
+         Field("seen", 9, 4, shares="user"))
+    )  # fmt: skip
+    model = backbone("din", schema, 4, attention_dims=[5], hidden_dims=[6], softmax=softmax)
+    inputs = batch(schema, 24)
+    inputs.ids[0, :3] = 0
+    emb, expected = torch.randn(24, schema.num_columns, 4), []
+    target, columns = {"past": 6, "seen": 3}, {"past": [0, 1, 2], "seen": [7, 8, 9, 10]}
+    for e, ids in zip(emb, inputs.ids, strict=True):
+        pooled = {"user": e[3], "tags": e[4:6][ids[4:6] > 0].mean(0) if ids[4:6].any() else e[4], "item": e[6]}
+        for unit, name in zip(model.units, ("past", "seen"), strict=True):
+            v, known = e[target[name]], [e[j] for j in columns[name] if ids[j] > 0]
+            weights = [unit.last(unit.hidden(torch.cat([x, v, x - v, x * v]))) for x in known]
+            if softmax and known:
+                weights = list(torch.stack(weights).softmax(0))
+            pooled[name] = sum((w * x for w, x in zip(weights, known, strict=True)), torch.zeros(4))
+        vector = torch.cat([pooled[field.name] for field in schema.fields])
+        expected.append(float(model.mlp(vector.unsqueeze(0))))
+    assert_close(model(emb, inputs), torch.tensor(expected), atol=1e-4, rtol=1e-5)
+
+
+def test_din_needs_a_history(backbone: Make, schema: Schema) -> None:
+    with pytest.raises(UserError, match=r"shares=FIELD.*model=dnn"):
+        backbone("din", schema, 4)
+
+
 def test_dcnv2(backbone: Make, schema: Schema, emb: Tensor, inputs: Inputs) -> None:
     model = backbone("dcnv2", schema, 4, num_layers=2, hidden_dims=[6, 5])
     expected = []

@@ -12,6 +12,7 @@ PLAIN = Field("user", 7)
 MIXED = Schema((PLAIN, Field("tags", 5, width=3), Field("age", 2, numeric=True), Field("price", 2, numeric=True),
                 Field("words", 4, width=2), Field("hour", 3)))  # fmt: skip
 ONLY_PLAIN = Schema((PLAIN, Field("item", 5), Field("hour", 3)))
+HISTORY = Schema((Field("past", 5, width=3, shares="item"), PLAIN, Field("item", 5), Field("hour", 3)))
 
 
 def inputs_of(schema: Schema, num_rows: int) -> Inputs:
@@ -45,7 +46,7 @@ def looped(schema: Schema, weight: Tensor, inputs: Inputs) -> Tensor:
     return torch.stack(samples)
 
 
-@pytest.mark.parametrize("schema", [MIXED, ONLY_PLAIN], ids=["mixed", "plain"])
+@pytest.mark.parametrize("schema", [MIXED, ONLY_PLAIN, HISTORY], ids=["mixed", "plain", "history"])
 def test_each_kind_of_field_follows_its_rule(schema: Schema) -> None:
     embedding, inputs = FeatureEmbedding(schema, 4, init_std=1.0), inputs_of(schema, 64)
     assert_close(embedding(inputs), looped(schema, embedding.table.weight, inputs))
