@@ -17,14 +17,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 FIELDS, ROWS, DIM, HIDDEN, BATCH, LR = 39, 1_000_000, 16, [400, 400, 400], 4096, 1e-3
 MODELS = {
     "deepfm": ["model.hidden_dims=[400,400,400]"],
-    "dcnv2": ["model.hidden_dims=[400,400,400]", "model.num_cross_layers=3"],
+    "dcnv2": ["model.hidden_dims=[400,400,400]", "model.num_layers=3"],
 }
 WARM_UP, STEPS, EVAL_ROWS = 3, 12, 200_000
 
@@ -182,7 +182,7 @@ def assembled(model: str, features: Any, folder: str) -> Any:
 def median_step(action: Any) -> float:
     """Median CPU seconds of an action, after some that are not counted."""
     seconds = []
-    for _ in islice(range(WARM_UP + STEPS), WARM_UP + STEPS):
+    for _ in range(WARM_UP + STEPS):
         begin = time.process_time()
         action()
         seconds.append(time.process_time() - begin)
