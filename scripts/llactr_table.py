@@ -35,7 +35,7 @@ def main() -> None:
     subdir = "hydra.sweep.subdir=${hydra:runtime.choices.model}_${hydra:runtime.choices.enhancer}_seed${seed}"
     command = [f"{sys.prefix}/bin/fieldctr", "train", "-m", *fixed, subdir, *arguments.sweep]
     subprocess.run(command, check=True)
-    results = [read(path) for path in folder.glob("*/result.json")]
+    results = [read(path) for path in sorted(folder.glob("*/result.json"))]
     found = {(r["model"], r["enhancer"], r["seed"]): r for r in results}
     text = table(found, arguments.dataset)
     print(text)
