@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from fieldctr.commands.launch import choice
 from fieldctr.commands.machine import start_runtime
 from fieldctr.config import Between, OptimizerConfig, Positive, RuntimeConfig, TrainerConfig, parse
 from fieldctr.data.generated import generated_split
 from fieldctr.models.ctr_model import build_model
+from fieldctr.nn.flops import FlopCounter
 from fieldctr.training.trainer import Fitting, Trainer
 
 WIDTH = 384  # of field vectors, where they are read: that of a small language model
@@ -74,7 +74,7 @@ def measure(fitting: Fitting, steps: int) -> tuple[float, float, float]:
     """Median wall seconds and CPU seconds of a step, and the GFLOP of its matrix products."""
     fitting.model.train()
     batches = chain.from_iterable(fitting.batches.shuffled(fitting.seed, epoch, 0) for epoch in repeat(0))
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounter() as counter:
         fitting.train_step(*next(batches))
     wall, cpu = [], []
     for inputs, label in islice(batches, WARM_UP + steps):
@@ -84,4 +84,4 @@ def measure(fitting: Fitting, steps: int) -> tuple[float, float, float]:
         fitting.runtime.synchronize()
         wall.append(time.perf_counter() - begin)
         cpu.append(time.process_time() - cpu_begin)
-    return statistics.median(wall[WARM_UP:]), statistics.median(cpu[WARM_UP:]), counter.get_total_flops() / 1e9
+    return statistics.median(wall[WARM_UP:]), statistics.median(cpu[WARM_UP:]), counter.flops / 1e9

@@ -10,11 +10,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
 from fieldctr.config import TrainerConfig
 from fieldctr.models.ctr_model import CTRModel
 from fieldctr.nn.embedding import Inputs
+from fieldctr.nn.flops import FlopCounter
 from fieldctr.schema import Schema
 from fieldctr.training.recompute import recompute_layers
 from fieldctr.training.runtime import Runtime
@@ -42,15 +42,12 @@ def step_costs(build: Callable[[], CTRModel], schema: Schema, settings: TrainerC
         if settings.activation_checkpointing:
             recompute_layers(model)
         inputs, label = batch(schema, settings.batch_size)
-        with FlopCounterMode(display=False) as counter:
+        with LiveTensors() as live, FlopCounter() as counter:
             loss = loss_of(model, inputs, label, runtime)
-            forward = counter.get_total_flops()
+            forward = counter.flops
             loss.backward()
-        model.zero_grad()
-        with LiveTensors() as live:  # apart, because the counter keeps tensors alive
-            loss_of(model, inputs, label, runtime).backward()
     copies = 4 + (settings.ema_decay is not None)
-    return Costs(sizes, forward, counter.get_total_flops(), copies * weights / 2**20, live.peak / 2**20)
+    return Costs(sizes, forward, counter.flops, copies * weights / 2**20, live.peak / 2**20)
 
 
 def loss_of(model: CTRModel, inputs: Inputs, label: Tensor, runtime: Runtime) -> Tensor:
