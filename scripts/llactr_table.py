@@ -16,9 +16,7 @@ import sys
 from collections import Counter
 from typing import Any
 
-from results import ROOT, insert, read
-
-from fieldctr.analysis.significance import paired
+from results import ROOT, insert, points, read
 
 ARMS = ["llactr", "llactr_untuned", "llactr_random", "llactr_permuted"]
 Found = dict[tuple[str, str, int], dict[str, Any]]  # (model, enhancer, seed) -> result
@@ -72,13 +70,8 @@ def difference(found: Found, model: str, arm: str, base: str) -> str:
     seeds = [
         seed for name, enhancer, seed in found if (name, enhancer) == (model, arm) and (model, base, seed) in found
     ]
-    if len(seeds) < 2:
-        return "-"
-    before, after = ([100 * found[model, kind, seed]["test"]["auc"] for seed in seeds] for kind in (base, arm))
-    gap = paired(before, after)
-    half = (gap.high - gap.low) / 2
-    text = f"{gap.difference:+.2f} ± {half:.2f}"
-    return f"**{text}**" if abs(gap.difference) > half else text
+    before, after = ({seed: found[model, kind, seed] for seed in seeds} for kind in (base, arm))
+    return points(before, after)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,17 @@
-"""Train every model over several seeds with its tuned settings and write the table of results into README.md.
+"""Train rows of a table over several seeds and write it into README.md, each row against one of them, seed by seed.
 
     python scripts/results.py --dataset kuairand --seeds 1 2 3 4 5
+    python scripts/results.py --dataset kuairand --table ablation --against "fat ablation=fat_full"
 
-Runs that are finished are not run again (outputs/results/<dataset>). The table gives the mean over seeds, their
-standard deviation, and the 95 % interval of the mean (Student's t): what training noise leaves open. The sampling
-noise of the test split itself comes on top. RelaImpr is over logistic regression.
+A row is a model and what else it overrides, such as "fat dataset=kuairand_stats"; its settings are those of conf/tuned.
+The row lightgbm is `fieldctr baseline`: trees on out-of-fold target means. Runs that are finished are not run again
+(outputs/results/<dataset>). The table gives the mean over seeds, their standard deviation, and in points of AUC the
+difference to the row --against with its 95 % interval (Student's t, paired by seed): what training noise leaves open.
+The sampling noise of the test split itself comes on top. RelaImpr is over logistic regression.
 """
 
 import argparse
 import json
-import math
 import re
 import statistics
 import subprocess
@@ -17,65 +19,111 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fieldctr.analysis.significance import student_quantile
+from fieldctr.analysis.significance import paired
 from fieldctr.training.metrics import rela_impr
 
 ROOT = Path(__file__).parents[1]
-MODELS = ["lr", "fm", "fwfm", "fmfm", "deepfm", "transformer", "fat"]
+FIELDCTR = Path(sys.executable).parent / "fieldctr"
+MODELS = "lr fm fwfm fmfm deepfm dcnv2 finalmlp wukong autoint transformer fat"
+ROWS = {
+    "results": [*MODELS.split(), "lightgbm", "fat dataset=kuairand_stats"],
+    "ablation": [f"fat ablation={path.stem}" for path in sorted((ROOT / "conf/ablation").glob("fat_*.yaml"))],
+}
+Runs = dict[str, dict[int, dict[str, Any]]]  # row -> seed -> result
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="kuairand")
-    parser.add_argument("--models", nargs="+", default=MODELS)
+    parser.add_argument("--table", default="results", choices=ROWS)
+    parser.add_argument("--rows", nargs="+", help="other rows than the table's")
+    parser.add_argument("--against", default="fat")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3, 4, 5])
-    arguments = parser.parse_args()
-    folder = ROOT / "outputs/results" / arguments.dataset
-    for model in arguments.models:
-        seeds = f"seed={','.join(map(str, arguments.seeds))}"
-        fixed = [f"model={model}", f"dataset={arguments.dataset}", "tracker=none", "resume=true"]
-        command = [Path(sys.executable).parent / "fieldctr", "train", "-m", *fixed, seeds]
-        subprocess.run([*command, f"hydra.sweep.dir={folder / model}"], check=True)
-    runs = {model: [read(path) for path in (folder / model).glob("*/result.json")] for model in arguments.models}
-    text = table(runs, arguments.dataset)
+    asked = parser.parse_args()
+    rows = asked.rows or ROWS[asked.table]
+    if asked.against not in rows:
+        raise SystemExit(f"--against '{asked.against}' is no row. Rows: {', '.join(rows)}")
+    runs = {row: (trees if row == "lightgbm" else trained)(row, asked.dataset, asked.seeds) for row in rows}
+    text = table(runs, asked.dataset, asked.against)
     print(text)
-    insert(text, f"results {arguments.dataset}")
+    insert(text, f"{asked.table} {asked.dataset}")
+
+
+def trained(row: str, dataset: str, seeds: list[int]) -> dict[int, dict[str, Any]]:
+    """The results of a row by seed, trained where they are missing."""
+    model, *own = row.split()
+    folder = ROOT / "outputs/results" / dataset / re.sub(r"\W+", "_", row)
+    table = [] if any(key.startswith("dataset=") for key in own) else [f"dataset={dataset}"]
+    sweep = [f"seed={','.join(map(str, seeds))}", f"hydra.sweep.dir={folder}", "hydra.sweep.subdir=seed${seed}"]
+    fixed = [f"model={model}", *table, *own, "tracker=none", "resume=true"]
+    subprocess.run([FIELDCTR, "train", "-m", *fixed, *sweep], check=True)
+    return {seed: read(folder / f"seed{seed}/result.json") for seed in seeds}
+
+
+def trees(_: str, dataset: str, seeds: list[int]) -> dict[int, dict[str, Any]]:
+    """The baseline's boosted trees by seed, in the form of a run's result."""
+    found = {}
+    for seed in seeds:
+        command = [FIELDCTR, "baseline", f"dataset={dataset}", f"seed={seed}"]
+        said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        content = read(Path(said.rstrip().rpartition("\nin ")[2]) / "baseline.json")
+        found[seed] = next(row for row in content["rows"] if row["kind"] == "trees")["scores"] | content
+    return found
 
 
 def read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def table(runs: dict[str, list[dict[str, Any]]], dataset: str) -> str:
-    """A Markdown table, one row a model, best mean last."""
-    lines = [
-        "| model | test AUC ± sd | 95 % of the mean | RelaImpr | LogLoss | gAUC | valid AUC | dense parameters |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for model, results in sorted(runs.items(), key=lambda item: mean(item[1], "test", "auc")):
-        auc = [result["test"]["auc"] for result in results]
-        half = student_quantile(0.975, len(auc) - 1) * statistics.stdev(auc) / math.sqrt(len(auc))
-        centre = statistics.fmean(auc)
-        impr = f"{rela_impr(centre, mean(runs['lr'], 'test', 'auc')):+.1%}" if "lr" in runs else "-"
-        lines.append(
-            f"| `{model}` | {centre:.4f} ± {statistics.stdev(auc):.4f} | {centre - half:.4f} to {centre + half:.4f} "
-            f"| {impr} | {mean(results, 'test', 'logloss'):.4f} | {mean(results, 'test', 'gauc'):.4f} "
-            f"| {mean(results, 'valid', 'auc'):.4f} | {results[0]['num_parameters']['dense']:,} |"
-        )
-    some = next(iter(runs.values()))
-    commits = sorted({(result["commit"] or "no commit")[:10] for results in runs.values() for result in results})
+def table(runs: Runs, dataset: str, against: str) -> str:
+    """A Markdown table, one line a row, best mean last."""
+    order = sorted(runs, key=lambda row: mean(runs[row], "test", "auc"))
+    lines = [["row", "test AUC ± sd", f"minus `{against}`", "RelaImpr", "LogLoss", "gAUC", "valid AUC", "dense"]]
+    lines += [["---"] * len(lines[0]), *(line(row, runs, against) for row in order)]
+    all_runs = [result for results in runs.values() for result in results.values()]
+    some = next(result for result in all_runs if "runtime" in result)
+    commits = sorted({(result["commit"] or "no commit")[:10] for result in all_runs})
     return "\n".join(
         [
-            *lines,
+            *("| " + " | ".join(cells) + " |" for cells in lines),
             "",
-            f"{dataset}, {len(some)} seeds each, settings by one search for each model (8 trials, validation AUC); "
-            f"{some[0]['runtime']}; commit {', '.join(commits)}; table {some[0]['data_digest']}.",
+            f"{dataset}, {len(runs[against])} seeds each, settings of conf/tuned (8 trials for each model, validation "
+            "AUC); differences in points of AUC (x 100), mean and 95 % interval over seeds, bold where it leaves zero "
+            f"out; dense parameters; {some['runtime']}; commit {', '.join(commits)}; table {some['data_digest']}.",
         ]
     )
 
 
-def mean(results: list[dict[str, Any]], split: str, name: str) -> float:
-    return statistics.fmean(result[split][name] for result in results)
+def line(row: str, runs: Runs, against: str) -> list[str]:
+    """The cells of one row; '-' where it has no such number."""
+    results = runs[row]
+    auc = [result["test"]["auc"] for result in results.values()]
+    first, centre = next(iter(results.values())), statistics.fmean(auc)
+    return [
+        f"`{row}`",
+        f"{centre:.4f} ± {statistics.stdev(auc):.4f}",
+        points(runs[against], results),
+        f"{rela_impr(centre, mean(runs['lr'], 'test', 'auc')):+.1%}" if "lr" in runs else "-",
+        f"{mean(results, 'test', 'logloss'):.4f}",
+        f"{mean(results, 'test', 'gauc'):.4f}" if "gauc" in first["test"] else "-",
+        f"{mean(results, 'valid', 'auc'):.4f}",
+        f"{first['num_parameters']['dense']:,}" if "num_parameters" in first else "-",
+    ]
+
+
+def mean(results: dict[int, dict[str, Any]], split: str, name: str) -> float:
+    return statistics.fmean(result[split][name] for result in results.values())
+
+
+def points(base: dict[int, dict[str, Any]], other: dict[int, dict[str, Any]]) -> str:
+    """'+0.05 ± 0.03' points of AUC over the seeds that both have; '-' for a row against itself, or below two seeds."""
+    seeds = [seed for seed in base if seed in other]
+    if base is other or len(seeds) < 2:
+        return "-"
+    gap = paired(*([100 * results[seed]["test"]["auc"] for seed in seeds] for results in (base, other)))
+    half = (gap.high - gap.low) / 2
+    text = f"{gap.difference:+.2f} ± {half:.2f}"
+    return f"**{text}**" if abs(gap.difference) > half else text
 
 
 def insert(text: str, mark: str) -> None:
