@@ -59,6 +59,7 @@ def test_help_and_completion_never_import_torch_or_hydra() -> None:
         (["scaling", "runs=nowhere"], ["nowhere", "run folder"]),
         (["scaling", "runs=x", "model=fat"], ["no key 'model'", "scaled"]),  # a group that this command has not
         (["scaling", "buond"], ["buond", "bound"]),
+        (["train", "dataset=tidy", "dataset.source.split={day: 1}"], ["no key 'dataset.source.split.day'", "split.by"]),
         (["train", "ablation=fat_shared_fnn"], ["fat_shared_fnn", "fat_shared_ffn"]),
         (["evaluate", "run=nowhere"], ["nowhere", "run folder"]),
     ],

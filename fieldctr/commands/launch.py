@@ -142,9 +142,9 @@ def translate(error: Exception, command: str) -> str:
         if isinstance(cause, MissingMandatoryValue):
             return f"{command} needs a value for '{cause.full_key}': give {cause.full_key}=..."
     match = re.search(r"Could not (?:override|delete from config\.) '([^']+)'", str(error))
-    if match:
-        return _no_key(match[1], command)
     key = next((cause.full_key for cause in causes if isinstance(cause, OmegaConfBaseException) and cause.full_key), "")
+    if match:
+        return _no_key(match[1], command) if key.rpartition(".")[0] != match[1] else _no_part(match[1], key, command)
     text = str(error).splitlines()[0]
     return f"{key}: {text}" if key and key not in text else text
 
@@ -170,6 +170,12 @@ def _no_key(key: str, command: str) -> str:
     last = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]  # `lr` for optimizer.lr
     hint = nearest(key, known) or (f"Did you mean {last[0]}? " if last else "")
     return f"no key '{key}'. {hint}All: {', '.join(siblings)}"
+
+
+def _no_part(node: str, key: str, command: str) -> str:
+    """For a node given as {key: value}, one of whose keys it lacks."""
+    siblings = [name for name in _keys(command) if name.rpartition(".")[0] == node]
+    return f"no key '{key}'. All: {', '.join(siblings)}. Add it with +{key}=..., take one away with ~"
 
 
 def _keys(command: str) -> list[str]:

@@ -1,6 +1,7 @@
 """What holds for every YAML in conf/model: it builds, is seeded, saves, and finds a planted pair of fields."""
 
 import itertools
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from fieldctr.errors import UserError
 from fieldctr.models.ctr_model import SOURCE, CTRModel, build_model
 from fieldctr.nn.embedding import Inputs, Table
 from fieldctr.schema import Field, Schema
+from fieldctr.training.diagnostics import diagnose
 
 # A YAML with an embedding_dim is another model at a size of its own, too large to train here.
 FILES = sorted((conf_dir() / "model").glob("*.yaml"))
@@ -74,6 +76,19 @@ def test_one_finite_logit_per_sample(name: str, node: Node, schema: Schema, inpu
     assert output.logit.shape == (len(inputs.ids),)
     assert output.logit.isfinite().all()
     assert output.penalty.shape == ()
+
+
+@every_model
+def test_a_table_of_one_field_is_refused_in_words_or_gives_finite_numbers(name: str, node: Node) -> None:
+    schema = Schema((Field("user", 9),))
+    try:
+        model = made(node(name), schema)
+    except UserError:
+        return
+    inputs = Inputs(torch.randint(9, (12, 1), dtype=torch.int32))
+    numbers = diagnose(model, inputs, torch.arange(12) % 2.0)
+    assert model(inputs).logit.isfinite().all()
+    assert all(map(math.isfinite, numbers.values())), numbers
 
 
 @every_model
