@@ -1,7 +1,7 @@
 """Train rows of a table over several seeds and write it into README.md, each row against one of them, seed by seed.
 
     python scripts/results.py --dataset kuairand --seeds 1 2 3 4 5
-    python scripts/results.py --dataset kuairand --table ablation --against "fat ablation=fat_full"
+    python scripts/results.py --dataset kuairand --table ablation
 
 A row is a model and what else it overrides, such as "fat dataset=kuairand_stats"; its settings are those of conf/tuned.
 The row lightgbm is `fieldctr baseline`: trees on out-of-fold target means. Runs that are finished are not run again
@@ -25,9 +25,10 @@ from fieldctr.training.metrics import rela_impr
 ROOT = Path(__file__).parents[1]
 FIELDCTR = Path(sys.executable).parent / "fieldctr"
 MODELS = "lr fm fwfm fmfm deepfm dcnv2 finalmlp wukong autoint transformer fat"
+PARTS = sorted(path.stem for path in (ROOT / "conf/ablation").glob("fat_*.yaml") if path.stem != "fat_full")
 ROWS = {
     "results": [*MODELS.split(), "lightgbm", "fat dataset=kuairand_stats"],
-    "ablation": [f"fat ablation={path.stem}" for path in sorted((ROOT / "conf/ablation").glob("fat_*.yaml"))],
+    "ablation": ["fat", *(f"fat ablation={part}" for part in PARTS)],
 }
 Runs = dict[str, dict[int, dict[str, Any]]]  # row -> seed -> result
 
