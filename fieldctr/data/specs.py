@@ -106,12 +106,12 @@ Spec = FieldSpec | StatisticSpec
 
 
 def field_specs(fields: Mapping[str, Any], default_min_count: int) -> tuple[Spec, ...]:
-    """The specs of a dataset's `fields` node, in its order, those of statistics last.
+    """The specs of a dataset's `fields` node, in its order, those of statistics last; without those that are false.
 
     UserError for a stray key, a wrong value, a statistic of what cannot have one and a history of what has none.
     """
     specs = sorted(
-        (_parse(name, node or {}, default_min_count) for name, node in fields.items()),
+        (_parse(name, node or {}, default_min_count) for name, node in fields.items() if node is not False),
         key=lambda spec: isinstance(spec, StatisticSpec),
     )
     refuse_twins(tuple(specs))
@@ -126,7 +126,7 @@ def field_specs(fields: Mapping[str, Any], default_min_count: int) -> tuple[Spec
 def _parse(name: str, node: Mapping[str, Any], default_min_count: int) -> Spec:
     where = f"dataset.fields.{name}"
     if not isinstance(node, Mapping):
-        raise UserError(f"{where}={node} is not allowed: expected null or keys such as kind, column, text")
+        raise UserError(f"{where}={node} is not allowed: expected null, false or keys such as kind, column")
     kind = checked(node.get("kind", "categorical"), Kind | StatisticKind, f"{where}.kind")
     known = (*SHARED, *KEYS[kind]) if kind in (*STATISTICS, "cross") else (*SHARED, "column", *KEYS[kind])
     for key in node:

@@ -284,3 +284,11 @@ def test_a_time_that_orders_nothing_is_refused(times: list[int | None], words: s
     specs = field_specs({"rate": {"kind": "target_mean", "of": ["a"], "time": "when"}}, 1)
     with pytest.raises(UserError, match=words):
         encode(Table(table), specs, tmp_path, group=None)
+
+
+def test_a_field_that_is_false_is_left_out_but_its_column_still_counts() -> None:
+    rate = {"kind": "target_mean", "of": ["user"]}
+    specs = field_specs({"user": False, "hour": None, "rate": rate}, 1)
+    assert [spec.name for spec in specs] == ["hour", "rate"]
+    with pytest.raises(UserError, match=r"dataset\.fields\.user=True"):
+        field_specs({"user": True}, 1)
