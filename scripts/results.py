@@ -3,7 +3,7 @@
     python scripts/results.py --dataset kuairand --seeds 1 2 3 4 5
     python scripts/results.py --dataset kuairand --table ablation
 
-A row is a model and what else it overrides, such as "fat dataset=kuairand_stats"; its settings are those of conf/tuned.
+A row is a model and what else it overrides, such as "fat ablation=fat_full"; its settings are those of conf/tuned.
 The row lightgbm is `fieldctr baseline`: trees on out-of-fold target means. Runs that are finished are not run again
 (outputs/results/<dataset>). The table gives the mean over seeds, their standard deviation, and in points of AUC the
 difference to the row --against with its 95 % interval (Student's t, paired by seed): what training noise leaves open.
@@ -27,7 +27,7 @@ FIELDCTR = Path(sys.executable).parent / "fieldctr"
 MODELS = "lr fm fwfm fmfm deepfm dcnv2 finalmlp wukong autoint transformer fat"
 PARTS = sorted(path.stem for path in (ROOT / "conf/ablation").glob("fat_*.yaml") if path.stem != "fat_full")
 ROWS = {
-    "results": [*MODELS.split(), "lightgbm", "fat dataset=kuairand_stats"],
+    "results": [*MODELS.split(), "lightgbm", "fat dataset=kuairand_stats tuned=kuairand_fat"],
     "ablation": ["fat", *(f"fat ablation={part}" for part in PARTS)],
 }
 Runs = dict[str, dict[int, dict[str, Any]]]  # row -> seed -> result

@@ -57,7 +57,8 @@ def search(name: str, fixed: dict[str, str], grid: dict[str, list[Any]], group: 
         raise SystemExit(f"{folder}: {len(runs)} of {trials} trials finished")
     for auc, config in sorted(runs, key=lambda run: -run[0]):
         print(f"{auc:.4f}  {chosen(config, grid)}")
-    text = f"# Settings of {', '.join(fixed.values())}: best validation AUC of {trials} trials.\n"
+    what = ", ".join(value for key, value in fixed.items() if key != "tuned")
+    text = f"# Settings of {what}: best validation AUC of {trials} trials.\n"
     write(ROOT / f"conf/{group}/{name}.yaml", text, max(runs, key=lambda run: run[0]), grid, time.monotonic() - began)
 
 
