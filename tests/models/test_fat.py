@@ -165,7 +165,7 @@ VARIANTS: list[dict[str, Any]] = [
 def test_every_variant_is_its_equation(
     variant: dict[str, Any], backbone: Make, schema: Schema, inputs: Inputs, emb: Tensor
 ) -> None:
-    model = backbone("fat", schema, DIM, num_layers=2, num_heads=HEADS, **variant)
+    model = backbone("fat", schema, DIM, num_layers=2, num_heads=HEADS, **{"pooling": "sum"} | variant)
     words = {"modulation": "pre", "block": "single", "pooling": "sum", "head": "linear", "projections": ""} | variant
     of, absent = list(range(schema.num_fields)), torch.zeros(len(emb), schema.num_fields, dtype=torch.bool)
     if model.reads_columns:
@@ -226,7 +226,7 @@ def test_2_with_w_zero_every_token_is_the_mean_of_the_values() -> None:
 def test_3_fields_permuted_with_their_parameters_give_the_same_logit(
     projections: str, backbone: Make, schema: Schema, inputs: Inputs, emb: Tensor
 ) -> None:
-    model, order = backbone("fat", schema, DIM, projections=projections), torch.tensor([3, 0, 4, 1, 2])
+    model, order = backbone("fat", schema, DIM, projections=projections, pooling="sum"), torch.tensor([3, 0, 4, 1, 2])
     before = model(emb, inputs)
     by_field = [model.field_bias, *([model.own[0].meta] if projections == "hyper" else model.own[0].weight.values())]
     for parameter in by_field:
@@ -294,7 +294,7 @@ def test_8_counts_follow_the_table(layers: int, backbone: Make, schema: Schema) 
     options = {"num_layers": layers, "ffn_dim": ff, "num_bases": bases, "meta_dim": meta}
 
     def counted(**more: object) -> int:
-        return all_counts(backbone("fat", schema, d, **options, **more)) - rest
+        return all_counts(backbone("fat", schema, d, **{"pooling": "sum"} | options | more)) - rest
 
     pairs = fields**2
     assert counted() == bases * matrices + fields * meta + 5 * meta * bases + pairs
@@ -320,7 +320,7 @@ def test_8_counts_follow_the_table(layers: int, backbone: Make, schema: Schema) 
 def test_8_counts_of_the_paper_s_example(backbone: Make) -> None:
     """d 128, d_ff 512, 13 fields; bias, norms and head as in the table above."""
     schema, rest = Schema(tuple(Field(f"field{i}", 3) for i in range(13))), 13 * 128 + 4 * 128 + 129
-    options = {"num_layers": 1, "scrambled": False}
+    options = {"num_layers": 1, "pooling": "sum", "scrambled": False}
     full = backbone("fat", schema, 128, projections="full", **options)
     hyper = backbone("fat", schema, 128, num_bases=64, **options)
     assert all_counts(full) == 2_342_912 + 13**2 + rest
@@ -349,7 +349,8 @@ def vectors() -> Tensor:
 def test_meta_embeddings_are_the_vectors_principal_components(
     phi: str, backbone: Make, schema: Schema, vectors: Tensor
 ) -> None:
-    model = backbone("fat_llm", schema, DIM, vectors, scrambled=False, phi=phi, meta_dim=3, share_layers=False)
+    two = {"num_layers": 2, "share_layers": False}
+    model = backbone("fat_llm", schema, DIM, vectors, scrambled=False, phi=phi, meta_dim=3, **two)
     centred = vectors - vectors.mean(0)
     for own in model.own:
         distances = torch.cdist(own.meta, own.meta)
@@ -380,7 +381,8 @@ def test_anchored_meta_embeddings_pay_for_moving_in_training_only(
 
 
 def test_pair_weights_can_start_as_similarities(backbone: Make, schema: Schema, vectors: Tensor) -> None:
-    model = backbone("fat_llm", schema, DIM, vectors, scrambled=False, pair_init="similarity", pair_tables="layer_head")
+    two = {"num_layers": 2, "pair_tables": "layer_head"}
+    model = backbone("fat_llm", schema, DIM, vectors, scrambled=False, pair_init="similarity", **two)
     for i, j in itertools.product(range(5), range(5)):
         cosine = vectors[i] @ vectors[j] / (vectors[i].norm() * vectors[j].norm())
         assert_close(model.pair_weight[..., i, j], cosine.expand(2, 2))

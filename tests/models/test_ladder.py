@@ -48,7 +48,9 @@ def test_the_command_line_wins_over_a_rung_s_width() -> None:
     assert composed("model=fat")["embedding_dim"] == 16
 
 
-def test_a_rung_differs_from_fat_in_width_and_heads_only() -> None:
+def test_a_rung_differs_from_fat_in_width_heads_and_the_paper_s_depth_and_pooling_only() -> None:
     fat = composed("model=fat", "tuned=none")["model"]
     for name in RUNGS:
-        assert composed(f"model={name}")["model"] | {"num_heads": 2} == fat
+        rung = composed(f"model={name}")["model"]
+        assert (rung["num_layers"], rung["pooling"]) == (2, "sum")
+        assert rung | {key: fat[key] for key in ("num_heads", "num_layers", "pooling")} == fat
