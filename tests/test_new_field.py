@@ -54,7 +54,8 @@ def test_it_began_with_the_run_s_weights(home: Path) -> None:
     """After one step they are near."""
     before, after = (load_file(home / run / "model.safetensors") for run in ("without", "with"))
     for name in ("backbone.own.0.bases.q", "backbone.own.0.router.ffn_in", "backbone.readout.weight"):
-        assert float((after[name] - before[name]).abs().max()) < 0.01 * float(before[name].abs().max() + 1)
+        known = after[name][: len(before[name])]  # what is kept by field has a row more
+        assert float((known - before[name]).abs().max()) < 0.01 * float(before[name].abs().max() + 1)
     assert after["backbone.field_bias"].shape[0] == 3
 
 
