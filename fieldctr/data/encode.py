@@ -1,12 +1,13 @@
 """Raw rows to id matrices in one pass over the raw table, with memory that does not grow with its rows.
 
-Pass one reads the table in chunks; polars turns each column into codes (order of appearance), which are counted and
-appended to disk. Statistics come from these codes and the labels. Then codes become ids through one look-up table per
-field. A value's id is its rank by descending train count, then by text; 0 is missing, unseen in train, or rarer than
-min_count. Bins keep their order.
+Pass one cuts the table into shards (fieldctr.data.shards): polars turns each column into codes, which are counted and
+written to disk. The codes of all shards give vocabularies and statistics. Pass two turns codes into ids through one
+look-up table per field and shard. A value's id is its rank by descending train count, then by text; 0 is missing,
+unseen in train, or rarer than min_count. Bins keep their order.
 Joins on the raw table, the obvious way, cost twice as much.
 """
 
+import shutil
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -17,52 +18,59 @@ from fieldctr.artifacts import write_json
 from fieldctr.data import statistics
 from fieldctr.data.dataset import FACTS_FILE, SCHEMA_FILE, Split
 from fieldctr.data.encoding import Encoding, Rule, apply
-from fieldctr.data.facts import Tally, attainable, field_facts
-from fieldctr.data.lexicon import WORDS, Lexicon, merged, vocabulary
-from fieldctr.data.npy import NpyWriter, read_blocks, read_chunks
+from fieldctr.data.facts import attainable, field_facts
+from fieldctr.data.hashing import hashed
+from fieldctr.data.lexicon import WORDS, bucket_codes, bucket_names
+from fieldctr.data.npy import NpyWriter
 from fieldctr.data.numbers import Binning, Scaling, fit_bins, fit_scaling
 from fieldctr.data.reader import Reader, require
-from fieldctr.data.specs import FieldSpec, Spec, StatisticSpec, number, refuse_twins, spelled
+from fieldctr.data.shards import NO_SPLIT, SCALARS, Limits, Shards, write_shards
+from fieldctr.data.specs import FieldSpec, Spec, StatisticSpec, number, refuse_twins
 from fieldctr.data.table import SPLITS, Table, explained, refuse_short_lines
+from fieldctr.data.vocabularies import Known, groups, known_texts
 from fieldctr.errors import UserError
 
-SCALARS = {"label": np.float32, "group": np.int32, "pctr": np.float32}  # one number per row
-BLOCKS = ("codes", "numbers")  # files between the passes
-NO_SPLIT = -1
+SHARDS = "shards"  # folder of pass one
 
 
-def encode(table: Table, specs: tuple[Spec, ...], folder: Path, *, group: str | None) -> None:
+def encode(
+    table: Table, specs: tuple[Spec, ...], folder: Path, *, group: str | None, limits: Limits | None = None
+) -> None:
     """Write the table into `folder`: per split ids (R, S), label (R,) and what else it has; schema, vocabulary, facts.
 
     `group` names the column whose values group the samples for gAUC. UserError for a table that cannot be trained on.
     """
     refuse_twins(specs)
-    reader, groups = Reader.of(specs, statistics.times(specs)), Lexicon() if group else None
+    reader = Reader.of(specs, statistics.times(specs), group)
     with explained(table.files, table.separator):
         if table.separator:
             for path in table.files:
                 refuse_short_lines(path, table.separator)
-        extra = _extra(table.frame.collect_schema(), group, groups)
-        tally = _read(reader, groups, table.frame, extra, folder)
-        reader.finish()
+        extra = _extra(table.frame.collect_schema(), group)
+        write_shards(reader, table.frame, extra, folder / SHARDS, 0, limits or Limits())
         counts = {what: int(frame.collect().item()) for what, frame in table.counts.items()}
+    shards = Shards.of(reader, folder / SHARDS)
+    tally = shards.tally()
     tally.refuse_degenerate()
 
-    learned = statistics.learn(specs, reader, folder)
-    seen = statistics.fill(learned, reader, folder)
-    encoding = _learn(specs, reader, folder / "train.numbers")
-    rules = encoding.rules(reader)
+    fields = sum(isinstance(spec, FieldSpec) for spec in specs)
+    known = known_texts(shards, fields, statistics.used(specs))
+    learned = statistics.learn(specs, shards, {s.name: k.hashes for s, k in zip(reader.specs, known, strict=False)})
+    seen = statistics.fill(learned, shards, folder)
+    encoding = _learn(specs, known[:fields], shards, folder)
+    facts = tally.facts() | {"fields": field_facts(specs, encoding.schema(), known, tally, seen), **table.facts}
+    if counts:
+        facts["counts"] = counts
+    grouping = groups(shards) if group else []
+    if group:
+        facts["group"] = {"column": group, "groups": max(int(codes.max()) for codes in grouping)}
+    rules = _rules(encoding, known, len(shards.folders))
     for split in SPLITS:
-        _write_ids(encoding, rules, folder, split)
+        _write_ids(encoding, rules, grouping, shards, folder, split)
     encoding.schema().save(folder / SCHEMA_FILE)
     encoding.save(folder)
     statistics.save(learned, folder)
-
-    facts = tally.facts() | {"fields": field_facts(reader, encoding, rules, tally, seen), **table.facts}
-    if counts:
-        facts["counts"] = counts
-    if groups:
-        facts["group"] = {"column": group, "groups": _write_groups(groups, folder)}
+    shutil.rmtree(folder / SHARDS)
     if "pctr" in extra:
         facts |= attainable(folder)
     write_json(folder / FACTS_FILE, facts)
@@ -72,116 +80,52 @@ def encode_rows(frame: pl.LazyFrame, folder: Path) -> Split:
     """New raw rows as the prepared `folder` would have encoded them. Without a column `label` labels are NaN."""
     encoding = Encoding.load(folder)
     reader = Reader.of(encoding.specs)
-    chunks = []
     with explained(()):
         schema = frame.collect_schema()
         label = number("label", schema["label"]) if "label" in schema else pl.lit(float("nan"))
+        lexicons, chunks = reader.lexicons(schema), []
         for chunk in reader.chunks(frame, {"label": label}):
-            reader.count(0, chunk.codes, chunk.numbers)
-            chunks.append(chunk)
-        reader.finish()
+            chunks.append((reader.codes(lexicons, chunk.texts), chunk.numbers, chunk.extra["label"]))
+        texts = [lexicon.texts() for lexicon in lexicons]
     if not chunks:
         raise UserError("no rows to encode")
-    codes, numbers = (np.concatenate([chunk[part] for chunk in chunks], axis=1) for part in range(2))
-    learned = statistics.load(encoding.specs, reader, folder)
-    numbers = np.concatenate([numbers, statistics.new_numbers(learned, codes)])
-    ids, values = apply(encoding.rules(reader), encoding.specs, codes, numbers)
-    labels = pl.concat([chunk.extra["label"] for chunk in chunks]).cast(pl.Float32).to_numpy(writable=True)
-    return Split(ids, labels, values if values.shape[1] else None)
+    columns, numbers, labels = zip(*chunks, strict=True)
+    codes = reader.aligned([np.concatenate(parts) for parts in zip(*columns, strict=True)])
+    numbers = np.concatenate(numbers, axis=1)
+    hashes = _hashes(reader, texts, statistics.used(encoding.specs))
+    learned = statistics.load(encoding.specs, reader, hashes, folder)
+    numbers = np.concatenate([numbers, statistics.new_numbers(learned, codes, numbers.shape[1])])
+    ids, values = apply(encoding.rules(texts), encoding.specs, codes, numbers)
+    label = pl.concat(labels).cast(pl.Float32).to_numpy(writable=True)
+    return Split(ids, label, values if values.shape[1] else None)
 
 
-def _extra(schema: pl.Schema, group: str | None, groups: Lexicon | None) -> dict[str, pl.Expr]:
-    """What is read besides the fields."""
+def _extra(schema: pl.Schema, group: str | None) -> dict[str, pl.Expr]:
+    """What is read besides the fields and the groups."""
     require(schema, ["label", "split", *([group] if group else [])])
     # Not replace_strict: polars 2.1 collects the whole table for it.
     place = pl.col("split").cast(pl.String).cast(pl.Enum(SPLITS), strict=False)
     split = place.to_physical().cast(pl.Int8).fill_null(NO_SPLIT)
     extra = {"label": number("label", schema["label"]).fill_null(float("nan")), "split": split}
-    if group and groups:
-        extra["group"] = groups.code(spelled(pl.col(group), schema[group]))
     return extra | {name: pl.col(name) for name in ("drop", "pctr") if name in schema}
 
 
-def _read(
-    reader: Reader, groups: Lexicon | None, frame: pl.LazyFrame, extra: dict[str, pl.Expr], folder: Path
-) -> Tally:
-    """Pass one: append codes, numbers, labels, groups and pCTR to the files of their split."""
-    tally = Tally()
-    with ExitStack() as stack:
-        blocks = {
-            (split, name): stack.enter_context((folder / f"{split}.{name}").open("wb"))
-            for split in SPLITS
-            for name in BLOCKS
-        }
-        files = {
-            (split, name): stack.enter_context(NpyWriter(folder / f"{split}.{name}.npy", dtype=kind))
-            for split in SPLITS
-            for name, kind in SCALARS.items()
-            if name in extra
-        }
-        for chunk in reader.chunks(frame, extra):
-            for s, rows in enumerate(_rows_of_splits(chunk.extra, frame, tally)):
-                codes, numbers = (np.take(part, rows, axis=1) for part in (chunk.codes, chunk.numbers))
-                scalars = {name: chunk.extra[name].to_numpy()[rows] for name in SCALARS if name in extra}
-                reader.count(s, codes, numbers)
-                tally.add(s, scalars["label"])
-                if groups:
-                    groups.count(s, scalars["group"])
-                np.save(blocks[SPLITS[s], "codes"], codes)
-                np.save(blocks[SPLITS[s], "numbers"], numbers)
-                for name, array in scalars.items():
-                    files[SPLITS[s], name].append(array)
-    return tally
-
-
-def _rows_of_splits(extra: pl.DataFrame, frame: pl.LazyFrame, tally: Tally) -> list[np.ndarray]:
-    """Per split, which rows of the chunk it keeps; the reasons for the others are counted."""
-    kept = np.ones(len(extra), bool)
-    if "drop" in extra.columns:
-        kept = extra["drop"].is_null().to_numpy()
-        tally.dropped.update(extra["drop"].drop_nulls().to_list())
-    split, label = extra["split"].to_numpy(), extra["label"].to_numpy()
-    if (split[kept] == NO_SPLIT).any():
-        found = frame.select(pl.col("split").unique().sort()).collect().to_series().to_list()
-        raise UserError(f"column split holds {found}, expected only {', '.join(SPLITS)}")
-    strange = np.unique(label[kept & (label != 0) & (label != 1)])
-    if len(strange):
-        found = ", ".join("a blank" if np.isnan(y) else f"{y:g}" for y in strange[:5])
-        raise UserError(f"label is not binary: found {found}, expected 0 and 1. Give the source a label rule.")
-    return [np.flatnonzero(kept & (split == s)) for s in range(len(SPLITS))]
-
-
-def _learn(specs: tuple[Spec, ...], reader: Reader, numbers: Path) -> Encoding:
+def _learn(specs: tuple[Spec, ...], known: list[Known], shards: Shards, folder: Path) -> Encoding:
     """Vocabularies, bins and scales from the train rows; hashed fields learn nothing."""
     words: list[pl.DataFrame | None] = []
     scales: list[Binning | Scaling | None] = []
-    lexicons = iter(reader.lexicons)  # of the fields first, in their order
     line = 0  # of the numeric field among the numbers
-    for spec in specs:
-        lexicon = next(lexicons) if isinstance(spec, FieldSpec) else None
-        scale = None if lexicon else _fit(spec, numbers, line)
+    for i, spec in enumerate(specs):
+        scale = _fit(spec, shards, folder, line) if spec.numeric else None
         scales.append(scale)
-        if isinstance(spec, FieldSpec) and isinstance(lexicon, Lexicon):
-            words.append(vocabulary(lexicon.texts(), lexicon.counts[0, : lexicon.size], spec.min_count))
-        else:
-            words.append(_bin_words(scale, numbers, line) if isinstance(scale, Binning) else None)
+        own = known[i].words if i < len(known) else None
+        words.append(_bin_words(scale, shards, folder, line) if isinstance(scale, Binning) else own)
         line += spec.numeric
-    return Encoding(specs, tuple(_shared(specs, words)), tuple(scales))
+    return Encoding(specs, tuple(words), tuple(scales))
 
 
-def _shared(specs: tuple[Spec, ...], words: list[pl.DataFrame | None]) -> list[pl.DataFrame | None]:
-    """The same vocabularies, but one for a field and its histories, of the values that any of them keeps."""
-    owners = [spec.shares or spec.name for spec in specs]
-    parts = {
-        name: [known for own, known in zip(owners, words, strict=True) if own == name and known is not None]
-        for name in owners
-    }
-    one = {name: merged(own) for name, own in parts.items() if len(own) > 1}
-    return [one.get(name, known) for name, known in zip(owners, words, strict=True)]
-
-
-def _fit(spec: Spec, numbers: Path, line: int) -> Binning | Scaling:
-    stream = (block[line] for block in read_blocks(numbers))
+def _fit(spec: Spec, shards: Shards, folder: Path, line: int) -> Binning | Scaling:
+    stream = (block[line] for block in statistics.numbers(shards, folder, "train"))
     if isinstance(spec, StatisticSpec):
         return fit_scaling(stream) if spec.bins is None else fit_bins(stream, spec.bins)
     if spec.kind == "quantile":
@@ -189,39 +133,55 @@ def _fit(spec: Spec, numbers: Path, line: int) -> Binning | Scaling:
     return fit_scaling(stream) if spec.scale == "standard" else Scaling(0.0, 1.0)
 
 
-def _bin_words(bins: Binning, numbers: Path, line: int) -> pl.DataFrame:
+def _bin_words(bins: Binning, shards: Shards, folder: Path, line: int) -> pl.DataFrame:
     """The bins as a vocabulary, in ascending order."""
     texts = bins.texts()
     counts = np.zeros(len(texts) + 1, np.int64)
-    for block in read_blocks(numbers):
+    for block in statistics.numbers(shards, folder, "train"):
         counts += np.bincount(bins.ids(block[line]), minlength=len(counts))
     ids = np.arange(1, len(texts) + 1)
     return pl.DataFrame({"value": texts, "id": ids, "count": counts[ids]}, schema=WORDS)
 
 
-def _write_ids(encoding: Encoding, rules: list[Rule], folder: Path, split: str) -> None:
-    """Pass two: codes and numbers of a split to its ids and values."""
-    schema, (codes, numbers) = encoding.schema(), (folder / f"{split}.{name}" for name in BLOCKS)
-    with (
-        NpyWriter(folder / f"{split}.ids.npy", dtype=np.int32, columns=schema.num_columns) as id_file,
-        NpyWriter(folder / f"{split}.values.npy", dtype=np.float32, columns=schema.num_numeric) as value_file,
-    ):
-        for code_block, number_block in zip(read_blocks(codes), read_blocks(numbers), strict=True):
-            ids, values = apply(rules, encoding.specs, code_block, number_block)
+def _rules(encoding: Encoding, known: list[Known], num_shards: int) -> list[list[Rule]]:
+    """Per shard, what turns each field's codes in it, or its number, into ids."""
+    return [
+        [known[i].ids[shard] if scale is None else scale for i, scale in enumerate(encoding.scales)]
+        for shard in range(num_shards)
+    ]
+
+
+def _write_ids(
+    encoding: Encoding, rules: list[list[Rule]], grouping: list[np.ndarray], shards: Shards, folder: Path, split: str
+) -> None:
+    """Pass two: codes and numbers of a split to its ids and values; the other columns as they are."""
+    schema, scalars = encoding.schema(), [name for name in SCALARS if shards.has(name)]
+    with ExitStack() as stack:
+
+        def npy(name: str, dtype: type, columns: int | None = None) -> NpyWriter:
+            return stack.enter_context(NpyWriter(folder / f"{split}.{name}.npy", dtype=dtype, columns=columns))
+
+        id_file = npy("ids", np.int32, schema.num_columns)
+        value_file = npy("values", np.float32, schema.num_numeric) if schema.num_numeric else None
+        group_file = npy("group", np.int32) if grouping else None
+        for block, numbers in zip(shards.blocks(split), statistics.numbers(shards, folder, split), strict=True):
+            ids, values = apply(rules[block.shard], encoding.specs, block.codes, numbers)
             id_file.append(ids)
-            value_file.append(values)
-    for path in (codes, numbers, *([] if schema.num_numeric else [value_file.path])):
-        path.unlink()
+            if value_file:
+                value_file.append(values)
+            if group_file:
+                group_file.append(grouping[block.shard][block.codes[-1]])
+        for name in scalars:
+            file = npy(name, SCALARS[name])
+            for part in shards.column(split, name):
+                file.append(part)
+    (folder / f"{split}.statistics").unlink(missing_ok=True)
 
 
-def _write_groups(groups: Lexicon, folder: Path) -> int:
-    """Group codes, 1 to the number of groups (returned), in the order of their texts; 0 is a row without a group."""
-    known = groups.texts().rank("dense").fill_null(0).cast(pl.Int32).to_numpy()
-    for split in SPLITS:
-        seen = folder / f"{split}.group.npy"
-        codes = seen.rename(folder / f"{split}.codes.npy")
-        with NpyWriter(seen, dtype=np.int32) as file:
-            for chunk in read_chunks(codes):
-                file.append(known[chunk])
-        codes.unlink()
-    return int(known.max())
+def _hashes(reader: Reader, texts: list[pl.Series], used: set[str]) -> dict[str, list[np.ndarray]]:
+    """What the statistics need to know of the codes of new rows."""
+    return {
+        spec.name: [hashed(bucket_names(bucket_codes(said, spec.num_buckets)) if spec.num_buckets else said)]
+        for spec, said in zip(reader.texts, texts, strict=True)
+        if spec.name in used
+    }

@@ -1,7 +1,7 @@
 """What encoding learned from train: per field a vocabulary, bins or a scale; saved beside the data, and applied."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,8 @@ import numpy as np
 import polars as pl
 
 from fieldctr.artifacts import write_json
-from fieldctr.data.lexicon import WORDS, Buckets, lookup
+from fieldctr.data.lexicon import WORDS, bucket_codes, lookup
 from fieldctr.data.numbers import Binning, Scaling
-from fieldctr.data.reader import Reader
 from fieldctr.data.specs import FieldSpec, Spec, StatisticSpec
 from fieldctr.schema import Field, Schema
 
@@ -38,18 +37,18 @@ class Encoding:
             fields.append(Field(spec.name, known + 1, spec.width, isinstance(scale, Scaling), spec.text, spec.shares))
         return Schema(tuple(fields))
 
-    def rules(self, reader: Reader) -> list[Rule]:
-        """Per field, what turns the codes of `reader`, or its numbers, into ids."""
+    def rules(self, texts: Iterable[pl.Series]) -> list[Rule]:
+        """Per field, what turns its codes or its number into ids. `texts` (codes,): what the codes of each say."""
         rules: list[Rule] = []
-        lexicons = iter(reader.lexicons)  # of the fields first, in their order
+        said = iter(texts)  # of the fields first, in their order
         for spec, words, scale in zip(self.specs, self.words, self.scales, strict=True):
-            lexicon = next(lexicons) if isinstance(spec, FieldSpec) else None
+            own = None if spec.numeric else next(said)
             if scale is not None:
                 rules.append(scale)
-            elif isinstance(lexicon, Buckets):
-                rules.append(np.arange(lexicon.size, dtype=np.int32))
-            elif lexicon is not None and words is not None:
-                rules.append(lookup(lexicon.texts(), words))
+            elif own is not None and words is not None:
+                rules.append(lookup(own, words))
+            elif own is not None and (num_buckets := _num_buckets(spec)):
+                rules.append(bucket_codes(own, num_buckets))
         return rules
 
     def save(self, folder: Path) -> None:
@@ -89,19 +88,21 @@ def _spec(node: dict[str, Any]) -> Spec:
 
 
 def apply(
-    rules: Sequence[Rule], specs: Sequence[Spec], codes: np.ndarray, numbers: np.ndarray
+    rules: Sequence[Rule], specs: Sequence[Spec], codes: Sequence[np.ndarray], numbers: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Codes (S', n) and numbers (Q, n), column by column, to ids (n, S) int32 and values (n, N) float32.
+    """Codes, S' of (n,), and numbers (Q, n), column by column, to ids (n, S) int32 and values (n, N) float32.
 
-    Both have the fields' lines first; S' >= S - statistics, which have a line of numbers only.
+    Both have the fields' columns first; S' >= S - statistics, which have a line of numbers only.
     """
-    columns, rows = sum(spec.width for spec in specs), codes.shape[1]
+    columns, rows = sum(spec.width for spec in specs), numbers.shape[1]
     ids, values = np.empty((columns, rows), np.int32), [np.empty((0, rows), np.float32)]
     column = numeric = 0
     for rule, spec in zip(rules, specs, strict=True):
         own = slice(column, column + spec.width)
         if isinstance(rule, np.ndarray):
-            ids[own] = known_first(rule[codes[own]]) if spec.width > 1 else rule[codes[own]]
+            ids[own] = [rule[part] for part in codes[own]]
+            if spec.width > 1:
+                ids[own] = known_first(ids[own])
         elif isinstance(rule, Binning):
             ids[own] = rule.ids(numbers[numeric])
         else:

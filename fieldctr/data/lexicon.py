@@ -1,6 +1,7 @@
-"""Texts to codes while a table streams by, and codes to ids once all of it was seen."""
+"""Texts to codes while rows stream by, codes of many shards to those of one table, and texts to ids."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -17,100 +18,116 @@ WORDS: pl.Schema = pl.Schema(
 class Lexicon:
     """Texts to codes in order of appearance: 0 for null or blank, then every distinct text. Counts them per split."""
 
-    def __init__(self) -> None:
+    def __init__(self, column: str = "value", meaning: Callable[[pl.Expr], pl.Expr] = canonical_text) -> None:
         self.dtype = pl.Categorical(pl.Categories.random())
         # The first text gets code 0. And polars forgets a Categories mapping when its last Series dies: without this
         # one, codes would start again in the next chunk.
         self.alive = pl.Series([""], dtype=self.dtype)
         self.counts = np.zeros((len(SPLITS), 1), np.int64)
-        self.column = "value"  # where the texts are from
-        self.meaning: Callable[[pl.Expr], pl.Expr] = canonical_text  # what each says
-        self.known = pl.Series("value", [], dtype=pl.String)
+        self.size = 1  # codes counted so far, 0 included
+        self.column, self.meaning = column, meaning  # where the texts are from, and what each says
 
     def code(self, text: pl.Expr) -> pl.Expr:
         """The UInt32 codes of an expression of texts."""
         return text.fill_null("").cast(self.dtype).to_physical()
 
     def count(self, split: int, codes: np.ndarray) -> None:
-        """Add codes of one split, of any shape."""
-        more = np.bincount(codes.reshape(-1))
-        if len(more) > self.counts.shape[1]:
-            grown = max(len(more), 2 * self.counts.shape[1])  # doubling: a copy per chunk would cost the square
-            self.counts = np.pad(self.counts, [(0, 0), (0, grown - self.counts.shape[1])])
+        """Add codes (n,) of one split."""
+        more = np.bincount(codes)
+        self._grow(len(more))
         self.counts[split, : len(more)] += more
 
-    @property
-    def size(self) -> int:
-        """Codes counted so far, 0 included."""
-        return 1 + int(np.flatnonzero(self.counts.sum(0)).max(initial=0))
+    def add(self, codes: np.ndarray, counts: np.ndarray) -> None:
+        """Add `counts` (3, n) of codes (n,), among which one may come more than once."""
+        self._grow(int(codes.max(initial=0)) + 1)
+        for own, more in zip(self.counts, counts, strict=True):
+            np.add.at(own, codes, more)
 
     def texts(self) -> pl.Series:
-        """(size,) what every code says; null for code 0, and for a text that says nothing."""
-        size = self.size
-        if len(self.known) != size:
-            codes = pl.Series(self.column, np.arange(size, dtype=np.uint32))
-            read = codes.cat.to(self.dtype).cast(pl.String).to_frame()
-            said = read.select(self.meaning(pl.col(self.column))).to_series().rename("value").to_frame()
-            self.known = said.select(pl.when(pl.col("value") != "").then("value")).to_series()
-        return self.known
+        """(size,) what every code says; null for code 0, and for a text that says nothing.
 
-    def silent(self) -> np.ndarray:
-        """(3,) per split the values whose code is not 0 but says nothing."""
-        return self.counts[:, 1 : self.size] @ self.texts().is_null().to_numpy()[1:]
+        polars raises for a text that should be a number and is none.
+        """
+        codes = pl.Series(self.column, np.arange(self.size, dtype=np.uint32))
+        read = codes.cat.to(self.dtype).cast(pl.String).to_frame()
+        said = read.select(self.meaning(pl.col(self.column))).to_series().rename("value").to_frame()
+        return said.select(pl.when(pl.col("value") != "").then("value")).to_series()
 
-    def unseen(self, ids: np.ndarray) -> np.ndarray:
-        """(3,) per split the share of non-missing values whose code has no id; `ids` (codes,)."""
-        counts = self.counts[:, 1 : len(ids)] * self.texts().is_not_null().to_numpy()[1:]
-        return counts @ (ids[1:] == 0) / np.maximum(counts.sum(1), 1)
+    def _grow(self, size: int) -> None:
+        if size > self.counts.shape[1]:
+            grown = max(size, 2 * self.counts.shape[1])  # doubling: a copy per chunk would cost the square
+            self.counts = np.pad(self.counts, [(0, 0), (0, grown - self.counts.shape[1])])
+        self.size = max(self.size, size)
 
 
-class Buckets:
-    """A lexicon that keeps no text: a text's code, and id, is 1 + hash % num_buckets. Memory: 24 bytes a bucket."""
+class Merged(NamedTuple):
+    """The words of a field in all shards: one code for each text, or bucket, whatever its codes in the shards are."""
 
-    def __init__(self, num_buckets: int) -> None:
-        self.size = 1 + num_buckets
-        self.counts = np.zeros((len(SPLITS), self.size), np.int64)
+    places: list[np.ndarray]  # per shard (its codes,) the code here
+    texts: pl.Series | None  # (size,) null for code 0; None for buckets
+    counts: np.ndarray  # (3, size) per split
 
-    def code(self, text: pl.Expr) -> pl.Expr:
-        """The UInt32 codes of an expression of texts; 0 for null or blank."""
-        return canonical_text(text).map_batches(self._codes, return_dtype=pl.UInt32, is_elementwise=True)
+    def names(self) -> pl.Series:
+        """(size,) the texts, or for lack of them the numbers of the buckets; null for code 0."""
+        return bucket_names(np.arange(self.counts.shape[1])) if self.texts is None else self.texts
 
-    def count(self, split: int, codes: np.ndarray) -> None:
-        """Add codes of one split, of any shape."""
-        self.counts[split] += np.bincount(codes.reshape(-1), minlength=self.size)
-
-    def texts(self) -> pl.Series:
-        """(size,) the number of each bucket, for lack of its texts; null for code 0."""
-        return pl.Series("value", [None, *map(str, range(1, self.size))], dtype=pl.String)
-
-    def unseen(self) -> np.ndarray:
-        """(3,) per split the share of non-missing values whose bucket holds no train row."""
+    def unseen(self, known: np.ndarray) -> np.ndarray:
+        """(3,) per split the share of the values whose code is not `known` (size,) bool."""
         counts = self.counts[:, 1:]
-        return counts @ (counts[0] == 0) / np.maximum(counts.sum(1), 1)
+        return counts @ ~known[1:] / np.maximum(counts.sum(1), 1)
 
     def filled(self) -> float:
-        """Share of the buckets that hold a train row.
+        """Of buckets the share that holds a train row.
 
         About as large is the share of the values that have to share their bucket: both are 1 - exp(-values / buckets).
         """
-        return float(np.count_nonzero(self.counts[0, 1:]) / (self.size - 1))
+        return float(np.count_nonzero(self.counts[0, 1:]) / (self.counts.shape[1] - 1))
 
-    def _codes(self, texts: pl.Series) -> pl.Series:
-        hashes = text_hashes(texts)
-        codes = 1 + hashes % np.uint64(self.size - 1)
-        return pl.Series(texts.name, np.where(hashes, codes, 0).astype(np.uint32))
+
+def merged_words(shards: Iterable[tuple[pl.Series, np.ndarray]]) -> Merged:
+    """The words of shards, with their counts (3, codes), as one."""
+    lexicon, places = Lexicon(meaning=lambda text: text), []  # shards hold what was meant already
+    for words, counts in shards:
+        codes = words.to_frame("value").select(lexicon.code(pl.col("value"))).to_series().to_numpy()
+        lexicon.add(codes, counts)
+        places.append(codes)
+    return Merged(places, lexicon.texts(), lexicon.counts[:, : lexicon.size])
+
+
+def merged_buckets(shards: Iterable[tuple[pl.Series, np.ndarray]], num_buckets: int) -> Merged:
+    """The same where no vocabulary is built: a code is a bucket. Memory: 24 bytes a bucket."""
+    counts, places = np.zeros((len(SPLITS), 1 + num_buckets), np.int64), []
+    for words, more in shards:
+        codes = bucket_codes(words, num_buckets)
+        for own, part in zip(counts, more, strict=True):
+            np.add.at(own, codes, part)
+        places.append(codes)
+    return Merged(places, None, counts)
+
+
+def bucket_codes(texts: pl.Series, num_buckets: int) -> np.ndarray:
+    """1 + hash % num_buckets of each text, (n,) int32; 0 where null."""
+    hashes = text_hashes(texts)
+    return np.where(hashes, 1 + hashes % np.uint64(num_buckets), 0).astype(np.int32)
+
+
+def bucket_names(codes: np.ndarray) -> pl.Series:
+    """Buckets as texts; null for code 0."""
+    numbers = pl.Series("value", codes)
+    return numbers.set(numbers == 0, None).cast(pl.String)
 
 
 def vocabulary(texts: pl.Series, counts: np.ndarray, min_count: int) -> pl.DataFrame:
-    """WORDS of the texts counted at least `min_count` times: ids from 1 by descending count, then by text."""
-    seen = pl.DataFrame({"value": texts, "count": counts}).drop_nulls().group_by("value").sum()
-    kept = seen.filter(pl.col("count") >= min_count).sort(["count", "value"], descending=[True, False])
-    return kept.with_row_index("id", offset=1).select(*WORDS).cast(WORDS)
+    """WORDS of the distinct texts counted at least `min_count` times: ids from 1 by descending count, then by text."""
+    seen = pl.DataFrame({"value": texts, "count": counts})
+    kept = seen.filter(pl.col("count") >= min_count, pl.col("value").is_not_null())
+    ordered = kept.sort(["count", "value"], descending=[True, False])
+    return ordered.with_row_index("id", offset=1).select(*WORDS).cast(WORDS)
 
 
 def merged(vocabularies: Sequence[pl.DataFrame]) -> pl.DataFrame:
     """One vocabulary of all values, by the sum of their counts."""
-    words = pl.concat(vocabularies)
+    words = pl.concat(vocabularies).group_by("value").agg(pl.col("count").sum())
     return vocabulary(words["value"], words["count"].to_numpy(), 1)
 
 

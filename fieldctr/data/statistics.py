@@ -15,7 +15,8 @@ Between the passes of `fieldctr.data.encode`, codes and labels of train become c
 a statistic is what a field of kind value or quantile is. Memory: 24 bytes per statistic, distinct value and fold of it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,28 +24,30 @@ import numpy as np
 import polars as pl
 
 from fieldctr.data.counts import FOLD, Counting, Counts
-from fieldctr.data.hashing import hashed, mixed, row_places
+from fieldctr.data.hashing import mixed, row_places
 from fieldctr.data.npy import read_blocks
 from fieldctr.data.numbers import Binning, fit_bins
 from fieldctr.data.reader import Reader
+from fieldctr.data.shards import Shards
 from fieldctr.data.specs import Spec, StatisticSpec
 from fieldctr.data.table import SPLITS
 from fieldctr.errors import UserError
 
 STATISTICS_FILE = "statistics.parquet"
+Hashes = Mapping[str, list[np.ndarray]]  # by field or column, per shard the hash of each of its codes
 ALL = np.zeros(1, np.uint64)  # the key under which every row counts; as the key of a value: it is missing
 
 
 class Cross(NamedTuple):
-    """The inputs of a statistic: per input its code columns, and the hash of each of its codes."""
+    """The inputs of a statistic: per input its code columns, and per shard the hash of each of its codes."""
 
-    parts: list[tuple[slice, np.ndarray]]
+    parts: list[tuple[slice, list[np.ndarray]]]
 
-    def keys(self, codes: np.ndarray) -> np.ndarray:
-        """Codes (S, n) to keys (W, n) without folds: W > 1 for a multi-valued input, ALL where one is missing."""
-        key, missing = np.zeros((1, codes.shape[1]), np.uint64), np.zeros((1, codes.shape[1]), bool)
+    def keys(self, codes: Sequence[np.ndarray], shard: int = 0) -> np.ndarray:
+        """Codes, S of (n,), to keys (W, n) without folds: W > 1 for a multi-valued input, ALL where one is missing."""
+        key, missing = np.zeros((1, 1), np.uint64), np.zeros((1, 1), bool)
         for columns, hashes in self.parts:
-            own = hashes[codes[columns]]
+            own = np.array([hashes[shard][part] for part in codes[columns]])
             key, missing = mixed(key + own), missing | (own == 0)  # a text that says nothing has no hash either
         return np.where(missing, ALL, key & ~FOLD)
 
@@ -58,12 +61,14 @@ class Statistic(NamedTuple):
     sight: Counts | None = None  # what train rows may see, by value and fold
     slices: Binning | None = None  # of time, that make the folds
 
-    def numbers(self, codes: np.ndarray, fold: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """The numbers (n,) of rows with codes (S, n), means over their values; NaN where no value or no row is seen.
+    def numbers(
+        self, codes: Sequence[np.ndarray], fold: np.ndarray | None = None, shard: int = 0
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The numbers (n,) of rows with codes S of (n,), means over their values; NaN where no value or row is seen.
 
         And counts (4,): rows without a number, rows, values without a row, values. Rows of train have a fold (n,).
         """
-        keys = self.cross.keys(codes)
+        keys = self.cross.keys(codes, shard)
         known = keys != ALL
         if fold is None or self.sight is None:
             (rows, clicks), (all_rows, all_clicks) = self.whole.find(keys), self.whole.find(ALL)
@@ -92,15 +97,15 @@ def times(specs: tuple[Spec, ...]) -> tuple[tuple[str, str], ...]:
     return tuple(dict.fromkeys((spec.time, spec.unit) for spec in timed if spec.time))
 
 
-def learn(specs: tuple[Spec, ...], reader: Reader, folder: Path) -> list[Statistic]:
-    """The statistics of train, from the codes, times and labels that pass one left in `folder`."""
+def learn(specs: tuple[Spec, ...], shards: Shards, hashes: Hashes) -> list[Statistic]:
+    """The statistics of train, from the codes, times and labels of pass one."""
     own = [spec for spec in specs if isinstance(spec, StatisticSpec)]
-    slices, inputs = [_slices(spec, reader, folder) for spec in own], _crosses(own, reader)
+    slices, inputs = [_slices(spec, shards) for spec in own], _crosses(own, shards.reader, hashes)
     counting = [Counting() for _ in own]
-    for block in _blocks(folder, "train", reader) if own else ():
+    for block in _blocks(shards, "train") if own else ():
         clicks = block.label.astype(np.int64)
         for spec, cut, cross, each in zip(own, slices, inputs, counting, strict=True):
-            keys, fold = cross.keys(block.codes), _folds(spec, cut, reader, block)
+            keys, fold = cross.keys(block.codes, block.shard), _folds(spec, cut, shards.reader, block)
             known = keys != ALL
             each.add((keys | fold)[known], np.broadcast_to(clicks, keys.shape)[known])
             each.add(ALL | fold, clicks)
@@ -109,28 +114,36 @@ def learn(specs: tuple[Spec, ...], reader: Reader, folder: Path) -> list[Statist
     return list(map(Statistic, own, inputs, [part.whole() for part in counts], sight, slices))
 
 
-def fill(statistics: list[Statistic], reader: Reader, folder: Path) -> Seen:
-    """Put the statistics of the rows behind their numbers, in the place of the times."""
+def fill(statistics: list[Statistic], shards: Shards, folder: Path) -> Seen:
+    """Write the statistics of each split's rows, in the order of its blocks: see `numbers`."""
     found = np.zeros((len(statistics), len(SPLITS), 4))
     for s, split in enumerate(SPLITS if statistics else ()):
-        with (folder / f"{split}.filled").open("wb") as file:
-            for block in _blocks(folder, split, reader):
-                lines = [block.numbers]
+        with (folder / f"{split}.statistics").open("wb") as file:
+            for block in _blocks(shards, split):
+                lines = []
                 for i, statistic in enumerate(statistics):
-                    fold = _folds(statistic.spec, statistic.slices, reader, block) if split == "train" else None
-                    line, counts = statistic.numbers(block.codes, fold)
-                    lines.append(line[None])
+                    fold = _folds(statistic.spec, statistic.slices, shards.reader, block) if split == "train" else None
+                    line, counts = statistic.numbers(block.codes, fold, block.shard)
+                    lines.append(line)
                     found[i, s] += counts
-                np.save(file, np.concatenate(lines))
-        (folder / f"{split}.filled").replace(folder / f"{split}.numbers")
+                np.save(file, np.array(lines))
     missing, rows, unseen, values = np.moveaxis(found, 2, 0)
     return Seen(missing / np.maximum(rows, 1), unseen / np.maximum(values, 1))
 
 
-def new_numbers(statistics: list[Statistic], codes: np.ndarray) -> np.ndarray:
-    """Codes (S, n) of rows that are not of train to numbers (T, n)."""
+def numbers(shards: Shards, folder: Path, split: str) -> Iterator[np.ndarray]:
+    """The numbers (Q, n) of the blocks of a split: those of the fields, then what `fill` wrote."""
+    cut, path = shards.reader.num_numeric, folder / f"{split}.statistics"
+    filled = read_blocks(path) if path.exists() else repeat(None)
+    for block in shards.column(split, "numbers"):
+        lines = next(filled)
+        yield block[:cut] if lines is None else np.concatenate([block[:cut], lines])
+
+
+def new_numbers(statistics: list[Statistic], codes: Sequence[np.ndarray], rows: int) -> np.ndarray:
+    """Codes, S of (n,), of `rows` rows that are not of train to numbers (T, n)."""
     lines = [statistic.numbers(codes)[0] for statistic in statistics]
-    return np.array(lines).reshape(len(lines), codes.shape[1])
+    return np.array(lines).reshape(len(lines), rows)
 
 
 def save(statistics: list[Statistic], folder: Path) -> None:
@@ -143,21 +156,26 @@ def save(statistics: list[Statistic], folder: Path) -> None:
         pl.concat(tables).write_parquet(folder / STATISTICS_FILE)
 
 
-def load(specs: tuple[Spec, ...], reader: Reader, folder: Path) -> list[Statistic]:
+def load(specs: tuple[Spec, ...], reader: Reader, hashes: Hashes, folder: Path) -> list[Statistic]:
     """What `save` wrote, for the codes of a reader of other rows."""
     own = [spec for spec in specs if isinstance(spec, StatisticSpec)]
     tables = pl.read_parquet(folder / STATISTICS_FILE).partition_by("field", as_dict=True) if own else {}
     entries = [tables[spec.name,].select(Counts._fields).get_columns() for spec in own]
     counts = [Counts(*map(pl.Series.to_numpy, entry)) for entry in entries]
-    return list(map(Statistic, own, _crosses(own, reader), counts))
+    return list(map(Statistic, own, _crosses(own, reader, hashes), counts))
 
 
-def _crosses(specs: list[StatisticSpec], reader: Reader) -> list[Cross]:
+def used(specs: tuple[Spec, ...]) -> set[str]:
+    """The fields and columns that a statistic is of."""
+    return {name for spec in specs if isinstance(spec, StatisticSpec) for name in spec.of}
+
+
+def _crosses(specs: list[StatisticSpec], reader: Reader, hashes: Hashes) -> list[Cross]:
     """The inputs of each statistic, for the codes of `reader`."""
-    parts, column, used = {}, 0, {name for spec in specs for name in spec.of}
-    for spec, lexicon in zip(reader.specs, reader.lexicons, strict=True):
-        if lexicon and spec.name in used:
-            parts[spec.name] = (slice(column, column + spec.width), hashed(lexicon.texts()))
+    parts, column = {}, 0
+    for spec in reader.specs:
+        if spec.name in hashes:
+            parts[spec.name] = (slice(column, column + spec.width), hashes[spec.name])
         column += spec.width
     return [Cross([parts[name] for name in spec.of]) for spec in specs]
 
@@ -166,27 +184,25 @@ class _Block(NamedTuple):
     """Consecutive rows of a split."""
 
     start: int  # the first row's position in the split
-    codes: np.ndarray  # (S, n)
-    numbers: np.ndarray  # (Q, n)
+    shard: int
+    codes: list[np.ndarray]  # S of (n,)
     times: np.ndarray  # (times, n)
     label: np.ndarray  # (n,)
 
 
-def _blocks(folder: Path, split: str, reader: Reader) -> Iterator[_Block]:
-    start, cut = 0, sum(spec.numeric for spec in reader.specs)
-    for codes, numbers in zip(*(read_blocks(folder / f"{split}.{name}") for name in ("codes", "numbers")), strict=True):
-        end = start + codes.shape[1]
-        label = np.load(folder / f"{split}.label.npy", mmap_mode="r")[start:end]  # mapped anew: no page is kept
-        yield _Block(start, codes, numbers[:cut], numbers[cut:], label)
-        start = end
+def _blocks(shards: Shards, split: str) -> Iterator[_Block]:
+    start, cut = 0, shards.reader.num_numeric
+    for block, label in zip(shards.blocks(split), shards.column(split, "label"), strict=True):
+        yield _Block(start, block.shard, block.codes, block.numbers[cut:], label)
+        start += len(label)
 
 
-def _slices(spec: StatisticSpec, reader: Reader, folder: Path) -> Binning | None:
+def _slices(spec: StatisticSpec, shards: Shards) -> Binning | None:
     """The edges that cut the train rows into `folds` slices of time of about equal size."""
     if spec.time is None:
         return None
-    line = reader.times.index((spec.time, spec.unit))
-    times = (block.times[line] for block in _blocks(folder, "train", reader))
+    line = shards.reader.num_numeric + shards.reader.times.index((spec.time, spec.unit))
+    times = (block[line] for block in shards.column("train", "numbers"))
     slices = fit_bins((_without_blanks(time, spec) for time in times), spec.folds)
     if not slices.edges:
         raise UserError(f"field '{spec.name}': all train rows have one time in column '{spec.time}': none is earlier")

@@ -1,0 +1,221 @@
+"""Pass one's output: the table cut into shards, runs of consecutive rows with codes of their own.
+
+A shard is a folder, named by the number of its first row, that has this name only when it is whole: what was killed goes
+on behind the shards that are there. Nothing in one depends on another, so that they can be made anywhere, in any order.
+A shard ends where a CHUNK of rows ends. Its size changes no byte of the prepared table.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+from fieldctr.artifacts import write_json
+from fieldctr.data.npy import read_blocks
+from fieldctr.data.reader import Chunk, Reader
+from fieldctr.data.table import SPLITS
+from fieldctr.data.tally import Tally
+from fieldctr.errors import UserError
+
+SCALARS = {"label": np.float32, "pctr": np.float32}  # one number per row
+NO_SPLIT = -1
+NARROW = 1 << 16  # codes below it take 2 bytes
+SHARD_FILE, WORDS_FILE = "shard.json", "words.arrow"
+
+
+class Limits(NamedTuple):
+    """When a shard ends."""
+
+    rows: int = 1 << 20
+    words: int = 1 << 23  # distinct texts of all fields, which are in memory; checked after each chunk
+
+
+class Block(NamedTuple):
+    """The rows of one chunk that belong to one split."""
+
+    shard: int
+    codes: list[np.ndarray]  # S of (n,), NO_CODES for a numeric field
+    numbers: np.ndarray  # (Q + T, n)
+
+
+@dataclass(frozen=True)
+class Shards:
+    """All shards of a table, in the order of its rows."""
+
+    reader: Reader
+    folders: list[Path]
+
+    @classmethod
+    def of(cls, reader: Reader, folder: Path) -> "Shards":
+        return cls(reader, finished(folder))
+
+    def tally(self) -> Tally:
+        """What pass one counted."""
+        tally = Tally()
+        for record in map(_record, self.folders):
+            tally.rows += record["splits"]
+            tally.clicks += record["clicks"]
+            tally.dropped.update(record["dropped"])
+        return tally
+
+    def blanks(self) -> np.ndarray:
+        """(Q, 3) per numeric field and split the rows without a number."""
+        return np.sum([record["blanks"] for record in map(_record, self.folders)], axis=0).reshape(-1, len(SPLITS))
+
+    def words(self, i: int) -> Iterator[tuple[pl.Series, np.ndarray]]:
+        """Per shard what the codes of the i-th of the specs with texts say, and their counts (3, codes)."""
+        for folder in self.folders:
+            frame = pl.read_ipc(folder / WORDS_FILE, columns=[f"texts {i}", f"counts {i}"])
+            texts, counts = (column.item() for column in frame.get_columns())
+            yield texts, counts.to_numpy().reshape(len(SPLITS), -1)
+
+    def blocks(self, split: str) -> Iterator[Block]:
+        """The rows of a split, in order."""
+        for shard, folder in enumerate(self.folders):
+            codes = _read_codes(folder / f"{split}.codes")
+            for columns, numbers in zip(codes, read_blocks(folder / f"{split}.numbers"), strict=True):
+                yield Block(shard, self.reader.aligned(columns), numbers)
+
+    def column(self, split: str, name: str) -> Iterator[np.ndarray]:
+        """The numbers (Q + T, n), or label or pctr (n,), of the same blocks."""
+        for folder in self.folders:
+            yield from read_blocks(folder / f"{split}.{name}")
+
+    def has(self, name: str) -> bool:
+        """Whether the table has such a column."""
+        return (self.folders[0] / f"train.{name}").exists()
+
+
+def finished(folder: Path) -> list[Path]:
+    """The whole shards in `folder`, in order."""
+    return sorted(path.parent for path in folder.glob(f"[0-9]*/{SHARD_FILE}"))
+
+
+def gaps(folder: Path) -> Iterator[tuple[int, int | None]]:
+    """First row and number of the rows that no shard in `folder` holds; None: all that follow."""
+    row = 0
+    for shard in finished(folder):
+        if row < int(shard.name):
+            yield row, int(shard.name) - row
+        row = int(shard.name) + _record(shard)["rows"]
+    yield row, None
+
+
+def write_shards(
+    reader: Reader, frame: pl.LazyFrame, extra: Mapping[str, pl.Expr], folder: Path, first: int, limits: Limits
+) -> int:
+    """Cut the frame's rows into shards in `folder`, and return their number; `first` is that of the first row."""
+    folder.mkdir(parents=True, exist_ok=True)
+    start, writer = first, None
+    for chunk in reader.chunks(frame, extra):
+        writer = writer or _Writer(reader, frame.collect_schema(), folder, start)
+        writer.add(chunk, frame)
+        if writer.rows >= limits.rows or sum(lexicon.size for lexicon in writer.lexicons) >= limits.words:
+            start, writer = start + writer.rows, writer.finish()
+    if writer:
+        start, _ = start + writer.rows, writer.finish()
+    return start - first
+
+
+class _Writer:
+    """A shard that is not whole yet."""
+
+    def __init__(self, reader: Reader, schema: pl.Schema, folder: Path, first: int) -> None:
+        self.reader, self.lexicons = reader, reader.lexicons(schema)
+        self.rows, self.tally = 0, Tally()
+        self.blanks = np.zeros((reader.num_numeric, len(SPLITS)), np.int64)
+        self.whole, self.folder = folder / f"{first:012}", folder / f".{first:012}"
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir()
+        self.stack, self.files = ExitStack(), {}
+
+    def add(self, chunk: Chunk, frame: pl.LazyFrame) -> None:
+        """Append rows to the files of their splits."""
+        columns = self.reader.codes(self.lexicons, chunk.texts)
+        self.rows += len(chunk.extra)
+        for s, rows in enumerate(_rows_of_splits(chunk.extra, frame, self.tally)):
+            codes, numbers = [np.take(column, rows) for column in columns], np.take(chunk.numbers, rows, axis=1)
+            self._count(s, codes, numbers)
+            self._save_codes(s, codes)
+            np.save(self._file(s, "numbers"), numbers)
+            for name, kind in SCALARS.items():
+                if name in chunk.extra:
+                    np.save(self._file(s, name), chunk.extra[name].to_numpy()[rows].astype(kind))
+            self.tally.add(s, chunk.extra["label"].to_numpy()[rows])
+
+    def finish(self) -> None:
+        """Say what the codes are, and give the folder its name. polars raises for a text that should be a number."""
+        self.stack.close()
+        words = {}
+        for i, lexicon in enumerate(self.lexicons):
+            counts = lexicon.counts[:, : lexicon.size].astype(np.uint32)
+            words |= {f"texts {i}": [lexicon.texts()], f"counts {i}": [pl.Series(counts.reshape(-1))]}
+        pl.DataFrame(words or {"none": [0]}).write_ipc(self.folder / WORDS_FILE)
+        record = {
+            "rows": self.rows,
+            "splits": self.tally.rows.tolist(),
+            "clicks": self.tally.clicks.tolist(),
+            "dropped": self.tally.dropped,
+            "blanks": self.blanks.tolist(),
+        }
+        write_json(self.folder / SHARD_FILE, record)
+        self.folder.rename(self.whole)
+
+    def _count(self, split: int, codes: list[np.ndarray], numbers: np.ndarray) -> None:
+        column = 0
+        for spec, lexicon in zip(self.reader.texts, self.lexicons, strict=True):
+            lexicon.count(split, codes[column])
+            for part in codes[column + 1 : column + spec.width]:  # a blank one is no row without a value
+                lexicon.count(split, part[part > 0])
+            column += spec.width
+        self.blanks[:, split] += np.isnan(numbers[: len(self.blanks)]).sum(1)
+
+    def _save_codes(self, split: int, codes: list[np.ndarray]) -> None:
+        narrow = np.array([column.max(initial=0) < NARROW for column in codes], bool)
+        np.save(self._file(split, "codes"), narrow)
+        for chosen, kind in ((narrow, np.uint16), (~narrow, np.uint32)):
+            some = [codes[i] for i in np.flatnonzero(chosen)]
+            block = np.empty((len(some), len(codes[0]) if codes else 0), kind)
+            for line, column in zip(block, some, strict=True):
+                line[:] = column
+            np.save(self._file(split, "codes"), block)
+
+    def _file(self, split: int, name: str):
+        path = self.folder / f"{SPLITS[split]}.{name}"
+        if path not in self.files:
+            self.files[path] = self.stack.enter_context(path.open("wb"))
+        return self.files[path]
+
+
+def _read_codes(path: Path) -> Iterator[list[np.ndarray]]:
+    parts = read_blocks(path)
+    for narrow in parts:
+        lines = {True: iter(next(parts)), False: iter(next(parts))}
+        yield [next(lines[bool(small)]) for small in narrow]
+
+
+def _record(shard: Path) -> dict:
+    return json.loads((shard / SHARD_FILE).read_text(encoding="utf-8"))
+
+
+def _rows_of_splits(extra: pl.DataFrame, frame: pl.LazyFrame, tally: Tally) -> list[np.ndarray]:
+    """Per split, which rows of the chunk it keeps; the reasons for the others are counted."""
+    kept = np.ones(len(extra), bool)
+    if "drop" in extra.columns:
+        kept = extra["drop"].is_null().to_numpy()
+        tally.dropped.update(extra["drop"].drop_nulls().to_list())
+    split, label = extra["split"].to_numpy(), extra["label"].to_numpy()
+    if (split[kept] == NO_SPLIT).any():
+        found = frame.select(pl.col("split").unique().sort()).collect().to_series().to_list()
+        raise UserError(f"column split holds {found}, expected only {', '.join(SPLITS)}")
+    strange = np.unique(label[kept & (label != 0) & (label != 1)])
+    if len(strange):
+        found = ", ".join("a blank" if np.isnan(y) else f"{y:g}" for y in strange[:5])
+        raise UserError(f"label is not binary: found {found}, expected 0 and 1. Give the source a label rule.")
+    return [np.flatnonzero(kept & (split == s)) for s in range(len(SPLITS))]

@@ -1,0 +1,89 @@
+"""What is known of the texts of each field once pass one is through: its vocabulary, and an id for every code."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+from fieldctr.data.hashing import hashed
+from fieldctr.data.lexicon import Merged, lookup, merged, merged_buckets, merged_words, vocabulary
+from fieldctr.data.shards import Shards
+from fieldctr.data.specs import FieldSpec
+from fieldctr.data.table import SPLITS
+
+
+class Known(NamedTuple):
+    """Of one field, or of another column that was read."""
+
+    words: pl.DataFrame | None  # the vocabulary; None for a number and for a hash
+    ids: list[np.ndarray]  # per shard (codes,) int32
+    hashes: list[np.ndarray]  # per shard (codes,) uint64, if a statistic is of it
+    missing: np.ndarray  # (3,) rows without a value, per split
+    unseen: np.ndarray  # (3,) share of the values without an id; of buckets, in those without a train row
+    filled: float | None = None  # share of the buckets with a train row
+
+
+def known_texts(shards: Shards, fields: int, hashes: set[str]) -> list[Known]:
+    """What is known of the first `fields` of the reader's specs, and of those behind them that are in `hashes`.
+
+    Fields that share a vocabulary are merged at the same time, all others one after the other: of the texts of the
+    whole table, no more are in memory than one vocabulary needs.
+    """
+    specs, blanks = shards.reader.specs, iter(shards.blanks())
+    found: dict[int, Known] = {}
+    for family in _families(specs[:fields]):
+        found |= zip(family, _family(shards, family, hashes), strict=True)
+    for i, spec in enumerate(specs):
+        if spec.numeric:
+            found[i] = Known(None, [], [], next(blanks), np.zeros(len(SPLITS)))
+        elif i >= fields and spec.name in hashes:
+            found[i] = _family(shards, [i], hashes)[0]
+    return [found[i] for i in sorted(found)]
+
+
+def groups(shards: Shards) -> list[np.ndarray]:
+    """Per shard the group (codes,) int32 of the reader's last spec: 1 to their number in the order of their texts.
+
+    0 is a row without a group.
+    """
+    merged = merged_words(shards.words(len(shards.reader.texts) - 1))
+    ranks = merged.names().rank("dense").fill_null(0).cast(pl.Int32).to_numpy()
+    return [ranks[places] for places in merged.places]
+
+
+def _families(specs: Sequence[FieldSpec]) -> list[list[int]]:
+    """The positions of the specs with texts, those together that share a vocabulary."""
+    owners: dict[str, list[int]] = {}
+    for i, spec in enumerate(specs):
+        if not spec.numeric:
+            owners.setdefault(spec.shares or spec.name, []).append(i)
+    return list(owners.values())
+
+
+def _family(shards: Shards, family: list[int], hashes: set[str]) -> list[Known]:
+    specs = [shards.reader.specs[i] for i in family]
+    every = [_merged(shards, spec) for spec in specs]
+    if specs[0].num_buckets:
+        return [_known(spec, each, None, hashes) for spec, each in zip(specs, every, strict=True)]
+    own = [vocabulary(each.names(), each.counts[0], spec.min_count) for spec, each in zip(specs, every, strict=True)]
+    words = merged(own) if len(own) > 1 else own[0]
+    return [_known(spec, each, words, hashes) for spec, each in zip(specs, every, strict=True)]
+
+
+def _merged(shards: Shards, spec: FieldSpec) -> Merged:
+    words = shards.words(shards.reader.texts.index(spec))
+    return merged_buckets(words, spec.num_buckets) if spec.num_buckets else merged_words(words)
+
+
+def _known(spec: FieldSpec, every: Merged, words: pl.DataFrame | None, hashes: set[str]) -> Known:
+    ids = np.arange(every.counts.shape[1], dtype=np.int32) if words is None else lookup(every.names(), words)
+    hash_of = hashed(every.names()) if spec.name in hashes else None
+    return Known(
+        words,
+        [ids[places] for places in every.places],
+        [] if hash_of is None else [hash_of[places] for places in every.places],
+        every.counts[:, 0],
+        every.unseen(ids > 0 if words is not None else every.counts[0] > 0),
+        every.filled() if words is None else None,
+    )
