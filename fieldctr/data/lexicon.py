@@ -7,29 +7,58 @@ import numpy as np
 import polars as pl
 
 from fieldctr.data.hashing import text_hashes
-from fieldctr.data.specs import canonical_text
+from fieldctr.data.specs import canonical_words
 from fieldctr.data.table import SPLITS
 
 WORDS: pl.Schema = pl.Schema(
     {"value": pl.String, "id": pl.Int32, "count": pl.Int64}
 )  # a vocabulary, one row per known value
+FIRST = 1 << 11  # texts before the first are remembered
+SLOTS = 1 << 16  # of the frequent texts: 768 kB
 
 
 class Lexicon:
-    """Texts to codes in order of appearance: 0 for null or blank, then every distinct text. Counts them per split."""
+    """Texts to codes in order of appearance: 0 for null or blank, then every distinct text. Counts them per split.
 
-    def __init__(self, column: str = "value", meaning: Callable[[pl.Expr], pl.Expr] = canonical_text) -> None:
+    Most cells repeat a frequent text: they find their code by the text's 64-bit hash, in a table that fits the cache,
+    at a third of the cost of polars' own look-up. Two of 10^7 texts share a hash with a probability of 3e-6.
+    """
+
+    def __init__(self, column: str = "value", meaning: Callable[[pl.Expr], pl.Expr] = canonical_words) -> None:
         self.dtype = pl.Categorical(pl.Categories.random())
         # The first text gets code 0. And polars forgets a Categories mapping when its last Series dies: without this
         # one, codes would start again in the next chunk.
         self.alive = pl.Series([""], dtype=self.dtype)
+        self.hashes, self.recent = np.zeros(SLOTS, np.uint64), np.zeros(SLOTS, np.uint32)  # hash and code by slot
+        self.hashes[0] = 1  # else a hash of 0 would seem to be known
         self.counts = np.zeros((len(SPLITS), 1), np.int64)
         self.size = 1  # codes counted so far, 0 included
         self.column, self.meaning = column, meaning  # where the texts are from, and what each says
 
-    def code(self, text: pl.Expr) -> pl.Expr:
-        """The UInt32 codes of an expression of texts."""
-        return text.fill_null("").cast(self.dtype).to_physical()
+    def code(self, texts: pl.Series) -> np.ndarray:
+        """The codes (n,) uint32 of texts."""
+        if self.size > 1:
+            return self._code(texts)
+        pieces, start = [], 0  # doubling, lest most of the first texts be looked up before one of them is remembered
+        while start < len(texts):
+            pieces.append(self._code(texts[start : 2 * start + FIRST]))
+            start = 2 * start + FIRST
+        return np.concatenate(pieces)
+
+    def _code(self, texts: pl.Series) -> np.ndarray:
+        hashes = texts.hash().to_numpy()
+        slots = (hashes & np.uint64(SLOTS - 1)).view(np.int64)
+        codes = self.recent[slots]
+        rows = np.flatnonzero(self.hashes[slots] != hashes)
+        if len(rows):
+            slots = slots[rows]
+            codes[rows] = self.look_up(texts.gather(rows))
+            self.hashes[slots], self.recent[slots] = hashes[rows], codes[rows]  # of several for a slot the last stays
+        return codes
+
+    def look_up(self, texts: pl.Series) -> np.ndarray:
+        """The same where few texts repeat."""
+        return texts.fill_null("").cast(self.dtype).to_physical().to_numpy()
 
     def count(self, split: int, codes: np.ndarray) -> None:
         """Add codes (n,) of one split."""
@@ -88,7 +117,7 @@ def merged_words(shards: Iterable[tuple[pl.Series, np.ndarray]]) -> Merged:
     """The words of shards, with their counts (3, codes), as one."""
     lexicon, places = Lexicon(meaning=lambda text: text), []  # shards hold what was meant already
     for words, counts in shards:
-        codes = words.to_frame("value").select(lexicon.code(pl.col("value"))).to_series().to_numpy()
+        codes = lexicon.look_up(words)
         lexicon.add(codes, counts)
         places.append(codes)
     return Merged(places, lexicon.texts(), lexicon.counts[:, : lexicon.size])
@@ -118,11 +147,14 @@ def bucket_names(codes: np.ndarray) -> pl.Series:
 
 
 def vocabulary(texts: pl.Series, counts: np.ndarray, min_count: int) -> pl.DataFrame:
-    """WORDS of the distinct texts counted at least `min_count` times: ids from 1 by descending count, then by text."""
-    seen = pl.DataFrame({"value": texts, "count": counts})
-    kept = seen.filter(pl.col("count") >= min_count, pl.col("value").is_not_null())
-    ordered = kept.sort(["count", "value"], descending=[True, False])
-    return ordered.with_row_index("id", offset=1).select(*WORDS).cast(WORDS)
+    """WORDS of the distinct texts counted at least `min_count` times, and the `code` of each, its place among `texts`.
+
+    Ids count from 1 by descending count, then by text.
+    """
+    frequent = np.flatnonzero(counts >= min_count)
+    seen = pl.DataFrame({"value": texts.gather(frequent), "count": counts[frequent], "code": frequent}).drop_nulls()
+    ordered = seen.sort(["count", "value"], descending=[True, False])
+    return ordered.with_row_index("id", offset=1).select(*WORDS, "code").cast(dict(WORDS))
 
 
 def merged(vocabularies: Sequence[pl.DataFrame]) -> pl.DataFrame:

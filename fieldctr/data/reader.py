@@ -73,10 +73,9 @@ class Reader:
             yield Chunk(batch.select(texts), values.T, batch.select(list(extra)))
 
     def codes(self, lexicons: list[Lexicon], texts: pl.DataFrame) -> list[np.ndarray]:
-        """Per column of `texts` its codes (n,) uint32. All columns at once: polars has a thread for each."""
+        """Per column of `texts` its codes (n,) uint32."""
         owners = [lexicon for spec, lexicon in zip(self.texts, lexicons, strict=True) for _ in range(spec.width)]
-        coded = [lexicon.code(pl.col(name)) for name, lexicon in zip(texts.columns, owners, strict=True)]
-        return [column.to_numpy() for column in texts.select(coded).get_columns()]
+        return [lexicon.code(column) for column, lexicon in zip(texts.get_columns(), owners, strict=True)]
 
     def aligned(self, columns: list[np.ndarray]) -> list[np.ndarray]:
         """The columns of codes with NO_CODES in the place of each numeric field."""

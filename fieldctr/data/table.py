@@ -22,7 +22,7 @@ from fieldctr.data.json_lines import json_lines
 from fieldctr.errors import UserError
 
 SPLITS = ("train", "valid", "test")
-BLOCK = 1 << 22  # bytes read at a time when cells are counted
+BLOCK = 1 << 18  # bytes read at a time when cells are counted: what the cache holds
 GZIP = b"\x1f\x8b"  # how a gzip file begins
 BROKEN = (EOFError, OSError, zlib.error)  # what a file that was cut short, or is damaged, raises
 UNREADABLE = re.compile(r"failed in column '(.+?)' for \d+ out of \d+ values: \[\"(.*?)\"")  # polars' words
@@ -113,16 +113,26 @@ def refuse_short_lines(path: Path, separator: str) -> None:
     with opened(path) as file:
         first = file.readline()
         columns = len(next(csv.reader([first.decode("utf-8", "replace")], delimiter=separator), []))
-        header, before = b"\n" + first.rstrip(b"\r\n"), b"\n"
-        while block := file.read(BLOCK):
+        header = first.rstrip(b"\r\n")
+        while block := file.read(BLOCK) + file.readline():
             last = block[-1:]
+            suspect = suspect or _begins_a_line(block, header)
             plain, quoted = _outside_quotes(block, quoted)
             separators += _count(plain, separator)
             lines += _count(plain, "\n")
-            suspect = suspect or header in before + block
-            before = block[-len(header) :]
     if suspect or separators != (columns - 1) * (lines + (last != b"\n")):
         refuse_ragged(path, separator)
+
+
+def _begins_a_line(block: bytes, text: bytes) -> bool:
+    """Whether a line of the block can begin so. Byte by byte, at the lines that still agree: 4x `in`."""
+    letters = np.frombuffer(block, np.uint8)
+    starts = np.append(np.flatnonzero(letters == ord("\n")) + 1, 0)
+    for k, letter in enumerate(text):
+        starts = starts[letters.take(starts + k, mode="clip") == letter]
+        if not len(starts):
+            return False
+    return True
 
 
 def opened(path: Path) -> gzip.GzipFile | io.BufferedReader:

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 from fieldctr.data.hashing import hashed
-from fieldctr.data.lexicon import Merged, lookup, merged, merged_buckets, merged_words, vocabulary
+from fieldctr.data.lexicon import WORDS, Merged, lookup, merged, merged_buckets, merged_words, vocabulary
 from fieldctr.data.shards import Shards
 from fieldctr.data.specs import FieldSpec
 from fieldctr.data.table import SPLITS
@@ -65,10 +65,18 @@ def _family(shards: Shards, family: list[int], hashes: set[str]) -> list[Known]:
     specs = [shards.reader.specs[i] for i in family]
     every = [_merged(shards, spec) for spec in specs]
     if specs[0].num_buckets:
-        return [_known(spec, each, None, hashes) for spec, each in zip(specs, every, strict=True)]
-    own = [vocabulary(each.names(), each.counts[0], spec.min_count) for spec, each in zip(specs, every, strict=True)]
-    words = merged(own) if len(own) > 1 else own[0]
-    return [_known(spec, each, words, hashes) for spec, each in zip(specs, every, strict=True)]
+        ids = [np.arange(each.counts.shape[1], dtype=np.int32) for each in every]
+        words = None
+    elif len(family) > 1:
+        own = (vocabulary(each.names(), each.counts[0], spec.min_count) for spec, each in zip(specs, every, strict=True))
+        words = merged(list(own))
+        ids = [lookup(each.names(), words) for each in every]
+    else:
+        words = vocabulary(every[0].names(), every[0].counts[0], specs[0].min_count)
+        ids = [np.zeros(every[0].counts.shape[1], np.int32)]
+        ids[0][words["code"]] = words["id"]
+    words = words if words is None else words.select(*WORDS)
+    return [_known(words, each, own, spec.name in hashes) for spec, each, own in zip(specs, every, ids, strict=True)]
 
 
 def _merged(shards: Shards, spec: FieldSpec) -> Merged:
@@ -76,14 +84,13 @@ def _merged(shards: Shards, spec: FieldSpec) -> Merged:
     return merged_buckets(words, spec.num_buckets) if spec.num_buckets else merged_words(words)
 
 
-def _known(spec: FieldSpec, every: Merged, words: pl.DataFrame | None, hashes: set[str]) -> Known:
-    ids = np.arange(every.counts.shape[1], dtype=np.int32) if words is None else lookup(every.names(), words)
-    hash_of = hashed(every.names()) if spec.name in hashes else None
+def _known(words: pl.DataFrame | None, every: Merged, ids: np.ndarray, with_hashes: bool) -> Known:
+    hash_of = hashed(every.names()) if with_hashes else None
     return Known(
         words,
         [ids[places] for places in every.places],
         [] if hash_of is None else [hash_of[places] for places in every.places],
         every.counts[:, 0],
-        every.unseen(ids > 0 if words is not None else every.counts[0] > 0),
+        every.unseen(every.counts[0] > 0 if words is None else ids > 0),
         every.filled() if words is None else None,
     )
