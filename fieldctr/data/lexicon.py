@@ -14,7 +14,7 @@ WORDS: pl.Schema = pl.Schema(
     {"value": pl.String, "id": pl.Int32, "count": pl.Int64}
 )  # a vocabulary, one row per known value
 FIRST = 1 << 11  # texts before the first are remembered
-SLOTS = 1 << 16  # of the frequent texts: 768 kB
+SLOTS = (1 << 12, 1 << 18)  # of the frequent texts, 12 bytes each: at first, and at most
 
 
 class Lexicon:
@@ -29,14 +29,15 @@ class Lexicon:
         # The first text gets code 0. And polars forgets a Categories mapping when its last Series dies: without this
         # one, codes would start again in the next chunk.
         self.alive = pl.Series([""], dtype=self.dtype)
-        self.hashes, self.recent = np.zeros(SLOTS, np.uint64), np.zeros(SLOTS, np.uint32)  # hash and code by slot
-        self.hashes[0] = 1  # else a hash of 0 would seem to be known
+        self._forget(SLOTS[0])
         self.counts = np.zeros((len(SPLITS), 1), np.int64)
         self.size = 1  # codes counted so far, 0 included
         self.column, self.meaning = column, meaning  # where the texts are from, and what each says
 
     def code(self, texts: pl.Series) -> np.ndarray:
         """The codes (n,) uint32 of texts."""
+        if len(self.hashes) < min(2 * self.size, SLOTS[1]):
+            self._forget(4 * len(self.hashes))
         if self.size > 1:
             return self._code(texts)
         pieces, start = [], 0  # doubling, lest most of the first texts be looked up before one of them is remembered
@@ -45,9 +46,13 @@ class Lexicon:
             start = 2 * start + FIRST
         return np.concatenate(pieces)
 
+    def _forget(self, slots: int) -> None:
+        self.hashes, self.recent = np.zeros(slots, np.uint64), np.zeros(slots, np.uint32)  # hash and code by slot
+        self.hashes[0] = 1  # else a hash of 0 would seem to be known
+
     def _code(self, texts: pl.Series) -> np.ndarray:
         hashes = texts.hash().to_numpy()
-        slots = (hashes & np.uint64(SLOTS - 1)).view(np.int64)
+        slots = (hashes & np.uint64(len(self.hashes) - 1)).view(np.int64)
         codes = self.recent[slots]
         rows = np.flatnonzero(self.hashes[slots] != hashes)
         if len(rows):
@@ -62,12 +67,15 @@ class Lexicon:
 
     def count(self, split: int, codes: np.ndarray) -> None:
         """Add codes (n,) of one split."""
-        more = np.bincount(codes)
-        self._grow(len(more))
-        self.counts[split, : len(more)] += more
+        self._grow(int(codes.max(initial=0)) + 1)
+        if len(codes) < self.size:
+            np.add.at(self.counts[split], codes, 1)
+        else:
+            more = np.bincount(codes)
+            self.counts[split, : len(more)] += more
 
     def add(self, codes: np.ndarray, counts: np.ndarray) -> None:
-        """Add `counts` (3, n) of codes (n,), among which one may come more than once."""
+        """Add `counts` (3, n) int64 of codes (n,), among which one may come more than once."""
         self._grow(int(codes.max(initial=0)) + 1)
         for own, more in zip(self.counts, counts, strict=True):
             np.add.at(own, codes, more)

@@ -73,7 +73,7 @@ class Shards:
         for folder in self.folders:
             frame = pl.read_ipc(folder / WORDS_FILE, columns=[f"texts {i}", f"counts {i}"])
             texts, counts = (column.item() for column in frame.get_columns())
-            yield texts, counts.to_numpy().reshape(len(SPLITS), -1)
+            yield texts, counts.to_numpy().reshape(len(SPLITS), -1).astype(np.int64)
 
     def blocks(self, split: str) -> Iterator[Block]:
         """The rows of a split, in order."""
