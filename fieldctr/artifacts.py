@@ -46,13 +46,18 @@ def write_json(path: Path, value: object) -> None:
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def stage_folder(root: Path, key: Mapping[str, object]) -> Path:
+    """Where the result of this key lies, or would: root/<first 16 digits of the key's sha256>."""
+    return root / digest(key)[:16]
+
+
 def cached(root: Path, key: Mapping[str, object], build: Callable[[Path], None]) -> Path:
-    """The folder root/<first 16 digits of the key's sha256>, built by `build(temporary folder)` if it is absent.
+    """The `stage_folder` of the key, built by `build(temporary folder)` if it is absent.
 
     key.json is written last and the folder renamed into place, so what passes for a result is whole. Two processes that
     race build two folders and one wins; a failed build leaves nothing, a killed one a hidden folder that no one reads.
     """
-    folder = root / digest(key)[:16]
+    folder = stage_folder(root, key)
     if (folder / KEY_FILE).exists():
         return folder
     root.mkdir(parents=True, exist_ok=True)

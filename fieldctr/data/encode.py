@@ -24,7 +24,7 @@ from fieldctr.data.lexicon import WORDS, bucket_codes, bucket_names
 from fieldctr.data.npy import NpyWriter
 from fieldctr.data.numbers import Binning, Scaling, fit_bins, fit_scaling
 from fieldctr.data.reader import Reader, require
-from fieldctr.data.shards import NO_SPLIT, SCALARS, Limits, Shards, write_shards
+from fieldctr.data.shards import NO_SPLIT, SCALARS, Limits, Shards, gaps, write_shards
 from fieldctr.data.specs import FieldSpec, Spec, StatisticSpec, number, refuse_twins
 from fieldctr.data.table import SPLITS, Table, explained, refuse_short_lines
 from fieldctr.data.vocabularies import Known, groups, known_texts
@@ -34,12 +34,20 @@ SHARDS = "shards"  # folder of pass one
 
 
 def encode(
-    table: Table, specs: tuple[Spec, ...], folder: Path, *, group: str | None, limits: Limits | None = None
+    table: Table,
+    specs: tuple[Spec, ...],
+    folder: Path,
+    *,
+    group: str | None,
+    work: Path | None = None,
+    limits: Limits | None = None,
 ) -> None:
     """Write the table into `folder`: per split ids (R, S), label (R,) and what else it has; schema, vocabulary, facts.
 
     `group` names the column whose values group the samples for gAUC. UserError for a table that cannot be trained on.
+    Shards that lie in `work` from an earlier call are not read again. Without it they live in `folder`.
     """
+    parts = work or folder / SHARDS
     refuse_twins(specs)
     reader = Reader.of(specs, statistics.times(specs), group)
     with explained(table.files, table.separator):
@@ -47,9 +55,11 @@ def encode(
             for path in table.files:
                 refuse_short_lines(path, table.separator)
         extra = _extra(table.frame.collect_schema(), group)
-        write_shards(reader, table.frame, extra, folder / SHARDS, 0, limits or Limits())
+        for first, rows in list(gaps(parts)):
+            part = table.frame.slice(first, rows) if first or rows else table.frame
+            write_shards(reader, part, extra, parts, first=first, limits=limits or Limits())
         counts = {what: int(frame.collect().item()) for what, frame in table.counts.items()}
-    shards = Shards.of(reader, folder / SHARDS)
+    shards = Shards.of(reader, parts)
     tally = shards.tally()
     tally.refuse_degenerate()
 
@@ -70,7 +80,7 @@ def encode(
     encoding.schema().save(folder / SCHEMA_FILE)
     encoding.save(folder)
     statistics.save(learned, folder)
-    shutil.rmtree(folder / SHARDS)
+    shutil.rmtree(folder / SHARDS, ignore_errors=True)
     if "pctr" in extra:
         facts |= attainable(folder)
     write_json(folder / FACTS_FILE, facts)

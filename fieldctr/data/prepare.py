@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from fieldctr.artifacts import cached
+from fieldctr.artifacts import KEY_FILE, cached, stage_folder
 from fieldctr.config import Between, Positive, Share, build, checked, nearest, parse
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.encode import encode
@@ -14,6 +14,7 @@ from fieldctr.data.regroup import Regrouping, regrouped
 from fieldctr.data.specs import Spec, field_specs
 from fieldctr.data.splits import THINNED, thinned
 from fieldctr.data.table import Table, digests
+from fieldctr.data.unfinished import unfinished
 from fieldctr.errors import UserError
 
 VERSION = 2  # of what the sources and the encoder write; raise it when the same input gives other files
@@ -69,7 +70,10 @@ def prepared(node: Mapping[str, Any], *, data_dir: Path, schema: Mapping[str, An
         if config.train_fraction < 1:
             table = table._replace(frame=thinned(table.frame, config.train_fraction, config.fraction_seed))
             key |= {"train_fraction": config.train_fraction, "fraction_seed": config.fraction_seed}
-        folder = cached(data_dir, key, lambda folder: encode(table, specs, folder, group=config.group))
+        folder = stage_folder(data_dir, key)
+        if not (folder / KEY_FILE).exists():
+            with unfinished(data_dir, key) as work:
+                cached(data_dir, key, lambda folder: encode(table, specs, folder, group=config.group, work=work))
         dataset = Dataset.load(folder, name=config.name)
         rows = dataset.facts["rows"]
         refuse_other_rows(published, rows | {"train": rows["train"] + rows["dropped"].get(THINNED, 0)})

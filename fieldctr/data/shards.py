@@ -1,7 +1,7 @@
 """Pass one's output: the table cut into shards, runs of consecutive rows with codes of their own.
 
-A shard is a folder, named by the number of its first row, that has this name only when it is whole: what was killed goes
-on behind the shards that are there. Nothing in one depends on another, so that they can be made anywhere, in any order.
+A shard is a folder, named by the number of its first row, that has this name only when it is whole: what was killed
+goes on behind the shards that are there. Nothing in one depends on another, so that they can be made anywhere, in any order.
 A shard ends where a CHUNK of rows ends. Its size changes no byte of the prepared table.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -25,6 +25,7 @@ from fieldctr.errors import UserError
 
 SCALARS = {"label": np.float32, "pctr": np.float32}  # one number per row
 NO_SPLIT = -1
+FORMAT = 1  # of a shard's files; raise it when they change, lest what was written before be read
 NARROW = 1 << 16  # codes below it take 2 bytes
 SHARD_FILE, WORDS_FILE = "shard.json", "words.arrow"
 
@@ -97,6 +98,11 @@ def finished(folder: Path) -> list[Path]:
     return sorted(path.parent for path in folder.glob(f"[0-9]*/{SHARD_FILE}"))
 
 
+def rows_done(folder: Path) -> int:
+    """How many rows the whole shards in `folder` hold."""
+    return sum(_record(shard)["rows"] for shard in finished(folder))
+
+
 def gaps(folder: Path) -> Iterator[tuple[int, int | None]]:
     """First row and number of the rows that no shard in `folder` holds; None: all that follow."""
     row = 0
@@ -108,7 +114,7 @@ def gaps(folder: Path) -> Iterator[tuple[int, int | None]]:
 
 
 def write_shards(
-    reader: Reader, frame: pl.LazyFrame, extra: Mapping[str, pl.Expr], folder: Path, first: int, limits: Limits
+    reader: Reader, frame: pl.LazyFrame, extra: Mapping[str, pl.Expr], folder: Path, *, first: int, limits: Limits
 ) -> int:
     """Cut the frame's rows into shards in `folder`, and return their number; `first` is that of the first row."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -133,7 +139,7 @@ class _Writer:
         self.whole, self.folder = folder / f"{first:012}", folder / f".{first:012}"
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir()
-        self.stack, self.files = ExitStack(), {}
+        self.stack, self.files = ExitStack(), dict[Path, BinaryIO]()
 
     def add(self, chunk: Chunk, frame: pl.LazyFrame) -> None:
         """Append rows to the files of their splits."""
@@ -186,7 +192,7 @@ class _Writer:
                 line[:] = column
             np.save(self._file(split, "codes"), block)
 
-    def _file(self, split: int, name: str):
+    def _file(self, split: int, name: str) -> BinaryIO:
         path = self.folder / f"{SPLITS[split]}.{name}"
         if path not in self.files:
             self.files[path] = self.stack.enter_context(path.open("wb"))

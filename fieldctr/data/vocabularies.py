@@ -68,7 +68,9 @@ def _family(shards: Shards, family: list[int], hashes: set[str]) -> list[Known]:
         ids = [np.arange(each.counts.shape[1], dtype=np.int32) for each in every]
         words = None
     elif len(family) > 1:
-        own = (vocabulary(each.names(), each.counts[0], spec.min_count) for spec, each in zip(specs, every, strict=True))
+        own = (
+            vocabulary(each.names(), each.counts[0], spec.min_count) for spec, each in zip(specs, every, strict=True)
+        )
         words = merged(list(own))
         ids = [lookup(each.names(), words) for each in every]
     else:
