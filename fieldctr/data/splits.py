@@ -12,7 +12,7 @@ from fieldctr.data.specs import moment, number, spelled
 from fieldctr.errors import UserError
 
 THINNING = 0x5EED  # added to a seed, so that thinning does not repeat the draw of a random split
-ROW = "row number"  # a column that `random` adds; no publisher's column is called so
+ROW = "row number"  # a column that rules add which need it, or the scan; no publisher's column is called so
 THINNED = "not in train_fraction"
 FILE = "split of the file"  # a column that a source adds which knows what each of its files is for
 RULES: dict[str, tuple[str, ...]] = {
@@ -46,7 +46,7 @@ def with_split(frame: pl.LazyFrame, rule: Mapping[str, Any]) -> pl.LazyFrame:
         return by_random(frame, _fractions(rule), _need(rule, "seed"))
     if by == "file":
         return by_file(frame, rule.get("valid_from_train", 0), rule.get("seed", 0))
-    column, columns = _need(rule, "column"), frame.collect_schema().names()
+    column, columns = _need(rule, "column"), [name for name in frame.collect_schema() if name != ROW]
     if column not in columns:
         raise UserError(f"split.column={column}: no such column. {nearest(column, columns)}All: {', '.join(columns)}")
     if by == "hash":
@@ -71,7 +71,7 @@ def by_column(
         return frame.with_columns(split=split)
     moved = (split == "train") & (_place(pl.col(ROW), seed) < valid)
     chosen = pl.when(moved).then(pl.lit("valid")).otherwise(split)
-    return frame.with_row_index(ROW).with_columns(split=chosen).drop(ROW)
+    return _numbered(frame).with_columns(split=chosen).drop(ROW)
 
 
 def by_file(frame: pl.LazyFrame, valid: float, seed: int) -> pl.LazyFrame:
@@ -84,7 +84,7 @@ def by_file(frame: pl.LazyFrame, valid: float, seed: int) -> pl.LazyFrame:
 def by_random(frame: pl.LazyFrame, fractions: Sequence[float], seed: int) -> pl.LazyFrame:
     """By a hash of the row's number."""
     split = _cut(_place(pl.col(ROW), seed), *_inner(fractions))
-    return frame.with_row_index(ROW).with_columns(split=split).drop(ROW)
+    return _numbered(frame).with_columns(split=split).drop(ROW)
 
 
 def by_hash(frame: pl.LazyFrame, column: str, fractions: Sequence[float], seed: int) -> pl.LazyFrame:
@@ -142,6 +142,15 @@ def thinned(frame: pl.LazyFrame, fraction: float, seed: int) -> pl.LazyFrame:
     before = pl.col("drop") if "drop" in frame.collect_schema() else pl.lit(None, pl.String)
     drop = before.fill_null(pl.when(left_out).then(pl.lit(THINNED)))
     return frame.with_row_index(ROW).with_columns(drop=drop).drop(ROW)
+
+
+def needs_rows(rule: Mapping[str, Any]) -> bool:
+    """Whether the rule wants the rows' numbers, which a scan counts for less than they cost behind it."""
+    return rule.get("by") == "random" or bool(rule.get("valid_from_train"))
+
+
+def _numbered(frame: pl.LazyFrame) -> pl.LazyFrame:
+    return frame if ROW in frame.collect_schema() else frame.with_row_index(ROW)
 
 
 def _time(frame: pl.LazyFrame, column: str, unit: str | None) -> pl.Expr:

@@ -8,7 +8,7 @@ import polars as pl
 
 from fieldctr.config import nearest
 from fieldctr.data.specs import number, spelled
-from fieldctr.data.splits import FILE, with_split
+from fieldctr.data.splits import FILE, ROW, needs_rows, with_split
 from fieldctr.data.table import SPLITS, Table, explained, required_all, scan_csv
 from fieldctr.errors import UserError
 
@@ -38,14 +38,17 @@ def read(
     found = [(name, path) for name, pattern in named.items() for path in sorted(raw_dir.glob(pattern))]
     paths = tuple(path for _, path in found)
     delimited = paths[0].suffix != ".parquet"
-    frames = [scan_csv(p, separator=separator, header=header) if delimited else _scan_parquet(p) for p in paths]
+    row = ROW if len(paths) == 1 and needs_rows(split) else None
+    frames = [
+        scan_csv(p, separator=separator, header=header, row=row) if delimited else _scan_parquet(p) for p in paths
+    ]
     if not isinstance(files, str):
         frames = [frame.with_columns(pl.lit(name).alias(FILE)) for frame, (name, _) in zip(frames, found, strict=True)]
     with explained(paths):
         frame = pl.concat(frames)
         frame.collect_schema()
     if delimited and null_values:
-        frame = frame.with_columns(pl.when(~pl.all().is_in(list(null_values))).then(pl.all()))
+        frame = frame.with_columns(pl.when(~pl.exclude(ROW).is_in(list(null_values))).then(pl.exclude(ROW)))
     frame = with_split(with_label(frame, label), split)
     return Table(frame, paths, separator if delimited else None)
 
@@ -75,7 +78,8 @@ def _scan_parquet(path: Path) -> pl.LazyFrame:
 
 def with_label(frame: pl.LazyFrame, rule: Mapping[str, Any]) -> pl.LazyFrame:
     """The frame with a column `label`: the rule's column as it is, or whether it is `positive` or `above` a number."""
-    known, schema = ("column", "positive", "above"), frame.collect_schema()
+    known = ("column", "positive", "above")
+    schema = {name: dtype for name, dtype in frame.collect_schema().items() if name != ROW}
     for key in rule:
         if key not in known:
             raise UserError(f"no key 'label.{key}'. {nearest(key, known)}All: {', '.join(known)}")
