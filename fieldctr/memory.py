@@ -14,6 +14,14 @@ def peak_resident_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
+def resident_mb() -> float:
+    """Resident MB of this process now; its peak where the system tells no more."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(status.read_text(encoding="ascii").split("VmRSS:")[1].split()[0]) / 2**10
+    return peak_resident_mb()
+
+
 def available_mb() -> float:
     """MB that this machine, or the container around this process, could still give; all of it where that is unknown."""
     info = Path("/proc/meminfo")

@@ -16,6 +16,7 @@ import polars as pl
 
 from fieldctr.artifacts import write_json
 from fieldctr.data import statistics
+from fieldctr.data.budget import Budget
 from fieldctr.data.dataset import FACTS_FILE, SCHEMA_FILE, Split
 from fieldctr.data.encoding import Encoding, Rule, apply
 from fieldctr.data.facts import attainable, field_facts
@@ -24,7 +25,7 @@ from fieldctr.data.lexicon import WORDS, bucket_codes, bucket_names
 from fieldctr.data.npy import NpyWriter
 from fieldctr.data.numbers import Binning, Scaling, fit_bins, fit_scaling
 from fieldctr.data.reader import Reader, require
-from fieldctr.data.shards import NO_SPLIT, SCALARS, Limits, Shards, gaps, write_shards
+from fieldctr.data.shards import NO_SPLIT, SCALARS, Shards, gaps, write_shards
 from fieldctr.data.specs import FieldSpec, Spec, StatisticSpec, number, refuse_twins
 from fieldctr.data.table import SPLITS, Table, explained, refuse_short_lines
 from fieldctr.data.vocabularies import Known, groups, known_texts
@@ -40,13 +41,15 @@ def encode(
     *,
     group: str | None,
     work: Path | None = None,
-    limits: Limits | None = None,
+    max_memory_gb: float | None = None,
 ) -> None:
     """Write the table into `folder`: per split ids (R, S), label (R,) and what else it has; schema, vocabulary, facts.
 
     `group` names the column whose values group the samples for gAUC. UserError for a table that cannot be trained on.
     Shards that lie in `work` from an earlier call are not read again. Without it they live in `folder`.
+    A table that needs more than `max_memory_gb` is refused; None allows half of what the machine has left.
     """
+    budget = Budget.of(max_memory_gb)
     parts = work or folder / SHARDS
     refuse_twins(specs)
     reader = Reader.of(specs, statistics.times(specs), group)
@@ -55,23 +58,24 @@ def encode(
             for path in table.files:
                 refuse_short_lines(path, table.separator)
         extra = _extra(table.frame.collect_schema(), group)
+        limits = budget.limits(sum(spec.width for spec in reader.specs))
         for first, rows in list(gaps(parts)):
             part = table.frame.slice(first, rows) if first or rows else table.frame
-            write_shards(reader, part, extra, parts, first=first, limits=limits or Limits())
+            write_shards(reader, part, extra, parts, first=first, limits=limits)
         counts = {what: int(frame.collect().item()) for what, frame in table.counts.items()}
     shards = Shards.of(reader, parts)
     tally = shards.tally()
     tally.refuse_degenerate()
 
     fields = sum(isinstance(spec, FieldSpec) for spec in specs)
-    known = known_texts(shards, fields, statistics.used(specs))
+    known = known_texts(shards, fields, statistics.used(specs), budget)
     learned = statistics.learn(specs, shards, {s.name: k.hashes for s, k in zip(reader.specs, known, strict=False)})
     seen = statistics.fill(learned, shards, folder)
     encoding = _learn(specs, known[:fields], shards, folder)
     facts = tally.facts() | {"fields": field_facts(specs, encoding.schema(), known, tally, seen), **table.facts}
     if counts:
         facts["counts"] = counts
-    grouping = groups(shards) if group else []
+    grouping = groups(shards, budget) if group else []
     if group:
         facts["group"] = {"column": group, "groups": max(int(codes.max()) for codes in grouping)}
     rules = _rules(encoding, known, len(shards.folders))

@@ -10,6 +10,7 @@ from fieldctr.data.hashing import text_hashes
 from fieldctr.data.specs import canonical_words
 from fieldctr.data.table import SPLITS
 
+WORD, LETTER, PLACE, BUCKET = 160, 3, 8, 36  # bytes of a distinct text, its letter, its place in a shard; of a bucket
 WORDS: pl.Schema = pl.Schema(
     {"value": pl.String, "id": pl.Int32, "count": pl.Int64}
 )  # a vocabulary, one row per known value
@@ -32,6 +33,7 @@ class Lexicon:
         self._forget(SLOTS[0])
         self.counts = np.zeros((len(SPLITS), 1), np.int64)
         self.size = 1  # codes counted so far, 0 included
+        self.looked_up, self.letters = 1, 0  # texts, and bytes of them: how long a text is
         self.column, self.meaning = column, meaning  # where the texts are from, and what each says
 
     def code(self, texts: pl.Series) -> np.ndarray:
@@ -56,8 +58,9 @@ class Lexicon:
         codes = self.recent[slots]
         rows = np.flatnonzero(self.hashes[slots] != hashes)
         if len(rows):
-            slots = slots[rows]
-            codes[rows] = self.look_up(texts.gather(rows))
+            slots, rare = slots[rows], texts.gather(rows)
+            codes[rows] = self.look_up(rare)
+            self.looked_up, self.letters = self.looked_up + len(rare), self.letters + (rare.str.len_bytes().sum() or 0)
             self.hashes[slots], self.recent[slots] = hashes[rows], codes[rows]  # of several for a slot the last stays
         return codes
 
@@ -79,6 +82,10 @@ class Lexicon:
         self._grow(int(codes.max(initial=0)) + 1)
         for own, more in zip(self.counts, counts, strict=True):
             np.add.at(own, codes, more)
+
+    def bytes(self) -> float:
+        """Memory that the texts take until they are written or ranked; measured with polars 2.1."""
+        return self.size * (WORD + LETTER * self.letters / self.looked_up)
 
     def texts(self) -> pl.Series:
         """(size,) what every code says; null for code 0, and for a text that says nothing.
@@ -121,18 +128,24 @@ class Merged(NamedTuple):
         return float(np.count_nonzero(self.counts[0, 1:]) / (self.counts.shape[1] - 1))
 
 
-def merged_words(shards: Iterable[tuple[pl.Series, np.ndarray]]) -> Merged:
-    """The words of shards, with their counts (3, codes), as one."""
+def merged_words(shards: Iterable[tuple[pl.Series, np.ndarray]], check: Callable[[float], None]) -> Merged:
+    """The words of shards, with their counts (3, codes), as one. `check` is told how many bytes they take so far."""
     lexicon, places = Lexicon(meaning=lambda text: text), []  # shards hold what was meant already
     for words, counts in shards:
+        lexicon.letters += words.str.len_bytes().sum() or 0
+        lexicon.looked_up += len(words)
         codes = lexicon.look_up(words)
         lexicon.add(codes, counts)
         places.append(codes)
+        check(lexicon.bytes() + PLACE * sum(map(len, places)))
     return Merged(places, lexicon.texts(), lexicon.counts[:, : lexicon.size])
 
 
-def merged_buckets(shards: Iterable[tuple[pl.Series, np.ndarray]], num_buckets: int) -> Merged:
+def merged_buckets(
+    shards: Iterable[tuple[pl.Series, np.ndarray]], num_buckets: int, check: Callable[[float], None]
+) -> Merged:
     """The same where no vocabulary is built: a code is a bucket. Memory: 24 bytes a bucket."""
+    check(BUCKET * num_buckets)
     counts, places = np.zeros((len(SPLITS), 1 + num_buckets), np.int64), []
     for words, more in shards:
         codes = bucket_codes(words, num_buckets)

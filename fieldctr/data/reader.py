@@ -13,7 +13,7 @@ from fieldctr.data.lexicon import Lexicon
 from fieldctr.data.specs import FieldSpec, Spec, StatisticSpec, instant, meaning, values
 from fieldctr.errors import UserError
 
-CHUNK = 1 << 16  # rows in memory at a time
+CHUNK = 1 << 16  # rows in memory at a time; what is fitted to numbers sees so many at once
 # polars would keep a subplan that two branches share in memory, whole: what a table larger than memory cannot afford.
 STREAMING = pl.QueryOptFlags(comm_subplan_elim=False)
 NO_CODES = np.zeros(0, np.uint16)  # in the place of a numeric field's
@@ -60,15 +60,15 @@ class Reader:
         """Empty ones for the specs with texts."""
         return [Lexicon(spec.column, meaning(spec, schema.get(spec.column))) for spec in self.texts]
 
-    def chunks(self, frame: pl.LazyFrame, extra: Mapping[str, pl.Expr]) -> Iterator[Chunk]:
-        """The frame's rows in order, CHUNK at a time."""
+    def chunks(self, frame: pl.LazyFrame, extra: Mapping[str, pl.Expr], rows: int = CHUNK) -> Iterator[Chunk]:
+        """The frame's rows in order, so many at a time."""
         schema = frame.collect_schema()
         read = (column for spec in self.specs for column in spec.reads)
         require(schema, (*read, *(column for column, _ in self.times)))
         columns = self._columns(schema)
         texts, numbers = ([name for name in columns if name.startswith(kind)] for kind in ("text", "number"))
         plan = frame.select(**extra, **columns)
-        for batch in plan.collect_batches(chunk_size=CHUNK, optimizations=STREAMING):
+        for batch in plan.collect_batches(chunk_size=rows, optimizations=STREAMING):
             values = batch.select(numbers).to_numpy() if numbers else np.empty((len(batch), 0))
             yield Chunk(batch.select(texts), values.T, batch.select(list(extra)))
 

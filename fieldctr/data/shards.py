@@ -1,40 +1,36 @@
 """Pass one's output: the table cut into shards, runs of consecutive rows with codes of their own.
 
 A shard is a folder, named by the number of its first row, that has this name only when it is whole: what was killed
-goes on behind the shards that are there. Nothing in one depends on another, so that they can be made anywhere, in any order.
+goes on behind the shards that are there. Nothing in one depends on another: they can be made anywhere, in any order.
 A shard ends where a CHUNK of rows ends. Its size changes no byte of the prepared table.
 """
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 import polars as pl
 
 from fieldctr.artifacts import write_json
+from fieldctr.data.budget import Limits
 from fieldctr.data.npy import read_blocks
-from fieldctr.data.reader import Chunk, Reader
-from fieldctr.data.table import SPLITS
+from fieldctr.data.reader import CHUNK, Chunk, Reader
+from fieldctr.data.table import SPLITS, parse_at_a_time
 from fieldctr.data.tally import Tally
 from fieldctr.errors import UserError
 
+T = TypeVar("T")
 SCALARS = {"label": np.float32, "pctr": np.float32}  # one number per row
 NO_SPLIT = -1
 FORMAT = 1  # of a shard's files; raise it when they change, lest what was written before be read
 NARROW = 1 << 16  # codes below it take 2 bytes
 SHARD_FILE, WORDS_FILE = "shard.json", "words.arrow"
-
-
-class Limits(NamedTuple):
-    """When a shard ends."""
-
-    rows: int = 1 << 22
-    words: int = 1 << 23  # distinct texts of all fields, which are in memory; checked after each chunk
 
 
 class Block(NamedTuple):
@@ -77,16 +73,26 @@ class Shards:
             yield texts, counts.to_numpy().reshape(len(SPLITS), -1).astype(np.int64)
 
     def blocks(self, split: str) -> Iterator[Block]:
-        """The rows of a split, in order."""
-        for shard, folder in enumerate(self.folders):
-            codes = _read_codes(folder / f"{split}.codes")
-            for columns, numbers in zip(codes, read_blocks(folder / f"{split}.numbers"), strict=True):
-                yield Block(shard, self.reader.aligned(columns), numbers)
+        """The rows of a split in order, those of CHUNK raw rows at a time."""
+        codes = self._whole(split, "codes", _read_codes, _joined_codes)
+        for (shard, columns), (_, numbers) in zip(
+            codes, self._whole(split, "numbers", read_blocks, _joined), strict=True
+        ):
+            yield Block(shard, self.reader.aligned(columns), numbers)
 
     def column(self, split: str, name: str) -> Iterator[np.ndarray]:
         """The numbers (Q + T, n), or label or pctr (n,), of the same blocks."""
-        for folder in self.folders:
-            yield from read_blocks(folder / f"{split}.{name}")
+        for _, part in self._whole(split, name, read_blocks, _joined):
+            yield part
+
+    def _whole(
+        self, split: str, name: str, read: Callable[[Path], Iterator[T]], join: Callable[[list[T]], T]
+    ) -> Iterator[tuple[int, T]]:
+        """Shard and part for every CHUNK of raw rows, of which less memory may have made several chunks."""
+        for shard, folder in enumerate(self.folders):
+            parts, several = read(folder / f"{split}.{name}"), CHUNK // _record(folder)["chunk"]
+            while some := list(islice(parts, several)):
+                yield shard, some[0] if len(some) == 1 else join(some)
 
     def has(self, name: str) -> bool:
         """Whether the table has such a column."""
@@ -119,10 +125,12 @@ def write_shards(
     """Cut the frame's rows into shards in `folder`, and return their number; `first` is that of the first row."""
     folder.mkdir(parents=True, exist_ok=True)
     start, writer = first, None
-    for chunk in reader.chunks(frame, extra):
-        writer = writer or _Writer(reader, frame.collect_schema(), folder, start)
+    parse_at_a_time(limits.csv)
+    for chunk in reader.chunks(frame, extra, limits.chunk):
+        writer = writer or _Writer(reader, frame.collect_schema(), folder, start, limits.chunk)
         writer.add(chunk, frame)
-        if writer.rows >= limits.rows or sum(lexicon.size for lexicon in writer.lexicons) >= limits.words:
+        full = writer.rows >= limits.rows or sum(lexicon.bytes() for lexicon in writer.lexicons) >= limits.words
+        if full and writer.rows % CHUNK == 0:
             start, writer = start + writer.rows, writer.finish()
     if writer:
         start, _ = start + writer.rows, writer.finish()
@@ -132,8 +140,8 @@ def write_shards(
 class _Writer:
     """A shard that is not whole yet."""
 
-    def __init__(self, reader: Reader, schema: pl.Schema, folder: Path, first: int) -> None:
-        self.reader, self.lexicons = reader, reader.lexicons(schema)
+    def __init__(self, reader: Reader, schema: pl.Schema, folder: Path, first: int, chunk: int) -> None:
+        self.chunk, self.reader, self.lexicons = chunk, reader, reader.lexicons(schema)
         self.rows, self.tally = 0, Tally()
         self.blanks = np.zeros((reader.num_numeric, len(SPLITS)), np.int64)
         self.whole, self.folder = folder / f"{first:012}", folder / f".{first:012}"
@@ -165,6 +173,7 @@ class _Writer:
         pl.DataFrame(words or {"none": [0]}).write_ipc(self.folder / WORDS_FILE)
         record = {
             "rows": self.rows,
+            "chunk": self.chunk,
             "splits": self.tally.rows.tolist(),
             "clicks": self.tally.clicks.tolist(),
             "dropped": self.tally.dropped,
@@ -204,6 +213,14 @@ def _read_codes(path: Path) -> Iterator[list[np.ndarray]]:
     for narrow in parts:
         lines = {True: iter(next(parts)), False: iter(next(parts))}
         yield [next(lines[bool(small)]) for small in narrow]
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(parts, axis=-1)
+
+
+def _joined_codes(parts: list[list[np.ndarray]]) -> list[np.ndarray]:
+    return [np.concatenate(column) for column in zip(*parts, strict=True)]
 
 
 def _record(shard: Path) -> dict:

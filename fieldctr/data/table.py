@@ -26,9 +26,20 @@ BLOCK = 1 << 18  # bytes read at a time when cells are counted: what the cache h
 GZIP = b"\x1f\x8b"  # how a gzip file begins
 BROKEN = (EOFError, OSError, zlib.error)  # what a file that was cut short, or is damaged, raises
 UNREADABLE = re.compile(r"failed in column '(.+?)' for \d+ out of \d+ values: \[\"(.*?)\"")  # polars' words
-# Bytes that polars parses at a time. Left to itself it reads more ahead the larger the file: 2x the memory at 700 MB,
-# for the same seconds. Not a documented setting, and read at every scan; a test holds polars to it.
-os.environ.setdefault("POLARS_CSV_CHUNK_SIZE", str(1 << 21))
+MOST_CSV = 1 << 21  # bytes that polars parses at a time
+
+
+def parse_at_a_time(size: int) -> None:
+    """Let polars parse so many bytes of a CSV at a time.
+
+    Left to itself it reads more ahead the larger the file: 2x the memory at 700 MB, for the same seconds. Not a
+    documented setting, and read at every scan; a test holds polars to it.
+    """
+    os.environ["POLARS_CSV_CHUNK_SIZE"] = str(size)
+
+
+if "POLARS_CSV_CHUNK_SIZE" not in os.environ:
+    parse_at_a_time(MOST_CSV)
 
 
 class Table(NamedTuple):

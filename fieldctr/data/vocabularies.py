@@ -1,11 +1,13 @@
 """What is known of the texts of each field once pass one is through: its vocabulary, and an id for every code."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
+from fieldctr.data.budget import Budget
 from fieldctr.data.hashing import hashed
 from fieldctr.data.lexicon import WORDS, Merged, lookup, merged, merged_buckets, merged_words, vocabulary
 from fieldctr.data.shards import Shards
@@ -24,30 +26,30 @@ class Known(NamedTuple):
     filled: float | None = None  # share of the buckets with a train row
 
 
-def known_texts(shards: Shards, fields: int, hashes: set[str]) -> list[Known]:
+def known_texts(shards: Shards, fields: int, hashes: set[str], budget: Budget) -> list[Known]:
     """What is known of the first `fields` of the reader's specs, and of those behind them that are in `hashes`.
 
     Fields that share a vocabulary are merged at the same time, all others one after the other: of the texts of the
-    whole table, no more are in memory than one vocabulary needs.
+    whole table, no more are in memory than one vocabulary needs. UserError where that is more than the budget.
     """
     specs, blanks = shards.reader.specs, iter(shards.blanks())
+    others = [[i] for i, spec in enumerate(specs[fields:], fields) if spec.name in hashes and not spec.numeric]
     found: dict[int, Known] = {}
-    for family in _families(specs[:fields]):
-        found |= zip(family, _family(shards, family, hashes), strict=True)
+    for family in [*_families(specs[:fields]), *others]:
+        held = sum(part.nbytes for known in found.values() for part in (*known.ids, *known.hashes))
+        found |= zip(family, _family(shards, family, hashes, budget.less(held)), strict=True)
     for i, spec in enumerate(specs):
         if spec.numeric:
             found[i] = Known(None, [], [], next(blanks), np.zeros(len(SPLITS)))
-        elif i >= fields and spec.name in hashes:
-            found[i] = _family(shards, [i], hashes)[0]
     return [found[i] for i in sorted(found)]
 
 
-def groups(shards: Shards) -> list[np.ndarray]:
+def groups(shards: Shards, budget: Budget) -> list[np.ndarray]:
     """Per shard the group (codes,) int32 of the reader's last spec: 1 to their number in the order of their texts.
 
     0 is a row without a group.
     """
-    merged = merged_words(shards.words(len(shards.reader.texts) - 1))
+    merged = _merged(shards, shards.reader.specs[-1], budget)
     ranks = merged.names().rank("dense").fill_null(0).cast(pl.Int32).to_numpy()
     return [ranks[places] for places in merged.places]
 
@@ -61,29 +63,33 @@ def _families(specs: Sequence[FieldSpec]) -> list[list[int]]:
     return list(owners.values())
 
 
-def _family(shards: Shards, family: list[int], hashes: set[str]) -> list[Known]:
+def _family(shards: Shards, family: list[int], hashes: set[str], budget: Budget) -> list[Known]:
     specs = [shards.reader.specs[i] for i in family]
-    every = [_merged(shards, spec) for spec in specs]
-    if specs[0].num_buckets:
-        ids = [np.arange(each.counts.shape[1], dtype=np.int32) for each in every]
-        words = None
-    elif len(family) > 1:
-        own = (
-            vocabulary(each.names(), each.counts[0], spec.min_count) for spec, each in zip(specs, every, strict=True)
-        )
-        words = merged(list(own))
-        ids = [lookup(each.names(), words) for each in every]
-    else:
-        words = vocabulary(every[0].names(), every[0].counts[0], specs[0].min_count)
-        ids = [np.zeros(every[0].counts.shape[1], np.int32)]
-        ids[0][words["code"]] = words["id"]
-    words = words if words is None else words.select(*WORDS)
+    every = [_merged(shards, spec, budget) for spec in specs]
+    words, ids = _ids(specs, every)
     return [_known(words, each, own, spec.name in hashes) for spec, each, own in zip(specs, every, ids, strict=True)]
 
 
-def _merged(shards: Shards, spec: FieldSpec) -> Merged:
-    words = shards.words(shards.reader.texts.index(spec))
-    return merged_buckets(words, spec.num_buckets) if spec.num_buckets else merged_words(words)
+def _ids(specs: list[FieldSpec], every: list[Merged]) -> tuple[pl.DataFrame | None, list[np.ndarray]]:
+    """The one vocabulary of the specs, and for each the id of every code."""
+    if specs[0].num_buckets:
+        return None, [np.arange(each.counts.shape[1], dtype=np.int32) for each in every]
+    known = [vocabulary(each.names(), each.counts[0], spec.min_count) for spec, each in zip(specs, every, strict=True)]
+    if len(known) > 1:
+        words = merged([own.select(*WORDS) for own in known]).select(*WORDS)
+        return words, [lookup(each.names(), words) for each in every]
+    ids = np.zeros(every[0].counts.shape[1], np.int32)
+    ids[known[0]["code"]] = known[0]["id"]
+    return known[0].select(*WORDS), [ids]
+
+
+def _merged(shards: Shards, spec: FieldSpec, budget: Budget) -> Merged:
+    what, words = f"column '{spec.column}'", shards.words(shards.reader.texts.index(spec))
+    if spec.num_buckets:
+        check = partial(budget.refuse, f"{what}: {spec.num_buckets:,} buckets", "Give the field fewer num_buckets")
+        return merged_buckets(words, spec.num_buckets, check)
+    cure = "Give the field num_buckets, which need no vocabulary" if spec.name else "Group by another column"
+    return merged_words(words, partial(budget.refuse, f"{what}: its different values", cure))
 
 
 def _known(words: pl.DataFrame | None, every: Merged, ids: np.ndarray, with_hashes: bool) -> Known:

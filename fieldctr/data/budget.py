@@ -1,0 +1,75 @@
+"""How much memory preparing a table may take: what that makes of chunks and shards, and what is refused."""
+
+from typing import NamedTuple, Self
+
+import polars as pl
+
+from fieldctr.data.reader import CHUNK
+from fieldctr.data.table import MOST_CSV
+from fieldctr.errors import UserError
+from fieldctr.memory import available_mb, resident_mb
+
+# Bytes, as measured with polars 2.1:
+CELL = 64  # of a text while its chunk is read
+AHEAD = 32  # of each byte that a thread of polars parses at a time: it reads ahead
+FLOOR = 48 << 20  # what polars takes for any table
+SMALLEST, MOST_ROWS = 1 << 10, 1 << 22  # rows of a chunk, and of a shard: what a kill may cost
+LEAST_CSV = 1 << 16  # bytes that polars parses at a time
+
+
+class Limits(NamedTuple):
+    """What is in memory at a time in pass one."""
+
+    chunk: int = CHUNK  # rows; a part of CHUNK
+    rows: int = MOST_ROWS  # of a shard
+    words: float = 1e9  # bytes of a shard's distinct texts; its last CHUNK is read to the end
+    csv: int = MOST_CSV  # bytes that polars parses at a time
+
+
+class Budget(NamedTuple):
+    """The memory of one process."""
+
+    gb: float  # at most
+    base: float  # bytes that it had before
+
+    @classmethod
+    def of(cls, gb: float | None) -> Self:
+        """`gb`, or half of what the machine has left and all that the process holds already."""
+        base = resident_mb() * 2**20
+        return cls(gb or (base + available_mb() * 2**20 / 2) / 2**30, base)
+
+    @property
+    def free(self) -> float:
+        """Bytes for the work."""
+        return self.gb * 2**30 - self.base - FLOOR
+
+    def limits(self, columns: int) -> Limits:
+        """A quarter each for what polars parses, for chunks of so many columns of texts, and for the words of a shard.
+
+        UserError where the quarter does not hold the smallest chunk.
+        """
+        quarter = self.free / 4
+        least = max(SMALLEST * columns * CELL, LEAST_CSV * AHEAD * pl.thread_pool_size())
+        if quarter < least:
+            raise UserError(
+                f"max_memory_gb={self.gb:.3g} is too little: the program itself takes "
+                f"{(self.base + FLOOR) / 2**30:.2f} GB, and {columns:,} columns more. Set "
+                f"{(self.base + FLOOR + 4 * least) / 2**30 + 0.005:.2f} or more."
+            )
+        chunk = CHUNK
+        while chunk * columns * CELL > quarter:
+            chunk //= 2
+        return Limits(chunk, MOST_ROWS, quarter, min(MOST_CSV, int(quarter / AHEAD / pl.thread_pool_size())))
+
+    def less(self, held: float) -> Self:
+        """What is left when so many bytes are held besides."""
+        return self._replace(base=self.base + held)
+
+    def refuse(self, what: str, cure: str, need: float) -> None:
+        """UserError if the work needs more bytes than there are."""
+        if need > self.free:
+            least = (self.base + 1.2 * need) / 2**30
+            raise UserError(
+                f"{what} take {need / 2**30:.2f} GB, and max_memory_gb={self.gb:.3g} leaves "
+                f"{max(self.free, 0) / 2**30:.2f}. {cure}, or set max_memory_gb={least:.2g} or more."
+            )
