@@ -21,6 +21,8 @@ from fieldctr.data.prepare import prepared
 from fieldctr.data.table import scan_csv
 from fieldctr.memory import peak_resident_mb
 
+MAX_MEMORY_GB = 4
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -59,7 +61,7 @@ def read(folder: Path) -> None:
 def prepare(folder: Path) -> None:
     """dataset=criteo, and the prepared table removed."""
     node = yaml.safe_load((conf_dir() / "dataset" / "criteo.yaml").read_text(encoding="utf-8"))
-    dataset = prepared(node | {"raw_dir": str(folder)}, data_dir=folder / "prepared")
+    dataset = prepared(node | {"raw_dir": str(folder)}, data_dir=folder / "prepared", max_memory_gb=MAX_MEMORY_GB)
     assert dataset.facts["rows"]["dropped"] == {}
     shutil.rmtree(folder / "prepared")
 

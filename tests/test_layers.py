@@ -17,6 +17,7 @@ LAYERS = [
 ]
 HOMES = {
     "polars": {"data", "analysis"},
+    "ray": {"data"},
     "transformers": {"llm"},
     "peft": {"llm"},
     "wandb": {"tracking"},

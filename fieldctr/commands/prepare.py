@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from fieldctr.analysis.lint import lint, worst
-from fieldctr.config import parse
+from fieldctr.config import Between, parse
 from fieldctr.data.describe import describe
-from fieldctr.data.prepare import prepared
+from fieldctr.data.prepare import Engine, prepared
 
 WORST = 3  # findings that are printed
 
@@ -20,12 +20,20 @@ class PrepareConfig:
     outputs: str
     dataset: dict[str, Any]
     schema: dict[str, Any] | None
+    engine: Engine
+    max_memory_gb: Annotated[float, Between(0.1)] | None
 
 
 def main(node: dict[str, Any]) -> None:
     """Print the table's account and the worst that lint finds; a table that is already prepared is only described."""
     config = parse(PrepareConfig, node, "")
-    dataset = prepared(config.dataset, data_dir=Path(config.outputs) / "data", schema=config.schema)
+    dataset = prepared(
+        config.dataset,
+        data_dir=Path(config.outputs) / "data",
+        schema=config.schema,
+        engine=config.engine,
+        max_memory_gb=config.max_memory_gb,
+    )
     findings = lint(dataset).findings
     print(describe(dataset), *([worst(findings, count=WORST)] if findings else []), sep="\n\n")
     if published := config.dataset.get("published"):

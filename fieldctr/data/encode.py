@@ -8,6 +8,7 @@ Joins on the raw table, the obvious way, cost twice as much.
 """
 
 import shutil
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -18,14 +19,15 @@ from fieldctr.artifacts import write_json
 from fieldctr.data import statistics
 from fieldctr.data.budget import Budget
 from fieldctr.data.dataset import FACTS_FILE, SCHEMA_FILE, Split
+from fieldctr.data.distributed import Recipe, write_with_ray
 from fieldctr.data.encoding import Encoding, Rule, apply
 from fieldctr.data.facts import attainable, field_facts
 from fieldctr.data.hashing import hashed
 from fieldctr.data.lexicon import WORDS, bucket_codes, bucket_names
 from fieldctr.data.npy import NpyWriter
 from fieldctr.data.numbers import Binning, Scaling, fit_bins, fit_scaling
-from fieldctr.data.reader import Reader, require
-from fieldctr.data.shards import NO_SPLIT, SCALARS, Shards, gaps, write_shards
+from fieldctr.data.reader import Reader
+from fieldctr.data.shards import SCALARS, Shards, gaps, row_columns, write_shards
 from fieldctr.data.specs import FieldSpec, Spec, StatisticSpec, number, refuse_twins
 from fieldctr.data.table import SPLITS, Table, explained, refuse_short_lines
 from fieldctr.data.vocabularies import Known, groups, known_texts
@@ -42,12 +44,14 @@ def encode(
     group: str | None,
     work: Path | None = None,
     max_memory_gb: float | None = None,
+    source: Callable[[], Table] | None = None,
 ) -> None:
     """Write the table into `folder`: per split ids (R, S), label (R,) and what else it has; schema, vocabulary, facts.
 
     `group` names the column whose values group the samples for gAUC. UserError for a table that cannot be trained on.
     Shards that lie in `work` from an earlier call are not read again. Without it they live in `folder`.
     A table that needs more than `max_memory_gb` is refused; None allows half of what the machine has left.
+    With `source`, which gives the table once more, the workers of Ray make the shards.
     """
     budget = Budget.of(max_memory_gb)
     parts = work or folder / SHARDS
@@ -57,11 +61,11 @@ def encode(
         if table.separator:
             for path in table.files:
                 refuse_short_lines(path, table.separator)
-        extra = _extra(table.frame.collect_schema(), group)
-        limits = budget.limits(sum(spec.width for spec in reader.specs))
-        for first, rows in list(gaps(parts)):
-            part = table.frame.slice(first, rows) if first or rows else table.frame
-            write_shards(reader, part, extra, parts, first=first, limits=limits)
+        extra = row_columns(table.frame.collect_schema(), group)
+        if source:
+            write_with_ray(Recipe(source, reader, group, parts.resolve()), budget.gb)
+        else:
+            _write_here(table, reader, extra, parts, budget)
         counts = {what: int(frame.collect().item()) for what, frame in table.counts.items()}
     shards = Shards.of(reader, parts)
     tally = shards.tally()
@@ -80,7 +84,7 @@ def encode(
         facts["group"] = {"column": group, "groups": max(int(codes.max()) for codes in grouping)}
     rules = _rules(encoding, known, len(shards.folders))
     for split in SPLITS:
-        _write_ids(encoding, rules, grouping, shards, folder, split)
+        _write_ids(encoding, rules, grouping, shards, folder / split)
     encoding.schema().save(folder / SCHEMA_FILE)
     encoding.save(folder)
     statistics.save(learned, folder)
@@ -114,14 +118,12 @@ def encode_rows(frame: pl.LazyFrame, folder: Path) -> Split:
     return Split(ids, label, values if values.shape[1] else None)
 
 
-def _extra(schema: pl.Schema, group: str | None) -> dict[str, pl.Expr]:
-    """What is read besides the fields and the groups."""
-    require(schema, ["label", "split", *([group] if group else [])])
-    # Not replace_strict: polars 2.1 collects the whole table for it.
-    place = pl.col("split").cast(pl.String).cast(pl.Enum(SPLITS), strict=False)
-    split = place.to_physical().cast(pl.Int8).fill_null(NO_SPLIT)
-    extra = {"label": number("label", schema["label"]).fill_null(float("nan")), "split": split}
-    return extra | {name: pl.col(name) for name in ("drop", "pctr") if name in schema}
+def _write_here(table: Table, reader: Reader, extra: dict[str, pl.Expr], parts: Path, budget: Budget) -> None:
+    """Make the shards that are missing, one after the other; polars uses all cores for each."""
+    limits = budget.limits(reader.num_columns)
+    for first, rows in list(gaps(parts)):
+        part = table.frame.slice(first, rows) if first or rows else table.frame
+        write_shards(reader, part, extra, parts, first=first, limits=limits)
 
 
 def _learn(specs: tuple[Spec, ...], known: list[Known], shards: Shards, folder: Path) -> Encoding:
@@ -166,9 +168,10 @@ def _rules(encoding: Encoding, known: list[Known], num_shards: int) -> list[list
 
 
 def _write_ids(
-    encoding: Encoding, rules: list[list[Rule]], grouping: list[np.ndarray], shards: Shards, folder: Path, split: str
+    encoding: Encoding, rules: list[list[Rule]], grouping: list[np.ndarray], shards: Shards, place: Path
 ) -> None:
-    """Pass two: codes and numbers of a split to its ids and values; the other columns as they are."""
+    """Pass two: codes and numbers of a split to its ids and values, the other columns as they are, in `place`.*.npy."""
+    folder, split = place.parent, place.name
     schema, scalars = encoding.schema(), [name for name in SCALARS if shards.has(name)]
     with ExitStack() as stack:
 

@@ -15,6 +15,7 @@ WORDS: pl.Schema = pl.Schema(
     {"value": pl.String, "id": pl.Int32, "count": pl.Int64}
 )  # a vocabulary, one row per known value
 FIRST = 1 << 11  # texts before the first are remembered
+MEASURED = 1 << 16  # texts that tell how long one is
 SLOTS = (1 << 12, 1 << 18)  # of the frequent texts, 12 bytes each: at first, and at most
 
 
@@ -30,7 +31,8 @@ class Lexicon:
         # The first text gets code 0. And polars forgets a Categories mapping when its last Series dies: without this
         # one, codes would start again in the next chunk.
         self.alive = pl.Series([""], dtype=self.dtype)
-        self._forget(SLOTS[0])
+        self.hashes, self.recent = np.zeros(0, np.uint64), np.zeros(0, np.uint32)
+        self._make_room(SLOTS[0])
         self.counts = np.zeros((len(SPLITS), 1), np.int64)
         self.size = 1  # codes counted so far, 0 included
         self.looked_up, self.letters = 1, 0  # texts, and bytes of them: how long a text is
@@ -39,7 +41,7 @@ class Lexicon:
     def code(self, texts: pl.Series) -> np.ndarray:
         """The codes (n,) uint32 of texts."""
         if len(self.hashes) < min(2 * self.size, SLOTS[1]):
-            self._forget(4 * len(self.hashes))
+            self._make_room(4 * len(self.hashes))
         if self.size > 1:
             return self._code(texts)
         pieces, start = [], 0  # doubling, lest most of the first texts be looked up before one of them is remembered
@@ -48,24 +50,33 @@ class Lexicon:
             start = 2 * start + FIRST
         return np.concatenate(pieces)
 
-    def _forget(self, slots: int) -> None:
-        self.hashes, self.recent = np.zeros(slots, np.uint64), np.zeros(slots, np.uint32)  # hash and code by slot
-        self.hashes[0] = 1  # else a hash of 0 would seem to be known
-
     def _code(self, texts: pl.Series) -> np.ndarray:
         hashes = texts.hash().to_numpy()
-        slots = (hashes & np.uint64(len(self.hashes) - 1)).view(np.int64)
-        codes = self.recent[slots]
-        rows = np.flatnonzero(self.hashes[slots] != hashes)
+        slots = self._slots(hashes)
+        codes = self.recent.take(slots, mode="clip")  # a third less than recent[slots], which checks them
+        rows = np.flatnonzero(self.hashes.take(slots, mode="clip") != hashes)
         if len(rows):
-            slots, rare = slots[rows], texts.gather(rows)
-            codes[rows] = self.look_up(rare)
-            self.looked_up, self.letters = self.looked_up + len(rare), self.letters + (rare.str.len_bytes().sum() or 0)
-            self.hashes[slots], self.recent[slots] = hashes[rows], codes[rows]  # of several for a slot the last stays
+            codes[rows] = self.look_up(texts.gather(rows))
+            self._remember(hashes[rows], codes[rows])
         return codes
+
+    def _slots(self, hashes: np.ndarray) -> np.ndarray:
+        return (hashes & np.uint64(len(self.hashes) - 1)).view(np.int64)
+
+    def _remember(self, hashes: np.ndarray, codes: np.ndarray) -> None:
+        slots = self._slots(hashes)
+        self.hashes[slots], self.recent[slots] = hashes, codes  # of several for a slot the last stays
+
+    def _make_room(self, slots: int) -> None:
+        old = self.hashes, self.recent
+        self.hashes, self.recent = np.zeros(slots, np.uint64), np.zeros(slots, np.uint32)  # hash and code by slot
+        self.hashes[0] = 1  # else a hash of 0 would seem to be known
+        self._remember(*(part[old[0] > 1] for part in old))
 
     def look_up(self, texts: pl.Series) -> np.ndarray:
         """The same where few texts repeat."""
+        if self.looked_up < MEASURED:
+            self.looked_up, self.letters = self.looked_up + len(texts), self.letters + int(texts.str.len_bytes().sum())
         return texts.fill_null("").cast(self.dtype).to_physical().to_numpy()
 
     def count(self, split: int, codes: np.ndarray) -> None:
@@ -132,8 +143,6 @@ def merged_words(shards: Iterable[tuple[pl.Series, np.ndarray]], check: Callable
     """The words of shards, with their counts (3, codes), as one. `check` is told how many bytes they take so far."""
     lexicon, places = Lexicon(meaning=lambda text: text), []  # shards hold what was meant already
     for words, counts in shards:
-        lexicon.letters += words.str.len_bytes().sum() or 0
-        lexicon.looked_up += len(words)
         codes = lexicon.look_up(words)
         lexicon.add(codes, counts)
         places.append(codes)

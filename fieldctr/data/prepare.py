@@ -1,9 +1,10 @@
 """From a dataset's YAML node to a prepared table: read, encode once, load ever after."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fieldctr.artifacts import KEY_FILE, cached, stage_folder
 from fieldctr.config import Between, Positive, Share, build, checked, nearest, parse
@@ -17,6 +18,7 @@ from fieldctr.data.table import Table, digests
 from fieldctr.data.unfinished import unfinished
 from fieldctr.errors import UserError
 
+Engine = Literal["polars", "ray"]
 VERSION = 2  # of what the sources and the encoder write; raise it when the same input gives other files
 SILENT = {  # keys that came later: tables without stay found
     "missing": "",
@@ -44,12 +46,20 @@ class DatasetConfig:
     fraction_seed: Annotated[int, Between(0, 2**32 - 1)] = 1
 
 
-def prepared(node: Mapping[str, Any], *, data_dir: Path, schema: Mapping[str, Any] | None = None) -> Dataset:
+def prepared(
+    node: Mapping[str, Any],
+    *,
+    data_dir: Path,
+    schema: Mapping[str, Any] | None = None,
+    engine: Engine = "polars",
+    max_memory_gb: float | None = None,
+) -> Dataset:
     """The dataset of a resolved `dataset` node, from the cache below `data_dir` or encoded now.
 
     `schema`, the resolved node of that name, groups the fields differently. What decides the table's folder: fields,
     source with its keywords, the fraction of train, and the bytes of the raw files; not where those lie.
     Files that are not those which the node says were published are refused.
+    `engine` and `max_memory_gb` (None: half of what the machine has left) change no byte of it.
     """
     config = parse(DatasetConfig, node, "dataset")
     try:
@@ -58,7 +68,7 @@ def prepared(node: Mapping[str, Any], *, data_dir: Path, schema: Mapping[str, An
         if schema:
             specs = regrouped(specs, parse(Regrouping, schema, "schema"))
         published = parse(Published, config.published, "dataset.published") if config.published else Published({}, {})
-        table: Table = build(config.source, "dataset.source", Path(config.raw_dir))
+        table = _table(config)
         refuse_other_files(published, table.files, data_dir / ".md5.json")
         key: dict[str, object] = {
             "version": VERSION,
@@ -68,18 +78,29 @@ def prepared(node: Mapping[str, Any], *, data_dir: Path, schema: Mapping[str, An
             "files": digests(table.files, data_dir / ".digests.json"),
         }
         if config.train_fraction < 1:
-            table = table._replace(frame=thinned(table.frame, config.train_fraction, config.fraction_seed))
             key |= {"train_fraction": config.train_fraction, "fraction_seed": config.fraction_seed}
         folder = stage_folder(data_dir, key)
         if not (folder / KEY_FILE).exists():
             with unfinished(data_dir, key) as work:
-                cached(data_dir, key, lambda folder: encode(table, specs, folder, group=config.group, work=work))
+                placed = replace(config, raw_dir=str(Path(config.raw_dir).resolve()))  # workers have their own folder
+                write = partial(
+                    encode, table, specs, group=config.group, work=work, max_memory_gb=max_memory_gb,
+                    source=partial(_table, placed) if engine == "ray" else None,
+                )  # fmt: skip
+                cached(data_dir, key, write)
         dataset = Dataset.load(folder, name=config.name)
         rows = dataset.facts["rows"]
         refuse_other_rows(published, rows | {"train": rows["train"] + rows["dropped"].get(THINNED, 0)})
     except UserError as error:
         raise UserError(f"dataset '{config.name}': {error}") from error
     return dataset
+
+
+def _table(config: DatasetConfig) -> Table:
+    table: Table = build(config.source, "dataset.source", Path(config.raw_dir))
+    if config.train_fraction == 1:
+        return table
+    return table._replace(frame=thinned(table.frame, config.train_fraction, config.fraction_seed))
 
 
 def entities(node: Mapping[str, Any] | None, fields: Mapping[str, Any]) -> dict[str, list[str]]:

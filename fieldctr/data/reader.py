@@ -52,6 +52,11 @@ class Reader:
         return [spec for spec in self.specs if not spec.numeric]
 
     @property
+    def num_columns(self) -> int:
+        """Columns of codes or numbers that a row has."""
+        return sum(spec.width for spec in self.specs) + len(self.times)
+
+    @property
     def num_numeric(self) -> int:
         """How many specs have a number."""
         return len(self.specs) - len(self.texts)

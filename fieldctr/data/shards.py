@@ -20,7 +20,8 @@ import polars as pl
 from fieldctr.artifacts import write_json
 from fieldctr.data.budget import Limits
 from fieldctr.data.npy import read_blocks
-from fieldctr.data.reader import CHUNK, Chunk, Reader
+from fieldctr.data.reader import CHUNK, Chunk, Reader, require
+from fieldctr.data.specs import number
 from fieldctr.data.table import SPLITS, parse_at_a_time
 from fieldctr.data.tally import Tally
 from fieldctr.errors import UserError
@@ -117,6 +118,16 @@ def gaps(folder: Path) -> Iterator[tuple[int, int | None]]:
             yield row, int(shard.name) - row
         row = int(shard.name) + _record(shard)["rows"]
     yield row, None
+
+
+def row_columns(schema: pl.Schema, group: str | None) -> dict[str, pl.Expr]:
+    """What pass one reads besides the fields and the groups, of which it wants the column too."""
+    require(schema, ["label", "split", *([group] if group else [])])
+    # Not replace_strict: polars 2.1 collects the whole table for it.
+    place = pl.col("split").cast(pl.String).cast(pl.Enum(SPLITS), strict=False)
+    split = place.to_physical().cast(pl.Int8).fill_null(NO_SPLIT)
+    extra = {"label": number("label", schema["label"]).fill_null(float("nan")), "split": split}
+    return extra | {name: pl.col(name) for name in ("drop", "pctr") if name in schema}
 
 
 def write_shards(

@@ -132,18 +132,18 @@ def refuse_short_lines(path: Path, separator: str) -> None:
         header = first.rstrip(b"\r\n")
         while block := file.read(BLOCK) + file.readline():
             last = block[-1:]
-            suspect = suspect or _begins_a_line(block, header)
+            starts = np.append(np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n")) + 1, 0)
+            suspect = suspect or _begins_a_line(block, starts, header)
             plain, quoted = _outside_quotes(block, quoted)
             separators += _count(plain, separator)
-            lines += _count(plain, "\n")
+            lines += len(starts) - 1 if plain is block else _count(plain, "\n")
     if suspect or separators != (columns - 1) * (lines + (last != b"\n")):
         refuse_ragged(path, separator)
 
 
-def _begins_a_line(block: bytes, text: bytes) -> bool:
-    """Whether a line of the block can begin so. Byte by byte, at the lines that still agree: 4x `in`."""
+def _begins_a_line(block: bytes, starts: np.ndarray, text: bytes) -> bool:
+    """Whether a line of the block can begin so. Byte by byte, where the lines still agree: 4x the speed of `in`."""
     letters = np.frombuffer(block, np.uint8)
-    starts = np.append(np.flatnonzero(letters == ord("\n")) + 1, 0)
     for k, letter in enumerate(text):
         starts = starts[letters.take(starts + k, mode="clip") == letter]
         if not len(starts):

@@ -21,8 +21,9 @@ UNLIKE = {"files": None, "format": None}  # keys of which a difference makes a t
 def unfinished(root: Path, key: Mapping[str, object]) -> Generator[Path]:
     """A hidden folder in `root` for the shards of the table of this key, for this process alone; others wait.
 
-    Removed when the table is prepared, or refused by a UserError. What else ends the work, a kill or a full disk, leaves
-    it, and the next call says that it goes on. A folder for other bytes of the same files is removed, and this is said.
+    Removed when the table is prepared, or refused by a UserError. What else ends the work, a kill or a full disk,
+    leaves it, and the next call says that it goes on. One for other bytes of the same files is removed, and this is
+    said.
     """
     folder, key = root / f".{stage_folder(root, key).name}.shards", {"format": FORMAT, **key}
     with _locked(folder):

@@ -1,0 +1,79 @@
+"""Pass one on the workers of Ray (https://docs.ray.io): each makes the shards of a run of rows, on any machine.
+
+What a worker gets is a recipe for the table and the numbers of its rows. Raw files and outputs lie where all see them.
+"""
+
+import importlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fieldctr.data.budget import Budget
+from fieldctr.data.reader import Reader
+from fieldctr.data.shards import gaps, row_columns, write_shards
+from fieldctr.data.table import Table
+from fieldctr.errors import UserError
+
+ROWS = 1 << 20  # of a task
+WORKER = {"POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1"}  # the tasks themselves take all cores
+
+
+class Recipe(NamedTuple):
+    """What a worker needs."""
+
+    source: Callable[[], Table]
+    reader: Reader
+    group: str | None
+    folder: Path  # for the shards
+
+
+def write_with_ray(recipe: Recipe, max_memory_gb: float) -> None:
+    """Make all shards that `recipe.folder` lacks. The workers share `max_memory_gb`. UserError where Ray is absent."""
+    ray = _ray()
+    started = not ray.is_initialized()
+    if started:
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR", runtime_env={"env_vars": WORKER})
+    try:
+        workers = int(ray.cluster_resources()["CPU"])
+        task = ray.remote(num_cpus=1, max_retries=0)(write_rows)
+        pieces, pending, ended = _pieces(recipe.folder), {}, False
+        while pending or not ended:
+            while not ended and len(pending) < workers:
+                first, rows = next(pieces)
+                pending[task.remote(recipe, first, rows, max_memory_gb / workers)] = rows
+            (done, *_), _ = ray.wait(list(pending))
+            ended |= ray.get(done) < pending.pop(done)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None  # with the words of the worker, not its traceback
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def write_rows(recipe: Recipe, first: int, rows: int, max_memory_gb: float) -> int:
+    """Make the shards of `rows` rows from number `first` on; how many there were."""
+    frame = recipe.source().frame
+    limits = Budget.of(max_memory_gb).limits(recipe.reader.num_columns)
+    extra = row_columns(frame.collect_schema(), recipe.group)
+    return write_shards(recipe.reader, frame.slice(first, rows), extra, recipe.folder, first=first, limits=limits)
+
+
+def _pieces(folder: Path) -> Iterator[tuple[int, int]]:
+    """First row and number of rows of task after task, without end: how many rows there are, the reading tells."""
+    for first, rows in list(gaps(folder)):
+        done = 0
+        while rows is None or done < rows:
+            piece = ROWS if rows is None else min(ROWS, rows - done)
+            yield first + done, piece
+            done += piece
+
+
+def _ray() -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
+    try:
+        return importlib.import_module("ray")
+    except ModuleNotFoundError as error:
+        raise UserError(
+            "engine=ray needs Ray: pip install 'fieldctr[ray]'. engine=polars gives the same bytes without it."
+        ) from error
