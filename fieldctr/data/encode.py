@@ -103,7 +103,9 @@ def encode_rows(frame: pl.LazyFrame, folder: Path) -> Split:
         label = number("label", schema["label"]) if "label" in schema else pl.lit(float("nan"))
         lexicons, chunks = reader.lexicons(schema), []
         for chunk in reader.chunks(frame, {"label": label}):
-            chunks.append((reader.codes(lexicons, chunk.texts), chunk.numbers, chunk.extra["label"]))
+            columns = reader.codes(lexicons, chunk.texts)
+            reader.count(lexicons, 0, columns)
+            chunks.append((columns, chunk.numbers, chunk.extra["label"]))
         texts = [lexicon.texts() for lexicon in lexicons]
     if not chunks:
         raise UserError("no rows to encode")

@@ -82,6 +82,14 @@ class Reader:
         owners = [lexicon for spec, lexicon in zip(self.texts, lexicons, strict=True) for _ in range(spec.width)]
         return [lexicon.code(column) for column, lexicon in zip(texts.get_columns(), owners, strict=True)]
 
+    def count(self, lexicons: list[Lexicon], split: int, codes: list[np.ndarray]) -> None:
+        """Count the codes of rows of one split; of code 0 of a multi-valued field the rows without any value."""
+        columns = iter(codes)
+        for spec, lexicon in zip(self.texts, lexicons, strict=True):
+            lexicon.count(split, next(columns))
+            for part in islice(columns, spec.width - 1):
+                lexicon.count(split, part[part > 0])
+
     def aligned(self, columns: list[np.ndarray]) -> list[np.ndarray]:
         """The columns of codes with NO_CODES in the place of each numeric field."""
         rest = iter(columns)

@@ -166,7 +166,8 @@ class _Writer:
         self.rows += len(chunk.extra)
         for s, rows in enumerate(_rows_of_splits(chunk.extra, frame, self.tally)):
             codes, numbers = [np.take(column, rows) for column in columns], np.take(chunk.numbers, rows, axis=1)
-            self._count(s, codes, numbers)
+            self.reader.count(self.lexicons, s, codes)
+            self.blanks[:, s] += np.isnan(numbers[: len(self.blanks)]).sum(1)
             self._save_codes(s, codes)
             np.save(self._file(s, "numbers"), numbers)
             for name, kind in SCALARS.items():
@@ -192,15 +193,6 @@ class _Writer:
         }
         write_json(self.folder / SHARD_FILE, record)
         self.folder.rename(self.whole)
-
-    def _count(self, split: int, codes: list[np.ndarray], numbers: np.ndarray) -> None:
-        column = 0
-        for spec, lexicon in zip(self.reader.texts, self.lexicons, strict=True):
-            lexicon.count(split, codes[column])
-            for part in codes[column + 1 : column + spec.width]:  # a blank one is no row without a value
-                lexicon.count(split, part[part > 0])
-            column += spec.width
-        self.blanks[:, split] += np.isnan(numbers[: len(self.blanks)]).sum(1)
 
     def _save_codes(self, split: int, codes: list[np.ndarray]) -> None:
         narrow = np.array([column.max(initial=0) < NARROW for column in codes], bool)

@@ -9,7 +9,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from fieldctr.artifacts import KEY_FILE, stage_folder, write_json
+from fieldctr.artifacts import KEY_FILE, canonical, stage_folder, write_json
 from fieldctr.data.shards import FORMAT, rows_done
 from fieldctr.errors import UserError
 
@@ -25,7 +25,10 @@ def unfinished(root: Path, key: Mapping[str, object]) -> Generator[Path]:
     leaves it, and the next call says that it goes on. One for other bytes of the same files is removed, and this is
     said.
     """
-    folder, key = root / f".{stage_folder(root, key).name}.shards", {"format": FORMAT, **key}
+    folder, key = (
+        root / f".{stage_folder(root, key).name}.shards",
+        json.loads(canonical({"format": FORMAT, **key})),
+    )  # lists for tuples
     with _locked(folder):
         _remove_stale(root, key, folder)
         write_json(folder / KEY_FILE, key)

@@ -10,7 +10,7 @@ import pytest
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.encode import encode, encode_rows
 from fieldctr.data.hashing import text_hashes
-from fieldctr.data.lexicon import Buckets
+from fieldctr.data.lexicon import Merged, merged_buckets
 from fieldctr.data.specs import field_specs
 from fieldctr.data.table import SPLITS, Table
 from fieldctr.data.values import field_values, row_texts
@@ -103,25 +103,28 @@ def test_predict_gives_what_prepare_gave(tmp_path: Path) -> None:
     assert np.array_equal(again.values, dataset.test.values)
 
 
+def merged(words: list[list[str]], num_buckets: int) -> Merged:
+    """One shard per list; every word once in train."""
+    shards = ((pl.Series(texts), np.eye(3, 1, dtype=np.int64) * np.ones(len(texts), np.int64)) for texts in words)
+    return merged_buckets(shards, num_buckets, lambda need: None)
+
+
 def test_buckets_fill_evenly_and_values_share_them_as_chance_has_it() -> None:
     values = [f"{k:08x}" for k in range(20_000)]
-    lexicon = Buckets(20_000)
-    codes = pl.DataFrame({"text": values}).select(lexicon.code(pl.col("text"))).to_series().to_numpy()
-    lexicon.count(0, codes)
-    assert lexicon.filled() == pytest.approx(1 - math.exp(-1), abs=0.01)
+    every = merged([values], 20_000)
+    assert every.filled() == pytest.approx(1 - math.exp(-1), abs=0.01)
+    (codes,) = every.places
     shared = np.mean(np.bincount(codes)[codes] > 1)
-    assert shared == pytest.approx(lexicon.filled(), abs=0.01)  # what lint says of a crowded field
+    assert shared == pytest.approx(every.filled(), abs=0.01)  # what lint says of a crowded field
     assert len(np.unique(text_hashes(pl.Series(values)))) == len(values)
 
 
-def test_memory_is_that_of_the_buckets_whatever_the_values() -> None:
-    lexicon = Buckets(100)
-    for start in range(0, 50_000, 10_000):
-        texts = pl.DataFrame({"text": [f"v{k}" for k in range(start, start + 10_000)]})
-        lexicon.count(0, texts.select(lexicon.code(pl.col("text"))).to_series().to_numpy())
-    assert lexicon.counts.shape == (3, 101)
-    assert lexicon.counts.sum() == 50_000
-    assert vars(lexicon).keys() == {"size", "counts"}
+def test_no_text_of_a_shard_is_kept_for_a_bucket() -> None:
+    every = merged([[f"v{k}" for k in range(start, start + 10_000)] for start in range(0, 50_000, 10_000)], 100)
+    assert every.counts.shape == (3, 101)
+    assert every.counts[0].sum() == every.counts.sum() == 50_000
+    assert every.texts is None
+    assert every.names().to_list() == [None, *map(str, range(1, 101))]
 
 
 def test_facts_say_what_can_be_known_without_the_values(tmp_path: Path) -> None:

@@ -1,16 +1,19 @@
-"""Texts to codes to ids, one chunk at a time."""
+"""Texts to codes to ids, one chunk at a time, and shards to one table."""
 
 import gc
+import random
+from collections import Counter
 
 import numpy as np
 import polars as pl
+import pytest
 
-from fieldctr.data.lexicon import Lexicon, lookup, vocabulary
+from fieldctr.data import lexicon as module
+from fieldctr.data.lexicon import Lexicon, lookup, merged_words, vocabulary
 
 
 def coded(lexicon: Lexicon, texts: list[str | None]) -> list[int]:
-    frame = pl.DataFrame({"text": texts}, schema={"text": pl.String})
-    codes = frame.select(lexicon.code(pl.col("text"))).to_series().to_numpy().copy()
+    codes = lexicon.code(pl.Series(texts, dtype=pl.String))
     lexicon.count(0, codes)
     return codes.tolist()
 
@@ -20,7 +23,7 @@ def test_codes_go_on_although_no_column_of_an_earlier_chunk_lives() -> None:
     lexicon = Lexicon()
     assert coded(lexicon, ["a", "b", None, "a"]) == [1, 2, 0, 1]
     gc.collect()
-    assert coded(lexicon, ["c", "b", None]) == [3, 2, 0]
+    assert coded(lexicon, ["c", "b", None, ""]) == [3, 2, 0, 0]
     gc.collect()
     assert lexicon.texts().to_list() == [None, "a", "b", "c"]
 
@@ -32,12 +35,47 @@ def test_two_lexicons_do_not_mix() -> None:
     assert other.texts().to_list() == [None, "y"]
 
 
+def test_what_is_remembered_of_frequent_texts_changes_no_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables of few slots, where texts push one another out and that grow in between, against a plain dict."""
+    monkeypatch.setattr(module, "SLOTS", (4, 64))
+    monkeypatch.setattr(module, "FIRST", 3)
+    draw, lexicon, known = random.Random(1), Lexicon(), {"": 0}
+    cells: list[str | None] = []
+    for _ in range(20):
+        texts = [draw.choice([None, "", "often", f"w{int(draw.paretovariate(0.5))}"]) for _ in range(200)]
+        assert coded(lexicon, texts) == [known.setdefault(text or "", len(known)) for text in texts]
+        cells += texts
+    assert len(lexicon.hashes) == 64
+    assert lexicon.texts().to_list() == [text or None for text in known]
+    counts = Counter(known[text or ""] for text in cells)
+    assert lexicon.counts[0, : lexicon.size].tolist() == [counts[code] for code in range(len(known))]
+
+
 def test_spellings_of_one_number_share_an_id() -> None:
     lexicon = Lexicon()
-    coded(lexicon, ["3", "3.0", "3.00", "3.5", "-0", "-0.0", "0", "v3.0", "3.0"])
-    words = vocabulary(lexicon.texts(), lexicon.counts[0, : lexicon.size], 1)
-    assert words.rows() == [("3", 1, 4), ("0", 2, 3), ("3.5", 3, 1), ("v3.0", 4, 1)]
+    codes = coded(lexicon, ["3", "3.0", "3.00", "3.5", "-0", "-0.0", "0", "v3.0", "3.0"])
+    every = merged_words([(lexicon.texts(), lexicon.counts[:, : lexicon.size])], lambda need: None)
+    words = vocabulary(every.names(), every.counts[0], 1)
+    assert words.select("value", "id", "count").rows() == [("3", 1, 4), ("0", 2, 3), ("3.5", 3, 1), ("v3.0", 4, 1)]
+    ids = lookup(every.names(), words)
+    assert ids[every.places[0]][codes].tolist() == [1, 1, 1, 3, 2, 2, 2, 4, 1]
     assert lookup(lexicon.texts(), words).tolist() == [0, 1, 1, 1, 3, 2, 2, 2, 4]
+    assert ids[words["code"]].tolist() == [1, 2, 3, 4]
+
+
+def test_shards_merge_to_what_one_shard_would_have_said() -> None:
+    draw = random.Random(2)
+    texts = [[draw.choice("abcdefghij") * draw.randrange(1, 4) for _ in range(50)] for _ in range(4)]
+    shards = []
+    for part in texts:
+        lexicon = Lexicon()
+        coded(lexicon, part)
+        shards.append((lexicon.texts(), lexicon.counts[:, : lexicon.size]))
+    every = merged_words(shards, lambda need: None)
+    whole = Counter(text for part in texts for text in part)
+    assert dict(zip(every.names()[1:], every.counts[0, 1:].tolist(), strict=True)) == whole
+    for (said, _), places in zip(shards, every.places, strict=True):
+        assert every.names().gather(places).to_list() == said.to_list()
 
 
 def test_counts_grow_with_the_codes() -> None:

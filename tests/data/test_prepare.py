@@ -87,7 +87,7 @@ def test_new_bytes_of_a_file_change_the_folder(tmp_path: Path) -> None:
 def test_a_killed_preparation_leaves_nothing_that_passes_for_data(tmp_path: Path) -> None:
     process = run(3_000_000, tmp_path)
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob(".*/train.codes")):
+    while not list(tmp_path.glob(".*.shards/.0*/train.codes")):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.01)
