@@ -25,10 +25,8 @@ def unfinished(root: Path, key: Mapping[str, object]) -> Generator[Path]:
     leaves it, and the next call says that it goes on. One for other bytes of the same files is removed, and this is
     said.
     """
-    folder, key = (
-        root / f".{stage_folder(root, key).name}.shards",
-        json.loads(canonical({"format": FORMAT, **key})),
-    )  # lists for tuples
+    folder = root / f".{stage_folder(root, key).name}.shards"
+    key = json.loads(canonical({"format": FORMAT, **key}))  # lists for tuples, as in the file
     with _locked(folder):
         _remove_stale(root, key, folder)
         write_json(folder / KEY_FILE, key)
