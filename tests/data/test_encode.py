@@ -13,7 +13,7 @@ import polars as pl
 import polars.selectors as cs
 import pytest
 
-from fieldctr.data import reader
+from fieldctr.data import budget, shards
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.encode import encode, encode_rows
 from fieldctr.data.specs import FieldSpec, field_specs
@@ -169,7 +169,8 @@ def prepare(folder: Path, rows: list[Row], specs: tuple[FieldSpec, ...] = SPECS,
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("chunk", [7, 1 << 16])
 def test_encoding_is_its_plain_twin(seed: int, chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "CHUNK", chunk)
+    for module in (budget, shards):
+        monkeypatch.setattr(module, "CHUNK", chunk)
     rows = random_rows(seed)
     dataset = prepare(tmp_path / "data", rows)
     for name in SPLITS:

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from fieldctr.data import counts, reader
+from fieldctr.data import budget, counts, shards
 from fieldctr.data.counts import Counting
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.encode import encode, encode_rows
@@ -138,7 +138,8 @@ def numbers(dataset: Dataset, name: str, split: str = "train") -> np.ndarray:
 def test_statistics_are_their_plain_twin(
     seed: int, chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader, "CHUNK", chunk)
+    for module in (budget, shards):
+        monkeypatch.setattr(module, "CHUNK", chunk)
     monkeypatch.setattr(counts, "PENDING", 10)
     rows = random_rows(seed)
     dataset = prepare(tmp_path / "data", rows)
