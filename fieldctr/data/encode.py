@@ -1,9 +1,9 @@
 """Raw rows to id matrices in one pass over the raw table, with memory that does not grow with its rows.
 
 Pass one reads the table in chunks; polars turns each column into codes (order of appearance), which are counted and
-appended to disk. Statistics come from these codes and the labels. Then codes become ids through one look-up table per
-field. A value's id is its rank by descending train count, then by text; 0 is missing, unseen in train, or rarer than
-min_count. Bins keep their order.
+appended to disk. Statistics and histories come from these codes and the labels. Then codes become ids through one
+look-up table per field. A value's id is its rank by descending train count, then by text; 0 is missing, unseen in
+train, or rarer than min_count. Bins keep their order.
 Joins on the raw table, the obvious way, cost twice as much.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from fieldctr.artifacts import write_json
-from fieldctr.data import statistics
+from fieldctr.data import histories, statistics
 from fieldctr.data.dataset import FACTS_FILE, SCHEMA_FILE, Split
 from fieldctr.data.encoding import Encoding, Rule, apply
 from fieldctr.data.facts import Tally, attainable, field_facts
@@ -22,7 +22,7 @@ from fieldctr.data.lexicon import WORDS, Lexicon, merged, vocabulary
 from fieldctr.data.npy import NpyWriter, read_blocks, read_chunks
 from fieldctr.data.numbers import Binning, Scaling, fit_bins, fit_scaling
 from fieldctr.data.reader import Reader, require
-from fieldctr.data.specs import FieldSpec, Spec, StatisticSpec, number, refuse_twins, spelled
+from fieldctr.data.specs import FieldSpec, HistorySpec, Spec, StatisticSpec, number, refuse_twins, spelled
 from fieldctr.data.table import SPLITS, Table, explained, refuse_short_lines
 from fieldctr.errors import UserError
 
@@ -37,7 +37,8 @@ def encode(table: Table, specs: tuple[Spec, ...], folder: Path, *, group: str | 
     `group` names the column whose values group the samples for gAUC. UserError for a table that cannot be trained on.
     """
     refuse_twins(specs)
-    reader, groups = Reader.of(specs, statistics.times(specs)), Lexicon() if group else None
+    times = dict.fromkeys((*statistics.times(specs), *histories.times(specs)))
+    reader, groups = Reader.of(specs, tuple(times)), Lexicon() if group else None
     with explained(table.files, table.separator):
         if table.separator:
             for path in table.files:
@@ -52,6 +53,7 @@ def encode(table: Table, specs: tuple[Spec, ...], folder: Path, *, group: str | 
     seen = statistics.fill(learned, reader, folder)
     encoding = _learn(specs, reader, folder / "train.numbers")
     rules = encoding.rules(reader)
+    seen = seen.followed_by(histories.write(encoding, reader, rules, folder))
     for split in SPLITS:
         _write_ids(encoding, rules, folder, split)
     encoding.schema().save(folder / SCHEMA_FILE)
@@ -69,9 +71,12 @@ def encode(table: Table, specs: tuple[Spec, ...], folder: Path, *, group: str | 
 
 
 def encode_rows(frame: pl.LazyFrame, folder: Path) -> Split:
-    """New raw rows as the prepared `folder` would have encoded them. Without a column `label` labels are NaN."""
+    """New raw rows as the prepared `folder` would have encoded them. Without a column `label` labels are NaN.
+
+    Their histories are what the prepared rows tell of their users; they are no events of each other's.
+    """
     encoding = Encoding.load(folder)
-    reader = Reader.of(encoding.specs)
+    reader = Reader.of(encoding.specs, histories.times(encoding.specs))
     chunks = []
     with explained(()):
         schema = frame.collect_schema()
@@ -84,10 +89,12 @@ def encode_rows(frame: pl.LazyFrame, folder: Path) -> Split:
         raise UserError("no rows to encode")
     codes, numbers = (np.concatenate([chunk[part] for chunk in chunks], axis=1) for part in range(2))
     learned = statistics.load(encoding.specs, reader, folder)
-    numbers = np.concatenate([numbers, statistics.new_numbers(learned, codes)])
-    ids, values = apply(encoding.rules(reader), encoding.specs, codes, numbers)
+    plain = len(numbers) - len(reader.times)
+    windows, past = histories.new_windows(encoding.specs, reader, folder, codes, numbers[plain:])
+    numbers = np.concatenate([numbers[:plain], statistics.new_numbers(learned, codes)])
+    ids, values = apply(encoding.rules(reader), encoding.stored, codes, numbers)
     labels = pl.concat([chunk.extra["label"] for chunk in chunks]).cast(pl.Float32).to_numpy(writable=True)
-    return Split(ids, labels, values if values.shape[1] else None)
+    return Split(ids, labels, values if values.shape[1] else None, windows=windows, past=past)
 
 
 def _extra(schema: pl.Schema, group: str | None, groups: Lexicon | None) -> dict[str, pl.Expr]:
@@ -159,7 +166,7 @@ def _learn(specs: tuple[Spec, ...], reader: Reader, numbers: Path) -> Encoding:
     line = 0  # of the numeric field among the numbers
     for spec in specs:
         lexicon = next(lexicons) if isinstance(spec, FieldSpec) else None
-        scale = None if lexicon else _fit(spec, numbers, line)
+        scale = None if lexicon or isinstance(spec, HistorySpec) else _fit(spec, numbers, line)
         scales.append(scale)
         if isinstance(spec, FieldSpec) and isinstance(lexicon, Lexicon):
             words.append(vocabulary(lexicon.texts(), lexicon.counts[0, : lexicon.size], spec.min_count))
@@ -176,11 +183,11 @@ def _shared(specs: tuple[Spec, ...], words: list[pl.DataFrame | None]) -> list[p
         name: [known for own, known in zip(owners, words, strict=True) if own == name and known is not None]
         for name in owners
     }
-    one = {name: merged(own) for name, own in parts.items() if len(own) > 1}
-    return [one.get(name, known) for name, known in zip(owners, words, strict=True)]
+    one = {name: merged(own) if len(own) > 1 else own[0] for name, own in parts.items() if own}
+    return [one.get(name) for name in owners]
 
 
-def _fit(spec: Spec, numbers: Path, line: int) -> Binning | Scaling:
+def _fit(spec: FieldSpec | StatisticSpec, numbers: Path, line: int) -> Binning | Scaling:
     stream = (block[line] for block in read_blocks(numbers))
     if isinstance(spec, StatisticSpec):
         return fit_scaling(stream) if spec.bins is None else fit_bins(stream, spec.bins)
@@ -201,16 +208,17 @@ def _bin_words(bins: Binning, numbers: Path, line: int) -> pl.DataFrame:
 
 def _write_ids(encoding: Encoding, rules: list[Rule], folder: Path, split: str) -> None:
     """Pass two: codes and numbers of a split to its ids and values."""
-    schema, (codes, numbers) = encoding.schema(), (folder / f"{split}.{name}" for name in BLOCKS)
+    codes, numbers = (folder / f"{split}.{name}" for name in BLOCKS)
+    columns, num_numeric = sum(spec.width for spec in encoding.stored), encoding.schema().num_numeric
     with (
-        NpyWriter(folder / f"{split}.ids.npy", dtype=np.int32, columns=schema.num_columns) as id_file,
-        NpyWriter(folder / f"{split}.values.npy", dtype=np.float32, columns=schema.num_numeric) as value_file,
+        NpyWriter(folder / f"{split}.ids.npy", dtype=np.int32, columns=columns) as id_file,
+        NpyWriter(folder / f"{split}.values.npy", dtype=np.float32, columns=num_numeric) as value_file,
     ):
         for code_block, number_block in zip(read_blocks(codes), read_blocks(numbers), strict=True):
-            ids, values = apply(rules, encoding.specs, code_block, number_block)
+            ids, values = apply(rules, encoding.stored, code_block, number_block)
             id_file.append(ids)
             value_file.append(values)
-    for path in (codes, numbers, *([] if schema.num_numeric else [value_file.path])):
+    for path in (codes, numbers, *([] if num_numeric else [value_file.path])):
         path.unlink()
 
 

@@ -53,7 +53,7 @@ def field_facts(reader: Reader, encoding: Encoding, rules: list[Rule], tally: Ta
     """Per field: kind, vocab_size, and per split the share of rows without a value and of values without an id.
 
     A hashed field has, in place of the latter, the share of values in buckets that no train row fills, and `filled`.
-    `seen` has these shares for the statistics, where a value without an id is one that no train row has.
+    `seen` has these shares for statistics, where a value without an id is one that no train row has, and for histories.
     """
     plain = len(encoding.specs) - len(seen.missing)
     missing = [*(reader.missing / tally.rows[:, None]).T[:plain], *seen.missing]

@@ -9,7 +9,7 @@ import polars as pl
 
 from fieldctr.config import nearest
 from fieldctr.data.lexicon import Buckets, Lexicon
-from fieldctr.data.specs import FieldSpec, Spec, StatisticSpec, instant, meaning, values
+from fieldctr.data.specs import FieldSpec, HistorySpec, Spec, StatisticSpec, instant, meaning, values
 from fieldctr.data.table import SPLITS
 from fieldctr.errors import UserError
 
@@ -28,9 +28,9 @@ class Chunk(NamedTuple):
 
 @dataclass(frozen=True)
 class Reader:
-    """What to read: the fields, then columns that are no field but that a statistic is of. Reading fills the lexicons.
+    """What to read: the fields, then what else statistics are of and histories are by. Reading fills the lexicons.
 
-    A numeric field has no lexicon. `times` are the columns, with units, that order the rows for statistics.
+    A numeric field has no lexicon. `times` are the columns, with units, that order the rows for these.
     """
 
     specs: tuple[FieldSpec, ...]
@@ -44,7 +44,9 @@ class Reader:
         fields = [spec for spec in specs if isinstance(spec, FieldSpec)]
         sources = dict.fromkeys(name for spec in specs if isinstance(spec, StatisticSpec) for name in spec.of)
         known = {spec.name for spec in specs}
-        read = (*fields, *(FieldSpec(name, name) for name in sources if name not in known))
+        others = [FieldSpec(name, name) for name in sources if name not in known]
+        others += [spec.user(specs) for spec in specs if isinstance(spec, HistorySpec)]
+        read = tuple(dict.fromkeys((*fields, *others)))
         return cls(read, times, tuple(map(_lexicon, read)), np.zeros((len(SPLITS), len(read)), np.int64))
 
     def chunks(self, frame: pl.LazyFrame, extra: Mapping[str, pl.Expr]) -> Iterator[Chunk]:

@@ -15,16 +15,15 @@ Between the passes of `fieldctr.data.encode`, codes and labels of train become c
 a statistic is what a field of kind value or quantile is. Memory: 24 bytes per statistic, distinct value and fold of it.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
+from fieldctr.data.blocks import Block, blocks
 from fieldctr.data.counts import FOLD, Counting, Counts
 from fieldctr.data.hashing import hashed, mixed, row_places
-from fieldctr.data.npy import read_blocks
 from fieldctr.data.numbers import Binning, fit_bins
 from fieldctr.data.reader import Reader
 from fieldctr.data.specs import Spec, StatisticSpec
@@ -80,10 +79,17 @@ class Statistic(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """Per statistic and split, the share of rows without a number, and of values that no train row in sight has."""
+    """Per statistic and split, the share of rows without a number, and of values that no train row in sight has.
+
+    Per history the share of rows without an event, and of events without an id.
+    """
 
     missing: np.ndarray  # (T, 3)
     unseen: np.ndarray  # (T, 3)
+
+    def followed_by(self, more: "Seen") -> "Seen":
+        """Both."""
+        return Seen(*map(np.concatenate, zip(self, more, strict=True)))
 
 
 def times(specs: tuple[Spec, ...]) -> tuple[tuple[str, str], ...]:
@@ -97,7 +103,7 @@ def learn(specs: tuple[Spec, ...], reader: Reader, folder: Path) -> list[Statist
     own = [spec for spec in specs if isinstance(spec, StatisticSpec)]
     slices, inputs = [_slices(spec, reader, folder) for spec in own], _crosses(own, reader)
     counting = [Counting() for _ in own]
-    for block in _blocks(folder, "train", reader) if own else ():
+    for block in blocks(folder, "train", reader) if own else ():
         clicks = block.label.astype(np.int64)
         for spec, cut, cross, each in zip(own, slices, inputs, counting, strict=True):
             keys, fold = cross.keys(block.codes), _folds(spec, cut, reader, block)
@@ -110,18 +116,18 @@ def learn(specs: tuple[Spec, ...], reader: Reader, folder: Path) -> list[Statist
 
 
 def fill(statistics: list[Statistic], reader: Reader, folder: Path) -> Seen:
-    """Put the statistics of the rows behind their numbers, in the place of the times."""
+    """Put the statistics of the rows between their numbers and the times."""
     found = np.zeros((len(statistics), len(SPLITS), 4))
     for s, split in enumerate(SPLITS if statistics else ()):
         with (folder / f"{split}.filled").open("wb") as file:
-            for block in _blocks(folder, split, reader):
+            for block in blocks(folder, split, reader):
                 lines = [block.numbers]
                 for i, statistic in enumerate(statistics):
                     fold = _folds(statistic.spec, statistic.slices, reader, block) if split == "train" else None
                     line, counts = statistic.numbers(block.codes, fold)
                     lines.append(line[None])
                     found[i, s] += counts
-                np.save(file, np.concatenate(lines))
+                np.save(file, np.concatenate([*lines, block.times]))
         (folder / f"{split}.filled").replace(folder / f"{split}.numbers")
     missing, rows, unseen, values = np.moveaxis(found, 2, 0)
     return Seen(missing / np.maximum(rows, 1), unseen / np.maximum(values, 1))
@@ -162,31 +168,12 @@ def _crosses(specs: list[StatisticSpec], reader: Reader) -> list[Cross]:
     return [Cross([parts[name] for name in spec.of]) for spec in specs]
 
 
-class _Block(NamedTuple):
-    """Consecutive rows of a split."""
-
-    start: int  # the first row's position in the split
-    codes: np.ndarray  # (S, n)
-    numbers: np.ndarray  # (Q, n)
-    times: np.ndarray  # (times, n)
-    label: np.ndarray  # (n,)
-
-
-def _blocks(folder: Path, split: str, reader: Reader) -> Iterator[_Block]:
-    start, cut = 0, sum(spec.numeric for spec in reader.specs)
-    for codes, numbers in zip(*(read_blocks(folder / f"{split}.{name}") for name in ("codes", "numbers")), strict=True):
-        end = start + codes.shape[1]
-        label = np.load(folder / f"{split}.label.npy", mmap_mode="r")[start:end]  # mapped anew: no page is kept
-        yield _Block(start, codes, numbers[:cut], numbers[cut:], label)
-        start = end
-
-
 def _slices(spec: StatisticSpec, reader: Reader, folder: Path) -> Binning | None:
     """The edges that cut the train rows into `folds` slices of time of about equal size."""
     if spec.time is None:
         return None
     line = reader.times.index((spec.time, spec.unit))
-    times = (block.times[line] for block in _blocks(folder, "train", reader))
+    times = (block.times[line] for block in blocks(folder, "train", reader))
     slices = fit_bins((_without_blanks(time, spec) for time in times), spec.folds)
     if not slices.edges:
         raise UserError(f"field '{spec.name}': all train rows have one time in column '{spec.time}': none is earlier")
@@ -202,7 +189,7 @@ def _without_blanks(time: np.ndarray, spec: StatisticSpec) -> np.ndarray:
     return time
 
 
-def _folds(spec: StatisticSpec, slices: Binning | None, reader: Reader, block: _Block) -> np.ndarray:
+def _folds(spec: StatisticSpec, slices: Binning | None, reader: Reader, block: Block) -> np.ndarray:
     """(n,) uint64 from 1: by time, or by a hash of the row's position among the train rows."""
     if slices is not None and spec.time is not None:
         return slices.ids(block.times[reader.times.index((spec.time, spec.unit))]).astype(np.uint64)
