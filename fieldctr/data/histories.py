@@ -239,7 +239,9 @@ def _save(histories: Sequence[History], everyone: Sequence[pl.DataFrame], folder
 def _write_windows(histories: Sequence[History], reader: Reader, folder: Path, split: int) -> np.ndarray:
     """Windows of a split's rows; gives per history the share of rows that have no event."""
     rows, empty, count = 0, np.zeros(len(histories), np.int64), len(histories)
-    kind = np.int32 if histories[-1].first + len(histories[-1].log.ids) < 2**31 else np.int64
+    longest = max(history.users.spec.max_length for history in histories)
+    total = histories[-1].first + len(histories[-1].log.ids) + longest  # as far as `places` looks
+    kind = np.int32 if total < 2**31 else np.int64
     with NpyWriter(folder / f"{SPLITS[split]}.windows.npy", dtype=kind, columns=2 * count) as file:
         for block in blocks(folder, SPLITS[split], reader):
             windows = _windows(histories, split, block.codes, block.times)

@@ -18,17 +18,18 @@ class Past(NamedTuple):
 
     def ids(self, windows: np.ndarray) -> list[np.ndarray]:
         """Windows (n, 2H) to each history's ids (n, width)."""
-        return sliced(windows, self.events, [np.arange(width, dtype=windows.dtype) for width in self.widths])
+        steps = [np.arange(width, dtype=windows.dtype) for width in self.widths]
+        return [self.events[place] for place in places(windows, steps)]
 
 
-def sliced(windows: Array, events: Array, steps: Sequence[Array]) -> list[Array]:
-    """What the windows (n, 2H) hold, the histories' starts and then their ends, padded on the right with events[0].
+def places(windows: Array, steps: Sequence[Array]) -> list[Array]:
+    """Positions (n, width) of what windows (n, 2H) hold: the histories' starts, then their ends. 0 is padding.
 
     `steps` counts the columns of each history: 0, 1, ... in the type of the windows.
     """
-    ids, starts, ends = [], windows[:, : len(steps)], windows[:, len(steps) :]
+    found, starts, ends = [], windows[:, : len(steps)], windows[:, len(steps) :]
     for k, step in enumerate(steps):
         place = starts[:, k : k + 1] + step  # n,width
         inside: Any = place < ends[:, k : k + 1]
-        ids.append(events[place * inside])
-    return ids
+        found.append(place * inside)
+    return found
