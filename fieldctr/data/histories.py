@@ -8,9 +8,9 @@ A row sees events of its own split and of those before it: a row of train only t
 splits follow each other in time, that is what a server would know. Where they do not, the labels of test would else be
 part of what the weights are fitted to: not in the test rows, but as the past of later train rows.
 
-On disk: events.npy, the ids by user and time, once for all rows; per split and row where its window starts and ends;
-for new rows event_times.npy and users.parquet. A user has a second log for the rows of a split that must not see what
-a later split did before them; most tables have hardly such a user.
+On disk: events.npy, the ids by user and time, once for all rows; per row where its window starts and ends (8 bytes);
+for new rows event_times.npy and users.parquet. Where an event of a later split is earlier than a row of an earlier one,
+its user has a second log, for the rows of that split: few under a split by time, all under a random one.
 Memory while preparing: about 100 bytes per event and 32 per user.
 """
 

@@ -230,8 +230,9 @@ def test_new_rows_see_what_was_known_of_their_users(tmp_path: Path) -> None:
     test = pl.LazyFrame([row for row in rows if row["split"] == "test"], infer_schema_length=None).drop(
         "label", "split"
     )
-    again = encode_rows(test.with_columns(pl.col("when").cast(pl.String)), dataset.folder)
-    assert np.array_equal(again.ids_of(slice(None)), dataset.test.ids_of(slice(None)))
+    for when in (pl.col("when").cast(pl.String), pl.from_epoch("when"), pl.from_epoch("when").cast(pl.Datetime("ms"))):
+        again = encode_rows(test.with_columns(when), dataset.folder)
+        assert np.array_equal(again.ids_of(slice(None)), dataset.test.ids_of(slice(None)))
     later = encode_rows(test.with_columns(when=pl.lit(2_000_000_000), user=pl.lit("nobody")), dataset.folder)
     assert not later.ids_of(slice(None))[:, columns(dataset, "past")].any(), "a user without a past"
     assert np.array_equal(later.ids[:, columns(dataset, "item")], dataset.test.ids[:, columns(dataset, "item")])
