@@ -3,6 +3,7 @@
 An event is a row with label 1 (any row, where `clicked` is false) that has a user and an item with an id. A row sees
 the latest `max_length` events of its user that are strictly earlier: not its own, and no other one of the same instant,
 because nobody knew how that would end when the row was shown. So two items of one page are in no history of each other.
+A click counts as known from the next instant on.
 
 A row sees events of its own split and of those before it: a row of train only those of train, a row of test all. Where
 splits follow each other in time, that is what a server would know. Where they do not, the labels of test would else be

@@ -151,7 +151,7 @@ Spec = FieldSpec | StatisticSpec | HistorySpec
 
 
 def field_specs(fields: Mapping[str, Any], default_min_count: int) -> tuple[Spec, ...]:
-    """The specs of a dataset's `fields` node, those of statistics and then histories last; without those that are false.
+    """The specs of a dataset's `fields` node, those of statistics, then of histories last; without those that are false.
 
     UserError for a stray key, a wrong value, a statistic of what cannot have one and a history of what has none.
     """
