@@ -12,7 +12,7 @@ part of what the weights are fitted to: not in the test rows, but as the past of
 On disk: events.npy, the ids by user and time, once for all rows; per row where its window starts and ends (8 bytes);
 for new rows event_times.npy and users.parquet. Where an event of a later split is earlier than a row of an earlier one,
 its user has a second log, for the rows of that split: few under a split by time, all under a random one.
-Memory while preparing: about 100 bytes per event and 32 per user.
+Memory while preparing: about 100 bytes per event and 60 per user.
 """
 
 from collections.abc import Sequence
@@ -46,25 +46,28 @@ class Log(NamedTuple):
     ids: np.ndarray  # (E,) int32
     instants: np.ndarray  # distinct times, ascending
     keys: np.ndarray  # (E,) int64, ascending: one number for user and time
+    starts: np.ndarray  # (users,) the first event of each
 
     @classmethod
-    def of(cls, users: np.ndarray, times: np.ndarray, ids: np.ndarray) -> Self:
+    def of(cls, users: np.ndarray, times: np.ndarray, ids: np.ndarray, num_users: int) -> Self:
         """Events in any order; those of one instant stay in theirs."""
-        instants = np.unique(times)
-        keys = _keys(instants, users, times)
+        instants, ranks = np.unique(times, return_inverse=True)
+        keys = users * (len(instants) + 1) + ranks
         order = np.argsort(keys, kind="stable")
-        return cls(users[order], times[order], ids[order], instants, keys[order])
+        count = np.bincount(users, minlength=num_users)
+        return cls(users[order], times[order], ids[order], instants, keys[order], np.cumsum(count) - count)
 
     def windows(self, users: np.ndarray, times: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
         """Where the latest `length` events of users (n,) before times (n,) start and end: twice (n,)."""
-        end = np.searchsorted(self.keys, _keys(self.instants, users, times))
-        first = np.searchsorted(self.keys, _keys(self.instants, users, np.full(len(users), -np.inf)))
-        return np.maximum(first, end - length), end
+        end = _search(self.keys, users * (len(self.instants) + 1) + _search(self.instants, times))
+        return np.maximum(self.starts[users], end - length), end
 
 
-def _keys(instants: np.ndarray, users: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """(n,) int64 that stand in the order of user and time."""
-    return users.astype(np.int64) * (len(instants) + 1) + np.searchsorted(instants, times)
+def _search(values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """(n,) how many of the ascending `values` are less than each of those wanted (n,)."""
+    order, found = np.argsort(wanted), np.empty(len(wanted), np.int64)
+    found[order] = np.searchsorted(values, wanted[order])  # in order, 3x faster in a table that no cache holds
+    return found
 
 
 class Users(NamedTuple):
@@ -126,7 +129,7 @@ class Gathering:
             numbers[split] += again * len(everyone) * (1 + split)
             own = again[users] & ~hidden
             parts.append((numbers[split][users[own]], times[own], ids[own]))
-        return Log.of(*map(np.concatenate, zip(*parts, strict=True))), numbers
+        return Log.of(*map(np.concatenate, zip(*parts, strict=True)), num_users=numbers.max() + 1), numbers
 
 
 class History(NamedTuple):
@@ -188,7 +191,7 @@ def new_windows(
         table = known[spec.name,]
         numbers, start, count = (table[name].to_numpy() for name in ("id", "start", "count"))  # in this order
         told = slice(start[0], start[-1] + count[-1])
-        log = Log.of(np.repeat(numbers, count), moments[told], events[told])
+        log = Log.of(np.repeat(numbers, count), moments[told], events[told], numbers[-1] + 1)
         everyone = np.arange(numbers[-1] + 1)[None]
         found.append(History(Users.of(spec, table, specs, reader), log, everyone, start[0]))
     return _windows(found, -1, codes, times), Past(events, tuple(spec.max_length for spec in own))

@@ -57,8 +57,9 @@ class FieldSpec:
     missing: str = ""  # categorical, log_square: one encoded value, spelled so, that means missing, such as -1
     separator: str = ","  # multi; a list column needs none
     max_length: Positive = 8  # multi: values kept per row
-    shares: str = ""  # multi: a history of this categorical field: one vocabulary, one table, and repeats are kept;
-    #                   where the table has none, make one of its own rows: kind history
+    shares: str = (
+        ""  # multi: the column is a history of this categorical field: its vocabulary, its table; repeats stay
+    )
     bins: Positive = 16  # quantile
     scale: Literal["standard", "none"] = "standard"  # value
     part: Part = "hour"  # datetime; weekday counts from Monday = 1
@@ -110,9 +111,9 @@ class StatisticSpec:
 
 @dataclass(frozen=True)
 class HistorySpec:
-    """A field that says what the user did before: values of a categorical field; see fieldctr.data.histories.
+    """A field that says what the user did before, from earlier rows of the table itself; see fieldctr.data.histories.
 
-    For a table with one row per impression. One whose rows bring their histories as texts has fields of kind multi.
+    Where each row brings its history in a column, that is a field of kind multi with the key shares.
     """
 
     name: str
@@ -151,7 +152,7 @@ Spec = FieldSpec | StatisticSpec | HistorySpec
 
 
 def field_specs(fields: Mapping[str, Any], default_min_count: int) -> tuple[Spec, ...]:
-    """The specs of a dataset's `fields` node, those of statistics, then of histories last; without those that are false.
+    """The specs of a dataset's `fields` node, those of statistics and histories last; without those that are false.
 
     UserError for a stray key, a wrong value, a statistic of what cannot have one and a history of what has none.
     """
