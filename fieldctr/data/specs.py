@@ -57,9 +57,7 @@ class FieldSpec:
     missing: str = ""  # categorical, log_square: one encoded value, spelled so, that means missing, such as -1
     separator: str = ","  # multi; a list column needs none
     max_length: Positive = 8  # multi: values kept per row
-    shares: str = (
-        ""  # multi: the column is a history of this categorical field: its vocabulary, its table; repeats stay
-    )
+    shares: str = ""  # multi: the column is a history of this categorical field: its vocabulary and table; repeats stay
     bins: Positive = 16  # quantile
     scale: Literal["standard", "none"] = "standard"  # value
     part: Part = "hour"  # datetime; weekday counts from Monday = 1
