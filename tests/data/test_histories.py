@@ -116,6 +116,11 @@ def test_a_history_is_what_a_look_at_all_rows_finds(
             assert of(dataset, name, split) == expected[split], (name, split)
             empty = np.mean([not one for one in expected[split]])
             assert dataset.facts["fields"][name]["missing"][split] == pytest.approx(empty)
+    clicks = [row for row in rows if row["split"] == "test" and row["user"] and row["label"]]
+    known = {row["item"] for row in rows if row["split"] == "train" and row["item"]}
+    known = {item for item in known if sum(row["item"] == item for row in rows if row["split"] == "train") > 1}
+    unknown = np.mean([row["item"] not in known for row in clicks])
+    assert dataset.facts["fields"]["past"]["unseen"]["test"] == pytest.approx(unknown)
 
 
 def table(*rows: str) -> list[Row]:
