@@ -69,7 +69,7 @@ class Coder:
         """Row ranges of a split with their codes, in order."""
         for start in range(0, len(split), BLOCK):
             rows = slice(start, start + BLOCK)
-            yield rows, self.codes(split.ids[rows], None if split.values is None else split.values[rows])
+            yield rows, self.codes(split.ids_of(rows), None if split.values is None else split.values[rows])
 
 
 def hashed(ids: np.ndarray) -> np.ndarray:

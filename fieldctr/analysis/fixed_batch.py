@@ -42,7 +42,7 @@ def fill(model: CTRModel) -> None:
 def first_rows(dataset: Dataset) -> tuple[Schema, Batch]:
     """The first rows of train, with vocabularies of no more features than they have: the same function, small."""
     train, fields, columns = dataset.train, [], []
-    ids = np.asarray(train.ids[:ROWS])
+    ids = np.asarray(train.ids_of(slice(ROWS)))
     column_of = zip(dataset.schema.fields, dataset.schema.column_offsets, strict=True)
     blocks = {field.name: ids[:, start : start + field.width] for field, start in column_of}
     for field in dataset.schema.fields:

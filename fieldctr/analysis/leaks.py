@@ -102,8 +102,10 @@ def dispersion(facts: KeyFacts, value: np.ndarray) -> tuple[float, float]:
 def moves_with_label(survey: Survey) -> Iterator[Finding]:
     """Fields that change within a user or item just where it clicks: counters that count the row's own label."""
     told: set[int] = set()
+    # Read backwards in time, a history changes at each click. It holds earlier rows only, by construction.
+    histories = {i for i, name in enumerate(survey.names) if survey.facts[name]["kind"] == "history"}
     for key, facts in survey.keys.items():
-        varying = set(range(len(survey.names))) - {key, *fixed_by(facts, key)} - told
+        varying = set(range(len(survey.names))) - {key, *fixed_by(facts, key), *histories} - told
         for i in sorted(varying):
             stays, changes = facts.changes[i] + 0.5  # non-click, click
             odds = abs(math.log(changes[1] * stays[0] / changes[0] / stays[1]))

@@ -83,7 +83,10 @@ def survey(dataset: Dataset) -> Survey:
 
 
 def hash_rows(split: Split, rows: slice) -> np.ndarray:
-    """(n,) uint64: equal for rows of equal ids and values. Random odd multipliers: two rows collide once in 2^60."""
+    """(n,) uint64: equal for rows of equal ids and values, whatever their histories.
+
+    Random odd multipliers: two rows collide once in 2^60.
+    """
     parts = [split.ids[rows]] + ([] if split.values is None else [split.values[rows].view(np.int32)])
     rng = np.random.default_rng(0)
     total = np.zeros(len(parts[0]), np.uint64)

@@ -46,8 +46,7 @@ def coded(dataset: Dataset, *, train_rows: int) -> Coded:
 
 
 def _every(coder: Coder, split: Split, step: int) -> np.ndarray:
-    thin = Split(split.ids[::step], split.label[::step], None if split.values is None else split.values[::step])
-    return np.concatenate([codes for _, codes in coder.blocks(thin)], axis=1)
+    return np.concatenate([codes for _, codes in coder.blocks(split.take(slice(None, None, step)))], axis=1)
 
 
 class Cells(NamedTuple):

@@ -2,6 +2,7 @@
 
 A gather of 4,096 rows costs less than handing them between processes would. On CUDA the split moves to the device when
 it fits into a quarter of its free memory; else batches travel through pinned memory while the device computes.
+Histories are sliced where the split is.
 """
 
 import math
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fieldctr.data.dataset import Split
+from fieldctr.data.past import places
 from fieldctr.nn.embedding import Inputs
 
 RESIDENT_SHARE = 0.25  # of the device's free memory
@@ -22,11 +24,12 @@ class Batches:
 
     def __init__(self, split: Split, *, batch_size: int, device: torch.device) -> None:
         self.batch_size, self.device, self.rows = batch_size, device, len(split)
-        arrays = [split.ids, split.label] + ([] if split.values is None else [split.values])
-        self.tensors = [torch.from_numpy(array) for array in arrays]  # memory-mapped, still on disk
-        self.resident = device.type == "cpu" or _fits(self.tensors, device)
-        if self.resident:
-            self.tensors = [tensor.to(device) for tensor in self.tensors]
+        arrays = [split.ids, split.label, split.values, split.windows, split.past and split.past.events]
+        tensors = [torch.from_numpy(array) for array in arrays if array is not None]  # memory-mapped, still on disk
+        self.resident = device.type == "cpu" or _fits(tensors, device)
+        self.tensors = [tensor.to(device) for tensor in tensors] if self.resident else tensors
+        self.events = self.tensors.pop() if split.past else None
+        self.steps = [_steps(width, self.tensors[-1]) for width in (split.past.widths if split.past else ())]
 
     def __len__(self) -> int:
         """Batches per pass."""
@@ -46,6 +49,10 @@ class Batches:
             yield self._batch([tensor[start : start + self.batch_size] for tensor in self.tensors])
 
     def _batch(self, parts: list[Tensor]) -> tuple[Inputs, Tensor]:
+        if self.events is not None:
+            *parts, windows = parts
+            past = [_at(self.events, place) for place in places(windows, self.steps)]
+            parts[0] = torch.cat([parts[0], *past], dim=1)
         if not self.resident:
             # The host allocator keeps a pinned block until the stream has read it, so none is overwritten too early.
             parts = [part.pin_memory().to(self.device, non_blocking=True) for part in parts]
@@ -58,6 +65,14 @@ def permutation(rows: int, seed: int, epoch: int) -> Tensor:
     mixed = int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> np.uint64(1))
     kind = torch.int32 if rows < 2**31 else torch.int64  # half the memory for all but the largest tables
     return torch.randperm(rows, generator=torch.Generator().manual_seed(mixed), dtype=kind)
+
+
+def _steps(width: int, windows: Tensor) -> Tensor:
+    return torch.arange(width, dtype=windows.dtype, device=windows.device)
+
+
+def _at(events: Tensor, place: Tensor) -> Tensor:
+    return events.index_select(0, place.view(-1)).view_as(place)  # 3x the speed of events[place]
 
 
 def _fits(tensors: list[Tensor], device: torch.device) -> bool:

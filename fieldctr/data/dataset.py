@@ -8,40 +8,57 @@ from typing import Any
 
 import numpy as np
 
+from fieldctr.data.past import EVENTS_FILE, Past
 from fieldctr.errors import UserError
 from fieldctr.schema import Schema
 
 SCHEMA_FILE = "schema.json"
 FACTS_FILE = "facts.json"
-PARTS = ("ids", "label", "values", "group", "pctr")
+PARTS = ("ids", "label", "values", "group", "pctr", "windows")
 
 
 @dataclass(frozen=True)
 class Split:
     """Encoded samples of one split. All arrays share their first axis, the rows."""
 
-    ids: np.ndarray  # (R, S) int32 local ids
+    ids: np.ndarray  # (R, S') int32 local ids, those of histories aside: ask `ids_of` for all S
     label: np.ndarray  # (R,) float32, 1.0 = click
     values: np.ndarray | None = None  # (R, N) float32, numeric fields; 0 where missing
     group: np.ndarray | None = None  # (R,) int32, code of the sample's group (user) for gAUC; not the clipped id
     pctr: np.ndarray | None = None  # (R,) float32, true click probability, where a generator knows it
+    windows: np.ndarray | None = None  # (R, 2H) int32 or int64 starts, then ends, of each history in `past`
+    past: Past | None = None
 
     def __len__(self) -> int:
         return len(self.label)
+
+    def ids_of(self, rows: slice) -> np.ndarray:
+        """(n, S) int32 local ids of some rows, their histories sliced."""
+        if self.windows is None or self.past is None:
+            return self.ids[rows]
+        return np.concatenate([self.ids[rows], *self.past.ids(self.windows[rows])], axis=1)
+
+    def take(self, rows: slice | np.ndarray) -> "Split":
+        """Some rows as a split. Their histories stay whole."""
+        arrays = {part: getattr(self, part) for part in PARTS}
+        return Split(**{part: array[rows] for part, array in arrays.items() if array is not None}, past=self.past)
 
     def sample(self, rows: int, *, seed: int) -> "Split":
         """So many drawn rows in their order; a smaller sample is part of a larger one. UserError if it has fewer."""
         if rows > len(self):
             raise UserError(f"train_rows={rows} is not allowed: the train split has {len(self)} rows, or say all")
-        chosen = np.sort(np.random.default_rng(seed).permutation(len(self))[:rows])
-        arrays = {part: getattr(self, part) for part in PARTS}
-        return Split(**{part: array[chosen] for part, array in arrays.items() if array is not None})
+        return self.take(np.sort(np.random.default_rng(seed).permutation(len(self))[:rows]))
 
     @classmethod
-    def load(cls, folder: Path, name: str) -> "Split":
+    def load(cls, folder: Path, name: str, schema: Schema) -> "Split":
         """Memory-map the files `name`.*.npy of a prepared folder; nothing is read yet."""
         paths = {part: folder / f"{name}.{part}.npy" for part in PARTS}
-        return cls(**{part: np.load(path, mmap_mode="c") for part, path in paths.items() if path.exists()})
+        arrays = {part: np.load(path, mmap_mode="c") for part, path in paths.items() if path.exists()}
+        if "windows" not in arrays:
+            return cls(**arrays)
+        fields = schema.fields[-(arrays["windows"].shape[1] // 2) :]
+        events = np.load(folder / EVENTS_FILE, mmap_mode="c")
+        return cls(**arrays, past=Past(events, tuple(field.width for field in fields)))
 
 
 @dataclass(frozen=True)
@@ -58,8 +75,9 @@ class Dataset:
     @classmethod
     def load(cls, folder: Path, *, name: str) -> "Dataset":
         """A folder that `encode` wrote."""
-        splits = (Split.load(folder, split) for split in ("train", "valid", "test"))
-        return cls(Schema.load(folder / SCHEMA_FILE), *splits, folder, name)
+        schema = Schema.load(folder / SCHEMA_FILE)
+        splits = (Split.load(folder, split, schema) for split in ("train", "valid", "test"))
+        return cls(schema, *splits, folder, name)
 
     @property
     def digest(self) -> str:

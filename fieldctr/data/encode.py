@@ -1,9 +1,9 @@
 """Raw rows to id matrices in one pass over the raw table, with memory that does not grow with its rows.
 
 Pass one cuts the table into shards (fieldctr.data.shards): polars turns each column into codes, which are counted and
-written to disk. The codes of all shards give vocabularies and statistics. Pass two turns codes into ids through one
-look-up table per field and shard. A value's id is its rank by descending train count, then by text; 0 is missing,
-unseen in train, or rarer than min_count. Bins keep their order.
+written to disk. The codes of all shards give vocabularies, statistics and histories. Pass two turns codes into ids
+through one look-up table per field and shard. A value's id is its rank by descending train count, then by text; 0 is
+missing, unseen in train, or rarer than min_count. Bins keep their order.
 Joins on the raw table, the obvious way, cost twice as much.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from fieldctr.artifacts import write_json
-from fieldctr.data import statistics
+from fieldctr.data import histories, statistics
 from fieldctr.data.budget import Budget
 from fieldctr.data.dataset import FACTS_FILE, SCHEMA_FILE, Split
 from fieldctr.data.distributed import Recipe, write_with_ray
@@ -28,7 +28,7 @@ from fieldctr.data.npy import NpyWriter
 from fieldctr.data.numbers import Binning, Scaling, fit_bins, fit_scaling
 from fieldctr.data.reader import Reader
 from fieldctr.data.shards import SCALARS, Shards, gaps, row_columns, write_shards
-from fieldctr.data.specs import FieldSpec, Spec, StatisticSpec, number, refuse_twins
+from fieldctr.data.specs import FieldSpec, HistorySpec, Spec, StatisticSpec, number, refuse_twins
 from fieldctr.data.table import SPLITS, Table, explained, refuse_short_lines
 from fieldctr.data.vocabularies import Known, groups, known_texts
 from fieldctr.errors import UserError
@@ -56,7 +56,8 @@ def encode(
     budget = Budget.of(max_memory_gb)
     parts = work or folder / SHARDS
     refuse_twins(specs)
-    reader = Reader.of(specs, statistics.times(specs), group)
+    times = dict.fromkeys((*statistics.times(specs), *histories.times(specs)))
+    reader = Reader.of(specs, tuple(times), group)
     with explained(table.files, table.separator):
         if table.separator:
             for path in table.files:
@@ -76,6 +77,8 @@ def encode(
     learned = statistics.learn(specs, shards, {s.name: k.hashes for s, k in zip(reader.specs, known, strict=False)})
     seen = statistics.fill(learned, shards, folder)
     encoding = _learn(specs, known[:fields], shards, folder)
+    items = {spec.name: own.ids for spec, own in zip(specs, known[:fields], strict=False)}
+    seen = seen.followed_by(histories.write(specs, shards, items, budget, folder))
     facts = tally.facts() | {"fields": field_facts(specs, encoding.schema(), known, tally, seen), **table.facts}
     if counts:
         facts["counts"] = counts
@@ -95,9 +98,12 @@ def encode(
 
 
 def encode_rows(frame: pl.LazyFrame, folder: Path) -> Split:
-    """New raw rows as the prepared `folder` would have encoded them. Without a column `label` labels are NaN."""
+    """New raw rows as the prepared `folder` would have encoded them. Without a column `label` labels are NaN.
+
+    Their histories are what the prepared rows tell of their users; they are no events of each other's.
+    """
     encoding = Encoding.load(folder)
-    reader = Reader.of(encoding.specs)
+    reader = Reader.of(encoding.specs, histories.times(encoding.specs))
     with explained(()):
         schema = frame.collect_schema()
         label = number("label", schema["label"]) if "label" in schema else pl.lit(float("nan"))
@@ -114,10 +120,12 @@ def encode_rows(frame: pl.LazyFrame, folder: Path) -> Split:
     numbers = np.concatenate(numbers, axis=1)
     hashes = _hashes(reader, texts, statistics.used(encoding.specs))
     learned = statistics.load(encoding.specs, reader, hashes, folder)
-    numbers = np.concatenate([numbers, statistics.new_numbers(learned, codes, numbers.shape[1])])
-    ids, values = apply(encoding.rules(texts), encoding.specs, codes, numbers)
+    plain = reader.num_numeric
+    windows, past = histories.new_windows(encoding.specs, reader, texts, codes, numbers[plain:], folder=folder)
+    numbers = np.concatenate([numbers[:plain], statistics.new_numbers(learned, codes, numbers.shape[1])])
+    ids, values = apply(encoding.rules(texts), encoding.stored, codes, numbers)
     label = pl.concat(labels).cast(pl.Float32).to_numpy(writable=True)
-    return Split(ids, label, values if values.shape[1] else None)
+    return Split(ids, label, values if values.shape[1] else None, windows=windows, past=past)
 
 
 def _write_here(table: Table, reader: Reader, extra: dict[str, pl.Expr], parts: Path, budget: Budget) -> None:
@@ -134,15 +142,16 @@ def _learn(specs: tuple[Spec, ...], known: list[Known], shards: Shards, folder: 
     scales: list[Binning | Scaling | None] = []
     line = 0  # of the numeric field among the numbers
     for i, spec in enumerate(specs):
-        scale = _fit(spec, shards, folder, line) if spec.numeric else None
+        scale = _fit(spec, shards, folder, line) if not isinstance(spec, HistorySpec) and spec.numeric else None
         scales.append(scale)
-        own = known[i].words if i < len(known) else None
+        owner = [other.name for other in specs].index(spec.of) if isinstance(spec, HistorySpec) else i
+        own = known[owner].words if owner < len(known) else None
         words.append(_bin_words(scale, shards, folder, line) if isinstance(scale, Binning) else own)
         line += spec.numeric
     return Encoding(specs, tuple(words), tuple(scales))
 
 
-def _fit(spec: Spec, shards: Shards, folder: Path, line: int) -> Binning | Scaling:
+def _fit(spec: FieldSpec | StatisticSpec, shards: Shards, folder: Path, line: int) -> Binning | Scaling:
     stream = (block[line] for block in statistics.numbers(shards, folder, "train"))
     if isinstance(spec, StatisticSpec):
         return fit_scaling(stream) if spec.bins is None else fit_bins(stream, spec.bins)
@@ -163,8 +172,9 @@ def _bin_words(bins: Binning, shards: Shards, folder: Path, line: int) -> pl.Dat
 
 def _rules(encoding: Encoding, known: list[Known], num_shards: int) -> list[list[Rule]]:
     """Per shard, what turns each field's codes in it, or its number, into ids."""
+    stored = len(encoding.stored)
     return [
-        [known[i].ids[shard] if scale is None else scale for i, scale in enumerate(encoding.scales)]
+        [known[i].ids[shard] if scale is None else scale for i, scale in enumerate(encoding.scales[:stored])]
         for shard in range(num_shards)
     ]
 
@@ -180,11 +190,11 @@ def _write_ids(
         def npy(name: str, dtype: type, columns: int | None = None) -> NpyWriter:
             return stack.enter_context(NpyWriter(folder / f"{split}.{name}.npy", dtype=dtype, columns=columns))
 
-        id_file = npy("ids", np.int32, schema.num_columns)
+        id_file = npy("ids", np.int32, sum(spec.width for spec in encoding.stored))
         value_file = npy("values", np.float32, schema.num_numeric) if schema.num_numeric else None
         group_file = npy("group", np.int32) if grouping else None
         for block, numbers in zip(shards.blocks(split), statistics.numbers(shards, folder, split), strict=True):
-            ids, values = apply(rules[block.shard], encoding.specs, block.codes, numbers)
+            ids, values = apply(rules[block.shard], encoding.stored, block.codes, numbers)
             id_file.append(ids)
             if value_file:
                 value_file.append(values)

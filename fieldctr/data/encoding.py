@@ -12,7 +12,7 @@ import polars as pl
 from fieldctr.artifacts import write_json
 from fieldctr.data.lexicon import WORDS, bucket_codes, lookup
 from fieldctr.data.numbers import Binning, Scaling
-from fieldctr.data.specs import FieldSpec, Spec, StatisticSpec
+from fieldctr.data.specs import FieldSpec, HistorySpec, Spec, StatisticSpec
 from fieldctr.schema import Field, Schema
 
 ENCODING_FILE = "encoding.json"
@@ -26,30 +26,35 @@ Rule = np.ndarray | Binning | Scaling  # (codes,) ids per code, or what a numeri
 class Encoding:
     """Per field its spec, its known values and its scale."""
 
-    specs: tuple[Spec, ...]  # statistics last
+    specs: tuple[Spec, ...]  # statistics behind fields, histories behind both
     words: tuple[pl.DataFrame | None, ...]  # of value, id, count by id; None for a number and for a hash
     scales: tuple[Binning | Scaling | None, ...]  # None where codes are looked up
+
+    @property
+    def stored(self) -> tuple[FieldSpec | StatisticSpec, ...]:
+        """The specs of the id columns that each row has in its file: all but the histories."""
+        return tuple(spec for spec in self.specs if not isinstance(spec, HistorySpec))
 
     def schema(self) -> Schema:
         """What a model sees."""
         fields = []
         for spec, words, scale in zip(self.specs, self.words, self.scales, strict=True):
-            known = len(words) if words is not None else _num_buckets(spec) or 1
+            known = len(words) if words is not None else spec.num_buckets or 1
             fields.append(Field(spec.name, known + 1, spec.width, isinstance(scale, Scaling), spec.text, spec.shares))
         return Schema(tuple(fields))
 
     def rules(self, texts: Iterable[pl.Series]) -> list[Rule]:
-        """Per field, what turns its codes or its number into ids. `texts` (codes,): what the codes of each say."""
+        """Per stored field, what makes ids of its codes or its number. `texts` (codes,): what the codes of each say."""
         rules: list[Rule] = []
         said = iter(texts)  # of the fields first, in their order
-        for spec, words, scale in zip(self.specs, self.words, self.scales, strict=True):
-            own = None if spec.numeric else next(said)
+        for spec, words, scale in zip(self.stored, self.words, self.scales, strict=False):
+            own = next(said) if isinstance(spec, FieldSpec) and not spec.numeric else None
             if scale is not None:
                 rules.append(scale)
             elif own is not None and words is not None:
                 rules.append(lookup(own, words))
-            elif own is not None and (num_buckets := _num_buckets(spec)):
-                rules.append(bucket_codes(own, num_buckets))
+            elif own is not None and spec.num_buckets:
+                rules.append(bucket_codes(own, spec.num_buckets))
         return rules
 
     def save(self, folder: Path) -> None:
@@ -69,18 +74,16 @@ class Encoding:
         words = pl.read_parquet(folder / VOCABULARY_FILE).partition_by("field", as_dict=True, include_key=False)
         known = [
             None
-            if isinstance(scale, Scaling) or _num_buckets(spec)
+            if isinstance(scale, Scaling) or spec.num_buckets
             else words.get((spec.name,), pl.DataFrame(schema=WORDS))
             for spec, scale in zip(specs, scales, strict=True)
         ]
         return cls(specs, tuple(known), tuple(scales))
 
 
-def _num_buckets(spec: Spec) -> int | None:
-    return spec.num_buckets if isinstance(spec, FieldSpec) else None
-
-
 def _spec(node: dict[str, Any]) -> Spec:
+    if node["kind"] == "history":
+        return HistorySpec(**node)
     if "of" not in node:
         columns = tuple(node.pop("columns", ()))
         return FieldSpec(columns=columns, **node)
@@ -89,7 +92,7 @@ def _spec(node: dict[str, Any]) -> Spec:
 
 
 def apply(
-    rules: Sequence[Rule], specs: Sequence[Spec], codes: Sequence[np.ndarray], numbers: np.ndarray
+    rules: Sequence[Rule], specs: Sequence[FieldSpec | StatisticSpec], codes: Sequence[np.ndarray], numbers: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Codes, S' of (n,), and numbers (Q, n), column by column, to ids (n, S) int32 and values (n, N) float32.
 

@@ -20,7 +20,7 @@ def field_facts(
     """Per field: kind, vocab_size, and per split the share of rows without a value and of values without an id.
 
     A hashed field has, in place of the latter, the share of values in buckets that no train row fills, and `filled`.
-    `seen` has these shares for the statistics, where a value without an id is one that no train row has.
+    `seen` has these shares for statistics, where a value without an id is one that no train row has, and for histories.
     """
     plain = len(specs) - len(seen.missing)
     missing = [*(field.missing / tally.rows for field in known[:plain]), *seen.missing]

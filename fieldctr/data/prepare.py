@@ -39,7 +39,7 @@ class DatasetConfig:
     source: dict[str, Any]  # _target_ and keywords of a `read` function
     min_count: Positive  # of a value in train, for fields that do not set their own
     group: str | None  # column that groups samples for gAUC
-    fields: dict[str, Any]  # name -> keys of FieldSpec or StatisticSpec, or null
+    fields: dict[str, Any]  # name -> keys of FieldSpec, StatisticSpec or HistorySpec, or null
     entities: dict[str, Any] | None = None  # user, item, ... -> the fields that describe one
     published: dict[str, Any] | None = None  # keys of Published, what the files must be; null takes any
     train_fraction: Share = 1.0  # of the train rows that are kept; vocabularies are learned from these alone

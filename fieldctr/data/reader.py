@@ -10,7 +10,7 @@ import polars as pl
 
 from fieldctr.config import nearest
 from fieldctr.data.lexicon import Lexicon
-from fieldctr.data.specs import FieldSpec, Spec, StatisticSpec, instant, meaning, values
+from fieldctr.data.specs import FieldSpec, HistorySpec, Spec, StatisticSpec, instant, meaning, values
 from fieldctr.errors import UserError
 
 CHUNK = 1 << 16  # rows in memory at a time; what is fitted to numbers sees so many at once
@@ -44,7 +44,9 @@ class Reader:
         sources = dict.fromkeys(name for spec in specs if isinstance(spec, StatisticSpec) for name in spec.of)
         known = {spec.name for spec in specs}
         others = [FieldSpec(name, name) for name in sources if name not in known]
-        return cls((*fields, *others, *([FieldSpec("", group)] if group else [])), times)
+        others += [spec.user(specs) for spec in specs if isinstance(spec, HistorySpec)]
+        read = dict.fromkeys((*fields, *others))
+        return cls((*read, *([FieldSpec("", group)] if group else [])), times)
 
     @property
     def texts(self) -> list[FieldSpec]:

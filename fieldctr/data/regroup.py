@@ -6,14 +6,14 @@ shuffle  fields exchange their names, texts and places: nothing that a model wit
 Field specs in, field specs out: the rest of the house sees a schema like any other, and so does `predict`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import numpy as np
 
 from fieldctr.config import Between, nearest
-from fieldctr.data.specs import FieldSpec, Spec, StatisticSpec
+from fieldctr.data.specs import FieldSpec, HistorySpec, Spec, StatisticSpec
 from fieldctr.errors import UserError
 
 
@@ -28,33 +28,38 @@ class Regrouping:
 
 
 def regrouped(specs: tuple[Spec, ...], how: Regrouping) -> tuple[Spec, ...]:
-    """The specs of the other schema; statistics stay what they are, of the values that they were of.
+    """The specs of the other schema; statistics and histories stay what they are, of the values that they were of.
 
     UserError names a field that does not exist or cannot be changed so.
     """
     fields = [spec for spec in specs if isinstance(spec, FieldSpec)]
-    statistics = [spec for spec in specs if isinstance(spec, StatisticSpec)]
-    chosen, size = _chosen(fields, how), how.size or 1
+    derived = [spec for spec in specs if not isinstance(spec, FieldSpec)]
+    chosen, size = _chosen(fields, {spec.shares for spec in specs}, how), how.size or 1
     if how.change == "split":
         parts = [_parts(spec, size) if spec in chosen else [spec] for spec in fields]
-        return (*(part for one in parts for part in one), *statistics)
+        return (*(part for one in parts for part in one), *derived)
     drawn = [chosen[i] for i in np.random.default_rng(how.seed).permutation(len(chosen))]
     if how.change == "merge":
         groups = [drawn[i : i + size] for i in range(0, len(drawn), size)]
         groups = [group for group in groups if len(group) > 1]
         alone = [spec for spec in fields if not any(spec in group for group in groups)]
-        return (*alone, *map(_cross, groups), *statistics)
+        return (*alone, *map(_cross, groups), *derived)
     names = {content.name: spec.name for spec, content in zip(chosen, drawn, strict=True)}  # where a content went
     content = {spec.name: content for spec, content in zip(chosen, drawn, strict=True)}
     swapped = [
         replace(content.get(spec.name, spec), name=spec.name, text=spec.text, synonym=spec.synonym) for spec in fields
     ]
     swapped = [replace(one, shares=names.get(one.shares, one.shares)) for one in swapped]
-    return (*swapped, *(replace(one, of=tuple(names.get(name, name) for name in one.of)) for one in statistics))
+    return (*swapped, *(_renamed(one, names) for one in derived))
 
 
-def _chosen(fields: Sequence[FieldSpec], how: Regrouping) -> list[FieldSpec]:
-    owners = {spec.shares for spec in fields}
+def _renamed(spec: StatisticSpec | HistorySpec, names: Mapping[str, str]) -> Spec:
+    if isinstance(spec, HistorySpec):
+        return replace(spec, of=names.get(spec.of, spec.of), by=names.get(spec.by, spec.by))
+    return replace(spec, of=tuple(names.get(name, name) for name in spec.of))
+
+
+def _chosen(fields: Sequence[FieldSpec], owners: set[str], how: Regrouping) -> list[FieldSpec]:
     if how.fields is None:
         free = (spec for spec in fields if spec.kind == "categorical" and spec.name not in owners)
         return list(fields if how.change == "shuffle" else free)

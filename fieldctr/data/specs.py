@@ -1,13 +1,14 @@
-"""How a field comes about, from a raw column (FieldSpec) or from what train says about others (StatisticSpec).
+"""How a field comes about: from a raw column (FieldSpec), from what train says about others (StatisticSpec), or from
+what a user did before (HistorySpec).
 
-Both are parsed from the dataset's YAML node `fields`.
+All are parsed from the dataset's YAML node `fields`.
 
 log_square: Juan et al., "Field-aware Factorization Machines for CTR Prediction", RecSys 2016 (the authors' winning
 Criteo recipe), as used by most published Criteo preparations.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
@@ -20,6 +21,7 @@ from fieldctr.errors import UserError
 
 Kind = Literal["categorical", "multi", "quantile", "log_square", "value", "datetime", "cross"]
 StatisticKind = Literal["target_mean", "count"]
+HistoryKind = Literal["history"]
 Part = Literal["minute", "hour", "weekday", "is_weekend", "day", "month", "year"]
 
 SHARED = ("kind", "text", "synonym")
@@ -33,8 +35,10 @@ KEYS: dict[str, tuple[str, ...]] = {  # what a kind accepts besides SHARED and, 
     "cross": ("min_count", "columns", "num_buckets"),
     "target_mean": ("of", "smoothing", "folds", "seed", "time", "unit", "bins"),
     "count": ("of", "folds", "seed", "time", "unit", "bins"),
+    "history": ("of", "by", "time", "unit", "clicked", "max_length"),
 }
 STATISTICS = get_args(StatisticKind)
+DERIVED = (*STATISTICS, *get_args(HistoryKind))  # read from no column of their own
 AND = " & "  # between the parts of a cross
 MAX_FOLDS = 255  # see fieldctr.data.counts
 MAX_BUCKETS = 2**31 - 2  # ids are int32
@@ -53,7 +57,7 @@ class FieldSpec:
     missing: str = ""  # categorical, log_square: one encoded value, spelled so, that means missing, such as -1
     separator: str = ","  # multi; a list column needs none
     max_length: Positive = 8  # multi: values kept per row
-    shares: str = ""  # multi: a history of this categorical field: one vocabulary, one table, and repeats are kept
+    shares: str = ""  # multi: the column is a history of this categorical field: its vocabulary and table; repeats stay
     bins: Positive = 16  # quantile
     scale: Literal["standard", "none"] = "standard"  # value
     part: Part = "hour"  # datetime; weekday counts from Monday = 1
@@ -100,26 +104,69 @@ class StatisticSpec:
     width = 1
     numeric = True
     shares = ""
+    num_buckets = None
 
 
-Spec = FieldSpec | StatisticSpec
+@dataclass(frozen=True)
+class HistorySpec:
+    """A field that says what the user did before, from earlier rows of the table itself; see fieldctr.data.histories.
+
+    Where each row brings its history in a column, that is a field of kind multi with the key shares.
+    """
+
+    name: str
+    of: str  # categorical field: one vocabulary, one table
+    by: str  # categorical field or cross, or a raw column where no field is called so: whose history it is
+    time: str  # column: only strictly earlier rows are seen
+    kind: HistoryKind = "history"
+    unit: str = "s"  # of time, as in a datetime field
+    clicked: bool = True  # only rows with label 1; false: every row
+    max_length: Positive = 20  # the latest values that a row sees
+    num_buckets: int | None = None  # its owner's
+    text: str = ""
+    synonym: str = ""
+
+    numeric = False
+
+    @property
+    def shares(self) -> str:
+        """The field whose vocabulary and table it has."""
+        return self.of
+
+    @property
+    def width(self) -> int:
+        """Its id columns."""
+        return self.max_length
+
+    def user(self, specs: Sequence["Spec"]) -> FieldSpec:
+        """How `by` is read: each value by itself, also where the field is hashed."""
+        field = next((spec for spec in specs if isinstance(spec, FieldSpec) and spec.name == self.by), None)
+        if field and field.num_buckets:
+            return replace(field, name=f"{self.by} without a hash", num_buckets=None)
+        return field or FieldSpec(self.by, self.by)
+
+
+Spec = FieldSpec | StatisticSpec | HistorySpec
 
 
 def field_specs(fields: Mapping[str, Any], default_min_count: int) -> tuple[Spec, ...]:
-    """The specs of a dataset's `fields` node, in its order, those of statistics last; without those that are false.
+    """The specs of a dataset's `fields` node, those of statistics and histories last; without those that are false.
 
     UserError for a stray key, a wrong value, a statistic of what cannot have one and a history of what has none.
     """
-    specs = sorted(
-        (_parse(name, node or {}, default_min_count) for name, node in fields.items() if node is not False),
-        key=lambda spec: isinstance(spec, StatisticSpec),
-    )
+    parsed = [_parse(name, node or {}, default_min_count) for name, node in fields.items() if node is not False]
+    specs = sorted(parsed, key=lambda spec: (FieldSpec, StatisticSpec, HistorySpec).index(type(spec)))
     refuse_twins(tuple(specs))
-    for spec in specs:
+    known = {spec.name: spec for spec in specs}
+    for i, spec in enumerate(specs):
         if isinstance(spec, StatisticSpec):
-            _refuse_sources(spec, {other.name: other for other in specs})
-        elif spec.shares:
-            _refuse_owner(spec, {other.name: other for other in specs})
+            _refuse_sources(spec, known)
+        elif isinstance(spec, HistorySpec):
+            _refuse_user(spec, known)
+            specs[i] = replace(spec, num_buckets=_owner(spec, known).num_buckets)
+        elif spec.shares and _owner(spec, known).num_buckets != spec.num_buckets:
+            where, expected = f"dataset.fields.{spec.name}.shares={spec.shares}", known[spec.shares].num_buckets
+            raise UserError(f"{where}: num_buckets is {spec.num_buckets}, expected its owner's: {expected}")
     return tuple(specs)
 
 
@@ -127,12 +174,16 @@ def _parse(name: str, node: Mapping[str, Any], default_min_count: int) -> Spec:
     where = f"dataset.fields.{name}"
     if not isinstance(node, Mapping):
         raise UserError(f"{where}={node} is not allowed: expected null, false or keys such as kind, column")
-    kind = checked(node.get("kind", "categorical"), Kind | StatisticKind, f"{where}.kind")
-    known = (*SHARED, *KEYS[kind]) if kind in (*STATISTICS, "cross") else (*SHARED, "column", *KEYS[kind])
+    kind = checked(node.get("kind", "categorical"), Kind | StatisticKind | HistoryKind, f"{where}.kind")
+    known = (*SHARED, *KEYS[kind]) if kind in (*DERIVED, "cross") else (*SHARED, "column", *KEYS[kind])
     for key in node:
         if key not in known:
             raise UserError(f"no key '{where}.{key}' for kind {kind}. {nearest(key, known)}All: {', '.join(known)}")
     plain: Spec = FieldSpec(name, column=name, min_count=default_min_count, text=name.replace("_", " "))
+    if kind == "history":
+        of, by, time = (checked(node.get(key), str, f"{where}.{key}") for key in ("of", "by", "time"))
+        how = "seen" if node.get("clicked") is False else "clicked"
+        plain = HistorySpec(name, of, by, time, text=f"{of.replace('_', ' ')} {how} before")
     if kind in STATISTICS:
         of = tuple(checked(node.get("of"), list[str], f"{where}.of"))
         subject = "click rate" if kind == "target_mean" else "number of impressions"
@@ -143,7 +194,7 @@ def _parse(name: str, node: Mapping[str, Any], default_min_count: int) -> Spec:
             raise UserError(f"{where}.columns={list(columns)} is not allowed: expected two columns or more")
         plain = replace(plain, column=columns[0], columns=columns)
     hints = get_type_hints(type(plain), include_extras=True)
-    lists = ("of", "columns")  # tuples, which YAML has not
+    lists = [key for key in node if hints[key] == tuple[str, ...]]  # which YAML has not
     given = {key: checked(value, hints[key], f"{where}.{key}") for key, value in node.items() if key not in lists}
     if given.get("num_buckets"):
         if "min_count" in given:
@@ -158,22 +209,30 @@ def _refuse_sources(spec: StatisticSpec, fields: Mapping[str, Spec]) -> None:
     if not spec.of or len(set(spec.of)) < len(spec.of):
         raise UserError(f"{where}: expected one or more fields or columns, each once")
     for name in spec.of:
-        if name in fields and fields[name].numeric:
+        if name in fields and (fields[name].numeric or fields[name].kind in DERIVED):
             expected = "expected one of kind categorical, multi, log_square or datetime"
             raise UserError(f"{where}: '{name}' is a field of kind {fields[name].kind}, {expected}")
     if sum(fields[name].width > 1 for name in spec.of if name in fields) > 1:
         raise UserError(f"{where}: expected at most one field of kind multi")
 
 
-def _refuse_owner(spec: FieldSpec, fields: Mapping[str, Spec]) -> None:
-    """UserError for a history of what is not a categorical field."""
-    where, owner = f"dataset.fields.{spec.name}.shares={spec.shares}", fields.get(spec.shares)
+def _owner(spec: FieldSpec | HistorySpec, fields: Mapping[str, Spec]) -> FieldSpec:
+    """The field that a history is of; UserError where that is no categorical one."""
+    key = "of" if isinstance(spec, HistorySpec) else "shares"
+    where, owner = f"dataset.fields.{spec.name}.{key}={spec.shares}", fields.get(spec.shares)
     if owner is None:
         raise UserError(f"{where}: no such field. {nearest(spec.shares, fields)}All: {', '.join(fields)}")
-    if owner.kind != "categorical":
+    if not isinstance(owner, FieldSpec) or owner.kind != "categorical":
         raise UserError(f"{where} is not allowed: it is of kind {owner.kind}, expected a field of kind categorical")
-    if owner.num_buckets != spec.num_buckets:
-        raise UserError(f"{where}: num_buckets is {spec.num_buckets}, expected its owner's: {owner.num_buckets}")
+    return owner
+
+
+def _refuse_user(spec: HistorySpec, fields: Mapping[str, Spec]) -> None:
+    """UserError for a history by what tells no users apart."""
+    if spec.by in fields and fields[spec.by].kind not in ("categorical", "cross"):
+        expected = "expected a field of kind categorical or cross, or a column"
+        where = f"dataset.fields.{spec.name}.by={spec.by}"
+        raise UserError(f"{where} is not allowed: it is of kind {fields[spec.by].kind}, {expected}")
 
 
 def refuse_twins(specs: tuple[Spec, ...]) -> None:
@@ -187,8 +246,13 @@ def refuse_twins(specs: tuple[Spec, ...]) -> None:
     for spec in specs:
         twin = seen.setdefault(replace(spec, name="", text="", synonym=""), spec.name)
         if twin != spec.name:
-            what = f"column '{spec.column}'" if isinstance(spec, FieldSpec) else " x ".join(spec.of)
-            raise UserError(f"fields '{twin}' and '{spec.name}' are the same encoding of {what}")
+            raise UserError(f"fields '{twin}' and '{spec.name}' are the same encoding of {_source(spec)}")
+
+
+def _source(spec: Spec) -> str:
+    if isinstance(spec, FieldSpec):
+        return f"column '{spec.column}'"
+    return " x ".join(spec.of) if isinstance(spec, StatisticSpec) else f"{spec.of} by {spec.by}"
 
 
 def number(column: str, dtype: pl.DataType) -> pl.Expr:
@@ -297,9 +361,9 @@ def _datetime_part(spec: FieldSpec, dtype: pl.DataType) -> pl.Expr:
 
 
 def instant(column: str, dtype: pl.DataType, unit: str) -> pl.Expr:
-    """Column as a Float64 that grows with time, null where missing; ticks need no unit to be ordered."""
+    """Column as Float64 microseconds, null where missing; numbers need not be since 1970 to be ordered."""
     if unit in TICKS and not dtype.is_temporal():
-        return number(column, dtype)
+        return number(column, dtype) * TICKS[unit]
     return moment(column, dtype, unit).dt.epoch("us").cast(pl.Float64)
 
 

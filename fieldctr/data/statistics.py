@@ -23,6 +23,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
+from fieldctr.data.blocks import Block, blocks
 from fieldctr.data.counts import FOLD, Counting, Counts
 from fieldctr.data.hashing import mixed, row_places
 from fieldctr.data.npy import read_blocks
@@ -85,10 +86,17 @@ class Statistic(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """Per statistic and split, the share of rows without a number, and of values that no train row in sight has."""
+    """Per statistic and split, the share of rows without a number, and of values that no train row in sight has.
+
+    Per history the share of rows without an event, and of events without an id.
+    """
 
     missing: np.ndarray  # (T, 3)
     unseen: np.ndarray  # (T, 3)
+
+    def followed_by(self, more: "Seen") -> "Seen":
+        """Both."""
+        return Seen(*map(np.concatenate, zip(self, more, strict=True)))
 
 
 def times(specs: tuple[Spec, ...]) -> tuple[tuple[str, str], ...]:
@@ -102,7 +110,7 @@ def learn(specs: tuple[Spec, ...], shards: Shards, hashes: Hashes) -> list[Stati
     own = [spec for spec in specs if isinstance(spec, StatisticSpec)]
     slices, inputs = [_slices(spec, shards) for spec in own], _crosses(own, shards.reader, hashes)
     counting = [Counting() for _ in own]
-    for block in _blocks(shards, "train") if own else ():
+    for block in blocks(shards, "train") if own else ():
         clicks = block.label.astype(np.int64)
         for spec, cut, cross, each in zip(own, slices, inputs, counting, strict=True):
             keys, fold = cross.keys(block.codes, block.shard), _folds(spec, cut, shards.reader, block)
@@ -119,7 +127,7 @@ def fill(statistics: list[Statistic], shards: Shards, folder: Path) -> Seen:
     found = np.zeros((len(statistics), len(SPLITS), 4))
     for s, split in enumerate(SPLITS if statistics else ()):
         with (folder / f"{split}.statistics").open("wb") as file:
-            for block in _blocks(shards, split):
+            for block in blocks(shards, split):
                 lines = []
                 for i, statistic in enumerate(statistics):
                     fold = _folds(statistic.spec, statistic.slices, shards.reader, block) if split == "train" else None
@@ -180,23 +188,6 @@ def _crosses(specs: list[StatisticSpec], reader: Reader, hashes: Hashes) -> list
     return [Cross([parts[name] for name in spec.of]) for spec in specs]
 
 
-class _Block(NamedTuple):
-    """Consecutive rows of a split."""
-
-    start: int  # the first row's position in the split
-    shard: int
-    codes: list[np.ndarray]  # S of (n,)
-    times: np.ndarray  # (times, n)
-    label: np.ndarray  # (n,)
-
-
-def _blocks(shards: Shards, split: str) -> Iterator[_Block]:
-    start, cut = 0, shards.reader.num_numeric
-    for block, label in zip(shards.blocks(split), shards.column(split, "label"), strict=True):
-        yield _Block(start, block.shard, block.codes, block.numbers[cut:], label)
-        start += len(label)
-
-
 def _slices(spec: StatisticSpec, shards: Shards) -> Binning | None:
     """The edges that cut the train rows into `folds` slices of time of about equal size."""
     if spec.time is None:
@@ -218,7 +209,7 @@ def _without_blanks(time: np.ndarray, spec: StatisticSpec) -> np.ndarray:
     return time
 
 
-def _folds(spec: StatisticSpec, slices: Binning | None, reader: Reader, block: _Block) -> np.ndarray:
+def _folds(spec: StatisticSpec, slices: Binning | None, reader: Reader, block: Block) -> np.ndarray:
     """(n,) uint64 from 1: by time, or by a hash of the row's position among the train rows."""
     if slices is not None and spec.time is not None:
         return slices.ids(block.times[reader.times.index((spec.time, spec.unit))]).astype(np.uint64)

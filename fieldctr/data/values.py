@@ -38,7 +38,7 @@ def num_distinct(dataset: Dataset, fields: list[int]) -> int:
     """Combinations of these fields' features that occur in train; values of numeric fields do not count."""
     starts = dataset.schema.column_offsets
     columns = [starts[i] + k for i in fields for k in range(dataset.schema.fields[i].width)]
-    return pl.from_numpy(dataset.train.ids[:, columns]).n_unique()
+    return pl.from_numpy(dataset.train.ids_of(slice(None))[:, columns]).n_unique()
 
 
 def _row_text(dataset: Dataset, values: list[FieldValues], fields: list[int], row: int) -> str:
@@ -54,6 +54,6 @@ def _feature(dataset: Dataset, values: list[FieldValues], field: int, row: int) 
     if schema.fields[field].numeric:
         assert dataset.train.values is not None
         return f"{dataset.train.values[row, sum(other.numeric for other in schema.fields[:field])]:.3g}"
-    ids = dataset.train.ids[row, schema.column_offsets[field] :][: schema.fields[field].width]
+    ids = dataset.train.ids_of(slice(row, row + 1))[0, schema.column_offsets[field] :][: schema.fields[field].width]
     texts = values[field].texts
     return ", ".join(texts[i - 1] for i in ids if i and texts) or "unknown"

@@ -49,9 +49,17 @@ def groups(shards: Shards, budget: Budget) -> list[np.ndarray]:
 
     0 is a row without a group.
     """
-    merged = _merged(shards, shards.reader.specs[-1], budget)
-    ranks = merged.names().rank("dense").fill_null(0).cast(pl.Int32).to_numpy()
-    return [ranks[places] for places in merged.places]
+    return numbered(shards, shards.reader.specs[-1], budget)[1]
+
+
+def numbered(shards: Shards, spec: FieldSpec, budget: Budget) -> tuple[pl.Series, list[np.ndarray]]:
+    """The distinct texts of a spec of the reader, ascending, and per shard the place (codes,) int32 of each, from 1.
+
+    0 is a row without one.
+    """
+    every = _merged(shards, spec, budget)
+    ranks = every.names().rank("dense").fill_null(0).cast(pl.Int32).to_numpy()
+    return every.names().drop_nulls().sort(), [ranks[places] for places in every.places]
 
 
 def _families(specs: Sequence[FieldSpec]) -> list[list[int]]:

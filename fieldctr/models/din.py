@@ -89,7 +89,7 @@ def _histories(schema: Schema) -> list[History]:
     ]
     if not found:
         raise UserError(
-            "model=din attends from a field to its history, and no field of this table is one: give a field of kind "
-            "multi the key shares=FIELD (see dataset=taobaoad_x1), or use model=dnn"
+            "model=din attends from a field to its history, and no field of this table is one: add one of kind history "
+            "(see dataset=kuairand_history), give one of kind multi the key shares=FIELD, or use model=dnn"
         )
     return found

@@ -22,6 +22,7 @@ class Known(NamedTuple):
 
     fields: Tensor  # (F,) positions in its schema
     rows: Tensor  # (V,) rows of its tables
+    apart: Tensor  # the same for a table in which histories have rows of their own, such as a linear term's
     aligned: bool  # whether the fields are the same in the same order
 
     @property
@@ -34,14 +35,11 @@ def known(now: Schema, before: Schema, *, values: Sequence[list[str]], values_be
     """Match two tables; `values` has the texts of each field's features by id, from 1, none for a number."""
     places = {(field.name, field.numeric): place for place, field in enumerate(before.fields)}
     fields = [places.get((field.name, field.numeric), -1) for field in now.fields]
-    rows = []
-    for field, texts, place in zip(now.fields, values, fields, strict=True):
-        if place < 0:
-            rows += [-1] * field.vocab_size
-            continue
-        own = [0, 1] if field.numeric else _ids(texts, values_before[place])
-        rows += [before.row_offsets[place] + i if i >= 0 else -1 for i in own]
-    return Known(torch.tensor(fields), torch.tensor(rows), fields == list(range(before.num_fields)))
+    rows, apart = (
+        torch.tensor(_rows(one, other, fields, values, values_before))
+        for one, other in ((now, before), (now.apart(), before.apart()))
+    )
+    return Known(torch.tensor(fields), rows, apart, fields == list(range(before.num_fields)))
 
 
 def take_over(
@@ -70,6 +68,23 @@ def take_over(
         backbone.place(known.new, own)
 
 
+def _rows(
+    now: Schema, before: Schema, places: list[int], values: Sequence[list[str]], values_before: Sequence[list[str]]
+) -> list[int]:
+    """For each row of the table of `now` the one in that of `before`, or -1."""
+    rows = []
+    for field, texts, place in zip(now.fields, values, places, strict=True):
+        if field.shares:
+            continue
+        own = [-1] * field.vocab_size
+        if place >= 0 and texts:
+            own = _ids(texts, values_before[place])
+        elif place >= 0 and before.fields[place].vocab_size == field.vocab_size:  # a number, or the same hash
+            own = list(range(field.vocab_size))
+        rows += [before.row_offsets[place] + i if i >= 0 else -1 for i in own]
+    return rows
+
+
 def _ids(texts: list[str], before: list[str]) -> list[int]:
     """For id 0 and each value the id that it had, or -1."""
     ids = {text: i for i, text in enumerate(before, 1)}
@@ -89,7 +104,8 @@ def _merged(name: str, drawn: Tensor, before: Tensor, growth: list[int], known: 
         raise UserError(f"weight {name} is {tuple(before.shape)} there and {tuple(drawn.shape)} here")
     fresh = torch.zeros((), dtype=torch.bool)
     for axis, grows in enumerate(growth):
-        places = {MORE: known.fields, MORE * FEATURES: known.rows}.get(grows)
+        rows = known.rows if drawn.shape[axis] == len(known.rows) else known.apart
+        places = {MORE: known.fields, MORE * FEATURES: rows}.get(grows)
         if places is not None:
             before = before.index_select(axis, places.clamp(min=0))
             fresh = fresh | (places < 0).view([-1 if i == axis else 1 for i in range(drawn.dim())])

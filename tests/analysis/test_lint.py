@@ -99,6 +99,13 @@ def test_nothing_is_found_in_statistics_that_preparation_makes(tmp_path: Path) -
     assert lint(prepare(clean(np.random.default_rng(1)), tmp_path, mean=mean, count=count)).findings == []
 
 
+@pytest.mark.parametrize("order", [1, -1], ids=["forwards", "backwards"])
+def test_nothing_is_found_in_histories_that_preparation_makes(order: int, tmp_path: Path) -> None:
+    """Backwards in time a history changes where the label does."""
+    past = {"kind": "history", "of": "item", "by": "user", "time": "ts"}
+    assert lint(prepare(clean(np.random.default_rng(1))[::order], tmp_path, past=past)).findings == []
+
+
 def test_a_field_that_is_known_after_the_click_leaks(tmp_path: Path) -> None:
     def plant(frame: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
         return frame.with_columns(x=np.where(rng.random(ROWS) < 0.02, 2, frame["label"]))

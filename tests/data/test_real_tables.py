@@ -1,15 +1,18 @@
 """The public tables, where FIELDCTR_DATA says that they are: what was published is what was prepared."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 from omegaconf import OmegaConf
 
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.prepare import prepared
+from fieldctr.data.table import SPLITS
 
 CONF = Path(__file__).parents[2] / "conf" / "dataset"
 ROOT = Path(os.environ.get("FIELDCTR_DATA", "data that is not there"))
@@ -48,6 +51,29 @@ def test_kuairand(tmp_path: Path) -> None:
     )
     assert dataset.facts["group"]["groups"] == 25_156
     assert not any(field.text for field in dataset.schema.fields if field.name.startswith("onehot"))
+
+
+def test_kuairand_history(tmp_path: Path, dataset_node: Callable[..., dict[str, Any]]) -> None:
+    """Histories of 500 users, and where they are stored: each click once, but for 2 % of the users."""
+    dataset = prepared(dataset_node("kuairand_history", f"data_root={ROOT}"), data_dir=tmp_path)
+    raw = pl.read_parquet(ROOT / "kuairand_pure" / "kuairand_ctr.parquet")
+    raw = raw.select("user_id", "time_ms", "is_click", "split").with_columns(
+        row=pl.int_range(pl.len()).over("split"),
+        place=pl.col("split").replace_strict({"train": 0, "valid": 1, "test": 2}),
+    )
+    item = dataset.schema.column_offsets[dataset.schema.index("video_id")]
+    users = raw["user_id"].unique(maintain_order=True)[::50].implode()
+    for rows in raw.filter(pl.col("user_id").is_in(users)).partition_by("user_id"):
+        told = [
+            (when, place, row, int(click), int(getattr(dataset, split).ids[row, item]))
+            for _, when, click, split, row, place in rows.iter_rows()
+        ]
+        for when, place, row, _, _ in told:
+            past = [i for then, s, _, click, i in sorted(told) if then < when and s <= place and click and i][-20:]
+            found = getattr(dataset, SPLITS[place]).ids_of(slice(row, row + 1))[0, -20:]
+            assert found.tolist() == past + [0] * (20 - len(past))
+    events, clicks = len(np.load(dataset.folder / "events.npy")), raw["is_click"].sum()
+    assert 0.98 * clicks < events < 1.02 * clicks
 
 
 def test_movielens(tmp_path: Path) -> None:

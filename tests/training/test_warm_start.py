@@ -98,6 +98,25 @@ def test_an_equal_table_gives_equal_logits_in_any_order_of_its_fields(name: str,
         assert_close(model(batch(now)).logit, finished(batch(before)).logit, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["din", "deepfm"])
+def test_a_history_keeps_the_rows_that_it_shares_and_those_of_its_own(name: str) -> None:
+    """In the embeddings it has its field's rows; in DeepFM's linear term others."""
+
+    def schema(items: list[str]) -> Schema:
+        size = len(items) + 1
+        return Schema((Field("user", 4), Field("hash", 6), Field("item", size), Field("past", size, 3, shares="item")))
+
+    items = ["s", "new", "p"]
+    now, before, build = schema(items), schema(WORDS["item"]), maker(name)
+    finished, model = build(before, 5), build(now)
+    values, values_before = ([WORDS["user"], [], own, own] for own in (items, WORDS["item"]))
+    take_over(model, finished.state_dict(), known(now, before, values=values, values_before=values_before), now, build)
+    ids = torch.tensor([[1, 0, 1, 3, 1, 0], [2, 0, 3, 1, 1, 1], [0, 0, 0, 0, 0, 0]], dtype=torch.int32)
+    as_before = torch.tensor([0, 4, -1, 1])[ids[:, 2:]].int()
+    logit = finished(Inputs(torch.cat([ids[:, :2], as_before], 1))).logit
+    assert_close(model(Inputs(ids)).logit, logit)
+
+
 @pytest.mark.parametrize(("name", "options"), OPTIONS, ids=str)
 def test_a_new_field_is_as_drawn_and_all_else_as_trained(name: str, options: dict[str, Any]) -> None:
     now, before = table("user", "hour", "tags", "price", "item"), table("user", "tags", "price", "item")
