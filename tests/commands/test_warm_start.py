@@ -27,7 +27,7 @@ def composed(*overrides: str) -> dict[str, Any]:
     [
         ("embedding_dim=32", r"embedding_dim=32 \(was 16\)"),
         ("model=fm", r"model\._target_=fieldctr\.models\.fm\.FM \(was fieldctr\.models\.fat\.FAT\)"),
-        ("model.pooling=mean", r"model\.pooling=mean \(was sum\)"),
+        ("model.pooling=mean", r"model\.pooling=mean \(was flat\)"),
         ("enhancer=llactr", r"enhancer\._target_=.* \(was absent\)"),
     ],
 )
