@@ -37,6 +37,7 @@ from fieldctr.errors import UserError
 
 TIMES_FILE = "event_times.npy"
 USERS_FILE = "users.parquet"
+EVENT, USER = 100, 60  # bytes while preparing, as measured
 NOBODY = 0  # the number of a row without a user; users are numbered from 1
 
 
@@ -180,6 +181,9 @@ def write(
                 events.add(s, *each.rows(block.codes, block.times, block.shard), ids, happened)
     found, first = [], 1
     for each, events in zip(users, gathered, strict=True):
+        count, people = int(events.seen.sum()), events.last.shape[1]
+        what = f"field '{each.spec.name}': {count:,} events of {people - 1:,} users"
+        budget.refuse(what, "Leave the field out", EVENT * count + USER * people)
         log, numbers = events.log()
         if not len(log.ids):
             raise UserError(f"field '{each.spec.name}': no event: no such row has both '{each.spec.by}' and an item")

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 import torch
 
-from fieldctr.data import budget, shards
+from fieldctr.data import budget, histories, shards
 from fieldctr.data.batches import Batches
 from fieldctr.data.dataset import Dataset, Split
 from fieldctr.data.encode import encode, encode_rows
@@ -309,3 +309,11 @@ def test_a_history_stays_that_of_its_field_in_another_schema() -> None:
         assert isinstance(past, HistorySpec)
         column = {spec.name: spec.reads for spec in fields}  # type: ignore[union-attr]
         assert (column[past.of], column[past.by]) == (("item",), ("user",))
+
+
+def test_events_that_need_more_memory_than_there_is_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(histories, "EVENT", 1e12)
+    with pytest.raises(UserError, match=r"field 'past': \d+ events of \d+ users take .* GB.*max_memory_gb"):
+        prepare(tmp_path / "data", random_rows(1))
