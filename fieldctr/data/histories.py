@@ -3,7 +3,8 @@
 An event is a row with label 1 (any row, where `clicked` is false) that has a user and an item with an id. A row sees
 the latest `max_length` events of its user that are strictly earlier: not its own, and no other one of the same instant,
 because nobody knew how that would end when the row was shown. So two items of one page are in no history of each other.
-A click counts as known from the next instant on.
+A click counts as known from the next instant on. A source may add rows that are no samples, only events (EVENTS in
+the place of their split), such as a log of what users did elsewhere: rows of all splits see these.
 
 A row sees events of its own split and of those before it: a row of train only those of train, a row of test all. Where
 splits follow each other in time, that is what a server would know. Where they do not, the labels of test would else be
@@ -31,7 +32,7 @@ from fieldctr.data.reader import Reader
 from fieldctr.data.shards import Shards
 from fieldctr.data.specs import HistorySpec, Spec
 from fieldctr.data.statistics import Seen
-from fieldctr.data.table import SPLITS
+from fieldctr.data.table import EVENTS, SPLITS
 from fieldctr.data.vocabularies import numbered
 from fieldctr.errors import UserError
 
@@ -106,9 +107,12 @@ class Gathering:
         self.last = np.full((len(SPLITS), users), -np.inf)  # when each user was last shown a row
         self.seen, self.unknown = np.zeros((2, len(SPLITS)), np.int64)  # events, and those without an id
 
-    def add(self, split: int, users: np.ndarray, times: np.ndarray, ids: np.ndarray, happened: np.ndarray) -> None:
-        """Rows (n,) of a split; those that `happened` are events."""
+    def show(self, split: int, users: np.ndarray, times: np.ndarray) -> None:
+        """Rows (n,) of a split, which will ask for their history."""
         np.maximum.at(self.last[split], users, times)
+
+    def add(self, split: int, users: np.ndarray, times: np.ndarray, ids: np.ndarray, happened: np.ndarray) -> None:
+        """Rows (n,), seen from a split on; those that `happened` are events."""
         event = happened & (users != NOBODY)
         self.seen[split] += event.sum()
         self.unknown[split] += (event & (ids == 0)).sum()
@@ -173,12 +177,17 @@ def write(
         users.append(Users.of(spec, numbers, specs, reader))
     lines = [_line(reader, [field.name for field in reader.specs].index(spec.of)) for spec in own]
     gathered = [Gathering(len(known) + 1) for known in everyone]
-    for s, split in enumerate(SPLITS):
+    for split in (EVENTS, *SPLITS):
         for block in blocks(shards, split):
             for each, line, events in zip(users, lines, gathered, strict=True):
-                happened = block.label > 0 if each.spec.clicked else np.ones(len(block.label), bool)
+                rows = each.rows(block.codes, block.times, block.shard)
                 ids = items[each.spec.of][block.shard][block.codes[line]]
-                events.add(s, *each.rows(block.codes, block.times, block.shard), ids, happened)
+                if split == EVENTS:
+                    events.add(0, *rows, ids, np.ones(len(ids), bool))
+                    continue
+                events.show(SPLITS.index(split), *rows)
+                happened = block.label > 0 if each.spec.clicked else np.ones(len(ids), bool)
+                events.add(SPLITS.index(split), *rows, ids, happened)
     found, first = [], 1
     for each, events in zip(users, gathered, strict=True):
         count, people = int(events.seen.sum()), events.last.shape[1]

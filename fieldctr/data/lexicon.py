@@ -34,7 +34,7 @@ class Lexicon:
         self.hashes, self.recent = np.zeros(0, np.uint64), np.zeros(0, np.uint32)
         self._make_room(SLOTS[0])
         self.counts = np.zeros((len(SPLITS), 1), np.int64)
-        self.size = 1  # codes counted so far, 0 included
+        self.size = 1  # codes counted or seen so far, 0 included
         self.looked_up, self.letters = 1, 0  # texts, and bytes of them: how long a text is
         self.column, self.meaning = column, meaning  # where the texts are from, and what each says
 
@@ -87,6 +87,10 @@ class Lexicon:
         else:
             more = np.bincount(codes)
             self.counts[split, : len(more)] += more
+
+    def see(self, codes: np.ndarray) -> None:
+        """Take note of codes (n,) of no split: their texts are known, and counted nowhere."""
+        self._grow(int(codes.max(initial=0)) + 1)
 
     def add(self, codes: np.ndarray, counts: np.ndarray) -> None:
         """Add `counts` (3, n) int64 of codes (n,), among which one may come more than once."""

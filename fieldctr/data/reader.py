@@ -92,6 +92,13 @@ class Reader:
             for part in islice(columns, spec.width - 1):
                 lexicon.count(split, part[part > 0])
 
+    def see(self, lexicons: list[Lexicon], codes: list[np.ndarray]) -> None:
+        """Take note of the codes of rows of no split."""
+        columns = iter(codes)
+        for spec, lexicon in zip(self.texts, lexicons, strict=True):
+            for part in islice(columns, spec.width):
+                lexicon.see(part)
+
     def aligned(self, columns: list[np.ndarray]) -> list[np.ndarray]:
         """The columns of codes with NO_CODES in the place of each numeric field."""
         rest = iter(columns)

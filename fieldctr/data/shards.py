@@ -22,14 +22,14 @@ from fieldctr.data.budget import Limits
 from fieldctr.data.npy import read_blocks
 from fieldctr.data.reader import CHUNK, Chunk, Reader, require
 from fieldctr.data.specs import number
-from fieldctr.data.table import SPLITS, parse_at_a_time
+from fieldctr.data.table import EVENTS, SPLITS, parse_at_a_time
 from fieldctr.data.tally import Tally
 from fieldctr.errors import UserError
 
 T = TypeVar("T")
 SCALARS = {"label": np.float32, "pctr": np.float32}  # one number per row
 NO_SPLIT = -1
-FORMAT = 1  # of a shard's files; raise it when they change, lest what was written before be read
+FORMAT = 2  # of a shard's files; raise it when they change, lest what was written before be read
 NARROW = 1 << 16  # codes below it take 2 bytes
 SHARD_FILE, WORDS_FILE = "shard.json", "words.arrow"
 
@@ -60,6 +60,7 @@ class Shards:
             tally.rows += record["splits"]
             tally.clicks += record["clicks"]
             tally.dropped.update(record["dropped"])
+            tally.events += record["events"]
         return tally
 
     def blanks(self) -> np.ndarray:
@@ -74,7 +75,7 @@ class Shards:
             yield texts, counts.to_numpy().reshape(len(SPLITS), -1).astype(np.int64)
 
     def blocks(self, split: str) -> Iterator[Block]:
-        """The rows of a split in order, those of CHUNK raw rows at a time."""
+        """The rows of a split, or the EVENTS, in order, those of CHUNK raw rows at a time."""
         codes = self._whole(split, "codes", _read_codes, _joined_codes)
         for (shard, columns), (_, numbers) in zip(
             codes, self._whole(split, "numbers", read_blocks, _joined), strict=True
@@ -91,6 +92,8 @@ class Shards:
     ) -> Iterator[tuple[int, T]]:
         """Shard and part for every CHUNK of raw rows, of which less memory may have made several chunks."""
         for shard, folder in enumerate(self.folders):
+            if not (folder / f"{split}.{name}").exists():
+                continue  # a shard without events
             parts, several = read(folder / f"{split}.{name}"), CHUNK // _record(folder)["chunk"]
             while some := list(islice(parts, several)):
                 yield shard, some[0] if len(some) == 1 else join(some)
@@ -124,7 +127,7 @@ def row_columns(schema: pl.Schema, group: str | None) -> dict[str, pl.Expr]:
     """What pass one reads besides the fields and the groups, of which it wants the column too."""
     require(schema, ["label", "split", *([group] if group else [])])
     # Not replace_strict: polars 2.1 collects the whole table for it.
-    place = pl.col("split").cast(pl.String).cast(pl.Enum(SPLITS), strict=False)
+    place = pl.col("split").cast(pl.String).cast(pl.Enum((*SPLITS, EVENTS)), strict=False)
     split = place.to_physical().cast(pl.Int8).fill_null(NO_SPLIT)
     extra = {"label": number("label", schema["label"]).fill_null(float("nan")), "split": split}
     return extra | {name: pl.col(name) for name in ("drop", "pctr") if name in schema}
@@ -164,16 +167,16 @@ class _Writer:
         """Append rows to the files of their splits."""
         columns = self.reader.codes(self.lexicons, chunk.texts)
         self.rows += len(chunk.extra)
-        for s, rows in enumerate(_rows_of_splits(chunk.extra, frame, self.tally)):
-            codes, numbers = [np.take(column, rows) for column in columns], np.take(chunk.numbers, rows, axis=1)
+        *splits, events = _rows_of_splits(chunk.extra, frame, self.tally)
+        for s, rows in enumerate(splits):
+            codes, numbers = self._save(SPLITS[s], rows, columns, chunk)
             self.reader.count(self.lexicons, s, codes)
             self.blanks[:, s] += np.isnan(numbers[: len(self.blanks)]).sum(1)
-            self._save_codes(s, codes)
-            np.save(self._file(s, "numbers"), numbers)
-            for name, kind in SCALARS.items():
-                if name in chunk.extra:
-                    np.save(self._file(s, name), chunk.extra[name].to_numpy()[rows].astype(kind))
             self.tally.add(s, chunk.extra["label"].to_numpy()[rows])
+        if len(events):
+            codes, _ = self._save(EVENTS, events, columns, chunk)
+            self.reader.see(self.lexicons, codes)
+            self.tally.events += len(events)
 
     def finish(self) -> None:
         """Say what the codes are, and give the folder its name. polars raises for a text that should be a number."""
@@ -189,12 +192,25 @@ class _Writer:
             "splits": self.tally.rows.tolist(),
             "clicks": self.tally.clicks.tolist(),
             "dropped": self.tally.dropped,
+            "events": self.tally.events,
             "blanks": self.blanks.tolist(),
         }
         write_json(self.folder / SHARD_FILE, record)
         self.folder.rename(self.whole)
 
-    def _save_codes(self, split: int, codes: list[np.ndarray]) -> None:
+    def _save(
+        self, split: str, rows: np.ndarray, columns: list[np.ndarray], chunk: Chunk
+    ) -> tuple[list[np.ndarray], np.ndarray]:
+        """Append the chunk's `rows` to the files of a split; gives their codes and numbers."""
+        codes, numbers = [np.take(column, rows) for column in columns], np.take(chunk.numbers, rows, axis=1)
+        self._save_codes(split, codes)
+        np.save(self._file(split, "numbers"), numbers)
+        for name, kind in SCALARS.items():
+            if name in chunk.extra:
+                np.save(self._file(split, name), chunk.extra[name].to_numpy()[rows].astype(kind))
+        return codes, numbers
+
+    def _save_codes(self, split: str, codes: list[np.ndarray]) -> None:
         narrow = np.array([column.max(initial=0) < NARROW for column in codes], bool)
         np.save(self._file(split, "codes"), narrow)
         for chosen, kind in ((narrow, np.uint16), (~narrow, np.uint32)):
@@ -204,8 +220,8 @@ class _Writer:
                 line[:] = column
             np.save(self._file(split, "codes"), block)
 
-    def _file(self, split: int, name: str) -> BinaryIO:
-        path = self.folder / f"{SPLITS[split]}.{name}"
+    def _file(self, split: str, name: str) -> BinaryIO:
+        path = self.folder / f"{split}.{name}"
         if path not in self.files:
             self.files[path] = self.stack.enter_context(path.open("wb"))
         return self.files[path]
@@ -231,7 +247,7 @@ def _record(shard: Path) -> dict:
 
 
 def _rows_of_splits(extra: pl.DataFrame, frame: pl.LazyFrame, tally: Tally) -> list[np.ndarray]:
-    """Per split, which rows of the chunk it keeps; the reasons for the others are counted."""
+    """Per split, and last for EVENTS, which rows of the chunk it keeps; the reasons for the others are counted."""
     kept = np.ones(len(extra), bool)
     if "drop" in extra.columns:
         kept = extra["drop"].is_null().to_numpy()
@@ -240,8 +256,8 @@ def _rows_of_splits(extra: pl.DataFrame, frame: pl.LazyFrame, tally: Tally) -> l
     if (split[kept] == NO_SPLIT).any():
         found = frame.select(pl.col("split").unique().sort()).collect().to_series().to_list()
         raise UserError(f"column split holds {found}, expected only {', '.join(SPLITS)}")
-    strange = np.unique(label[kept & (label != 0) & (label != 1)])
+    strange = np.unique(label[kept & (split < len(SPLITS)) & (label != 0) & (label != 1)])
     if len(strange):
         found = ", ".join("a blank" if np.isnan(y) else f"{y:g}" for y in strange[:5])
         raise UserError(f"label is not binary: found {found}, expected 0 and 1. Give the source a label rule.")
-    return [np.flatnonzero(kept & (split == s)) for s in range(len(SPLITS))]
+    return [np.flatnonzero(kept & (split == s)) for s in range(len(SPLITS) + 1)]

@@ -22,6 +22,7 @@ from fieldctr.data.json_lines import json_lines
 from fieldctr.errors import UserError
 
 SPLITS = ("train", "valid", "test")
+EVENTS = "events"  # in the place of a split: a row that is no sample, only something that happened; for histories
 BLOCK = 1 << 18  # bytes read at a time when cells are counted: what the cache holds
 GZIP = b"\x1f\x8b"  # how a gzip file begins
 BROKEN = (EOFError, OSError, zlib.error)  # what a file that was cut short, or is damaged, raises
@@ -45,8 +46,8 @@ if "POLARS_CSV_CHUNK_SIZE" not in os.environ:
 class Table(NamedTuple):
     """One row per sample, not yet read.
 
-    `frame` has the raw columns, `label` (0 or 1), `split` (train, valid, test) and, if the source wants, `drop` (null
-    keeps the row, else the reason to leave it out) and `pctr` (the true click probability).
+    `frame` has the raw columns, `label` (0 or 1), `split` (train, valid, test, or EVENTS) and, if the source wants,
+    `drop` (null keeps the row, else the reason to leave it out) and `pctr` (the true click probability).
     """
 
     frame: pl.LazyFrame

@@ -16,6 +16,7 @@ class Tally:
     rows: np.ndarray = field(default_factory=lambda: np.zeros(len(SPLITS), np.int64))
     clicks: np.ndarray = field(default_factory=lambda: np.zeros(len(SPLITS), np.int64))
     dropped: Counter[str] = field(default_factory=Counter)
+    events: int = 0  # rows that are no samples
 
     def add(self, split: int, label: np.ndarray) -> None:
         """Count labels (n,) of one split."""
@@ -25,10 +26,11 @@ class Tally:
     def facts(self) -> dict[str, object]:
         """Rows in and out, and positive rates."""
         read = int(self.rows.sum()) + self.dropped.total()
+        events = {"events": self.events} if self.events else {}
         return {
             "rows": {"read": read, "dropped": dict(self.dropped), **by_split(self.rows.tolist())},
             "positive_rate": by_split((self.clicks / self.rows).tolist()),
-        }
+        } | events
 
     def refuse_degenerate(self) -> None:
         """UserError for an empty split, or one whose labels are all equal: no AUC could be computed on it."""

@@ -54,6 +54,17 @@ def taobao() -> Files:
     }
 
 
+def taobao_behavior() -> Files:
+    """With actions of the same users in the shop, before and between the impressions; a category that no ad has."""
+    start = int(datetime(2017, 5, 1, 16, tzinfo=UTC).timestamp())
+    people = [0, 1, 2, 3, *BIG]
+    log = [
+        [people[i % 7], start + 3600 * i, ["pv", "cart", "buy", "fav"][i % 4], [6406, 1, 4711][i % 3], 95471]
+        for i in range(240)
+    ]
+    return {**taobao(), "behavior_log.csv": lines("user,time_stamp,btag,cate,brand", log)}
+
+
 def kuairand_pure() -> Files:
     log = "user_id,video_id,date,hourmin,time_ms,is_click,is_like,is_follow,is_comment,is_forward,is_hate,long_view,"
     log += "play_time_ms,duration_ms,profile_stay_time,comment_stay_time,is_profile_enter,is_rand,tab"
@@ -144,10 +155,19 @@ def movielens_20m() -> Files:
 
 SOURCES: dict[str, Callable[[], Files]] = {
     source.__name__: source
-    for source in (taobao, kuairand_pure, open_bandit, taobaoad_x1, amazonelectronics_x1, movielens_20m)
+    for source in (
+        taobao,
+        taobao_behavior,
+        kuairand_pure,
+        open_bandit,
+        taobaoad_x1,
+        amazonelectronics_x1,
+        movielens_20m,
+    )
 }
 IDS = {  # a field with BIG among its values
-    "taobao": "userid", "kuairand_pure": "user_id", "open_bandit": "user_feature_0", "taobaoad_x1": "userid",
+    "taobao": "userid", "taobao_behavior": "userid",
+    "kuairand_pure": "user_id", "open_bandit": "user_feature_0", "taobaoad_x1": "userid",
     "amazonelectronics_x1": "item_id", "movielens_20m": "userId",
 }  # fmt: skip
 EVERY_FILE = [(name, file) for name, source in SOURCES.items() for file in source()]
@@ -263,6 +283,48 @@ def test_taobao_is_a_naive_join_with_the_publishers_days(frame: Frame) -> None:
                 expected.get(key) if expected.get(key) not in missing else None
             ), key
     assert {row["new_user_class_level"] for row in got} == {"3", "4", "", None}
+
+
+def test_taobao_histories_are_the_earlier_actions_and_clicks_of_the_user(prepare: Prepare) -> None:
+    files = taobao_behavior()
+    read = {file: list(csv.DictReader(content.splitlines())) for file, content in files.items()}
+    dataset = prepare("taobao_behavior", files)
+    assert dataset.facts["events"] == sum(action["btag"] != "pv" for action in read["behavior_log.csv"])
+    words = pl.read_parquet(dataset.folder / "vocabulary.parquet").filter(pl.col("field") == "cate_id")
+    known = dict(words.select("value", "id").iter_rows())
+    ads = {ad["adgroup_id"]: ad["cate_id"] for ad in read["ad_feature.csv"]}
+    samples = read["raw_sample.csv"]
+    past = [
+        (action["user"], int(action["time_stamp"]), action["cate"])
+        for action in read["behavior_log.csv"]
+        if action["btag"] != "pv"
+    ]
+    past += [
+        (row["user"], int(row["time_stamp"]), ads.get(row["adgroup_id"], "")) for row in samples if row["clk"] == "1"
+    ]
+    past.sort(key=lambda event: event[1])
+    place = dataset.schema.index("past_categories")
+    start = dataset.schema.column_offsets[place]
+    found = dataset.test.ids_of(slice(None))[:, start : start + dataset.schema.fields[place].width]
+    wanted = [
+        [
+            known[cate]
+            for user, time, cate in past
+            if (user, cate in known) == (row["user"], True) and time < row["when"]
+        ]
+        for row in ({**sample, "when": int(sample["time_stamp"])} for sample in samples[-len(found) :])
+    ]
+    assert [[i for i in row if i] for row in found.tolist()] == [ids[-50:] for ids in wanted]
+    assert max(map(len, wanted)) > 20
+
+
+def test_taobao_without_its_log_or_with_a_wrong_action_says_so(node: Callable[..., dict[str, Any]]) -> None:
+    with pytest.raises(UserError, match=r"no file behavior_log\.csv"):
+        prepared(node("taobao_behavior", taobao()), data_dir=Path("nowhere"))
+    wrong = node("taobao_behavior", taobao_behavior())
+    wrong["source"]["behavior"] = ["bought"]
+    with pytest.raises(UserError, match=r"dataset\.source\.behavior: no action 'bought'.*buy"):
+        prepared(wrong, data_dir=Path("nowhere"))
 
 
 def test_what_is_left_aside_is_counted(prepare: Prepare) -> None:

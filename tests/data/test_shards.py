@@ -12,12 +12,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from fieldctr.data import budget, encode, shards
 from fieldctr.data.budget import Limits
 from fieldctr.data.generated import write_generated_criteo
 from fieldctr.data.prepare import prepared
+from fieldctr.data.specs import field_specs
+from fieldctr.data.table import EVENTS, SPLITS, Table
 from fieldctr.errors import UserError
 
 CHUNK = 1 << 8  # in place of 1 << 16: many shards of few rows
@@ -161,6 +164,8 @@ import json, sys
 from pathlib import Path
 from fieldctr.data import budget, shards
 from fieldctr.data.prepare import prepared
+from fieldctr.data.specs import field_specs
+from fieldctr.data.table import EVENTS, SPLITS, Table
 for module in (shards, budget):
     module.CHUNK = 1 << 12
 budget.Budget.limits = lambda self, columns: budget.Limits(1 << 12, 1 << 12)
@@ -228,6 +233,8 @@ import json, sys
 from pathlib import Path
 from fieldctr.data import distributed
 from fieldctr.data.prepare import prepared
+from fieldctr.data.specs import field_specs
+from fieldctr.data.table import EVENTS, SPLITS, Table
 from fieldctr.errors import UserError
 distributed.ROWS = 1 << 16
 try:
@@ -254,3 +261,26 @@ def test_the_workers_of_ray_make_the_same_bytes(node: dict[str, Any], tmp_path: 
     broken = node | {"fields": {"C1": {"kind": "value"}}}
     assert "train.txt line" in run(broken, "ray")
     assert not list((tmp_path / "ray").glob(".*.shards"))
+
+
+@pytest.mark.parametrize("limits", [Limits(CHUNK, CHUNK), Limits(CHUNK // 4, 2 * CHUNK)])
+def test_histories_and_events_do_not_know_where_shards_end(
+    limits: Limits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = random.Random(4)
+    samples = [
+        {"user": draw.randrange(20), "item": draw.randrange(30), "when": i, "label": i % 2, "split": SPLITS[i // 500]}
+        for i in range(1500)
+    ]
+    elsewhere = {"label": None, "split": EVENTS}
+    events = [{"user": draw.randrange(25), "item": draw.randrange(40), "when": 4 * i} | elsewhere for i in range(400)]
+    history = {"kind": "history", "of": "item", "by": "user", "time": "when", "max_length": 6}
+    specs = field_specs({"user": {}, "item": {}, "past": history}, 1)
+    tables = []
+    for name, own in (("one", Limits(CHUNK)), ("many", limits)):
+        cut(monkeypatch, own)
+        (tmp_path / name).mkdir()
+        encode.encode(Table(pl.LazyFrame(samples + events)), specs, tmp_path / name, group="user")
+        tables.append(bytes_of(tmp_path / name))
+    assert tables[0] == tables[1]
+    assert json.loads((tmp_path / "many/facts.json").read_text())["events"] == 400

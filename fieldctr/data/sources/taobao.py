@@ -11,27 +11,35 @@ import polars as pl
 
 from fieldctr.data.profiles import with_profiles
 from fieldctr.data.splits import with_split
-from fieldctr.data.table import Table, explained, required_all, scan_csv
+from fieldctr.data.table import EVENTS, Table, explained, required_all, scan_csv
+from fieldctr.errors import UserError
 
 FILES = ("raw_sample.csv", "ad_feature.csv", "user_profile.csv")
+BEHAVIOR = "behavior_log.csv"  # 723 million actions of the same users, 22 days
+ACTIONS = ("pv", "cart", "fav", "buy")  # page view, into the cart, favourite, bought
 CURE = "Get them from https://tianchi.aliyun.com/dataset/56 (login; scripts/download_taobao.sh says how)."
 TIME_ZONE = 8 * 3600  # seconds that the publisher's days are ahead of UTC
+LOCAL_TIME = ((pl.col("time_stamp").cast(pl.Int64) + TIME_ZONE) * 1_000_000).cast(pl.Datetime("us"))
 
 
-def read(raw_dir: Path, *, null_values: Sequence[str], split: Mapping[str, Any]) -> Table:
+def read(raw_dir: Path, *, null_values: Sequence[str], split: Mapping[str, Any], behavior: Sequence[str] = ()) -> Table:
     """Each row of raw_sample.csv with its ad and its user: the publisher's columns, `user` as userid, and `local_time`.
 
     `null_values` are the texts that mean missing in the profiles. Of several profiles the first counts; a row whose
     ad or user has none keeps its place. A row whose clk and nonclk agree is dropped. `split` as in
-    `fieldctr.data.splits.with_split`.
+    `fieldctr.data.splits.with_split`. `behavior` names the ACTIONS of behavior_log.csv that are events for histories,
+    with userid, local_time, cate_id and brand; without any the file is not needed.
     """
-    files = required_all(raw_dir, FILES, CURE)
-    samples, ads, users = (scan_csv(path) for path in files)
+    for action in behavior:
+        if action not in ACTIONS:
+            raise UserError(f"dataset.source.behavior: no action '{action}'. All: {', '.join(ACTIONS)}")
+    files = required_all(raw_dir, (*FILES, BEHAVIOR) if behavior else FILES, CURE)
+    samples, ads, users = (scan_csv(path) for path in files[:3])
     users = users.rename(str.strip)  # the publisher's header has 'new_user_class_level '
     with explained(files, ","):
         frame = samples.rename({"user": "userid"}).with_columns(
             label=pl.col("clk"),
-            local_time=((pl.col("time_stamp").cast(pl.Int64) + TIME_ZONE) * 1_000_000).cast(pl.Datetime("us")),
+            local_time=LOCAL_TIME,
             drop=pl.when(pl.col("clk") == pl.col("nonclk")).then(pl.lit("clk and nonclk agree")),
         )
         profiles = {
@@ -39,8 +47,22 @@ def read(raw_dir: Path, *, null_values: Sequence[str], split: Mapping[str, Any])
             "userid": (files[2], _known(users, null_values)),
         }
         joined = with_profiles(with_split(frame, split), profiles)
-        joined.frame.collect_schema()
-    return Table(joined.frame, files, ",", counts=joined.counts)
+        frame = joined.frame
+        if behavior:
+            frame = pl.concat([frame, _events(scan_csv(files[3]), behavior, null_values)], how="diagonal")
+        frame.collect_schema()
+    return Table(frame, files, ",", counts=joined.counts)
+
+
+def _events(log: pl.LazyFrame, behavior: Sequence[str], null_values: Sequence[str]) -> pl.LazyFrame:
+    known = _known(log.filter(pl.col("btag").is_in(list(behavior))), null_values)
+    return known.select(
+        userid=pl.col("user"),
+        local_time=LOCAL_TIME,
+        cate_id=pl.col("cate"),
+        brand=pl.col("brand"),
+        split=pl.lit(EVENTS),
+    )
 
 
 def _known(frame: pl.LazyFrame, null_values: Sequence[str]) -> pl.LazyFrame:
