@@ -15,6 +15,8 @@ from typing import Any
 
 from results import points, read
 
+from fieldctr.analysis.scaling_report import table as markdown
+
 CHOICES = ("model", "enhancer", "dataset")  # what result.json names
 Cells = dict[tuple[str, str], dict[int, dict[str, Any]]]  # (condition, arm) -> seed -> result
 
@@ -34,7 +36,7 @@ def main() -> None:
     arms = list(dict.fromkeys(arm for _, arm in cells))
     if asked.against not in arms:
         raise SystemExit(f"--against {asked.against} is no arm of {len(cells)} cells. Arms: {', '.join(arms)}")
-    print(table(cells, arms, asked.against, asked.within))
+    print(compared(cells, arms, asked.against, asked.within))
 
 
 def label(result: dict[str, Any], config: dict[str, Any], keys: list[str]) -> str:
@@ -49,17 +51,16 @@ def leaf(config: dict[str, Any], key: str) -> Any:
     return node
 
 
-def table(cells: Cells, arms: list[str], against: str, within: list[str]) -> str:
+def compared(cells: Cells, arms: list[str], against: str, within: list[str]) -> str:
     """One row a condition: the arm that the others are compared with, then their differences."""
     others = [arm for arm in arms if arm != against]
-    lines = [[",".join(within) or "all", f"{against}: test AUC", *(f"{arm} - {against}" for arm in others)]]
-    lines.append(["---"] * len(lines[0]))
+    head, lines = [",".join(within) or "all", f"{against}: test AUC", *(f"{arm} - {against}" for arm in others)], []
     for condition in sorted({place for place, _ in cells}, key=lambda text: (len(text), text)):
         base = cells.get((condition, against), {})
         auc = [result["test"]["auc"] for result in base.values()]
         spread = f"{statistics.fmean(auc):.4f} ± {statistics.stdev(auc):.4f}" if len(auc) > 1 else "-"
         lines.append([condition or "-", spread, *(points(base, cells.get((condition, arm), {})) for arm in others)])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return markdown(head, lines)
 
 
 if __name__ == "__main__":

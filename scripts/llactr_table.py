@@ -16,7 +16,9 @@ import sys
 from collections import Counter
 from typing import Any
 
-from results import ROOT, insert, points, read
+from results import ROOT, commits, insert, points, read
+
+from fieldctr.analysis.scaling_report import table as markdown
 
 ARMS = ["llactr", "llactr_untuned", "llactr_random", "llactr_permuted"]
 Found = dict[tuple[str, str, int], dict[str, Any]]  # (model, enhancer, seed) -> result
@@ -45,32 +47,31 @@ def table(found: Found, dataset: str) -> str:
     models = list(dict.fromkeys(model for model, _, _ in found))
     arms = [arm for arm in ARMS if any(key[1] == arm for key in found)]
     heads = ["backbone", "none: test AUC", *(f"{arm.removeprefix('llactr_')} - none" for arm in arms)]
-    lines = [[*heads, "llactr - permuted"], ["---"] * (len(heads) + 1)]
+    lines = []
     for model in models:
         alone = [result["test"]["auc"] for key, result in found.items() if key[:2] == (model, "none")]
         cells = [difference(found, model, arm, "none") for arm in arms]
         spread = f"{statistics.fmean(alone):.4f} ± {statistics.stdev(alone):.4f}"
         lines.append([f"`{model}`", spread, *cells, difference(found, model, "llactr", "llactr_permuted")])
     some = next(iter(found.values()))
-    commits = sorted({(result["commit"] or "no commit")[:10] for result in found.values()})
     seeds = sorted(Counter((model, arm) for model, arm, _ in found).values())
     often = f"{seeds[0]} to {seeds[-1]}" if seeds[0] < seeds[-1] else str(seeds[0])
-    origin = f"{some['runtime']}; commit {', '.join(commits)}; table {some['data_digest'][:16]}"
+    origin = f"{some['runtime']}; commit {commits(found.values())}; table {some['data_digest'][:16]}"
     note = (
         f"{dataset}, {len(found)} runs, {often} seeds a cell; differences in points of AUC (x 100), mean and 95 % "
         "interval over seeds, bold where it leaves zero out. "
         "Each arm, none too, took its settings by validation AUC: 8 trials of the backbone, 4 of the arm. "
         f"{origin}."
     )
-    return "\n".join([*("| " + " | ".join(line) + " |" for line in lines), "", note])
+    return "\n".join([markdown([*heads, "llactr - permuted"], lines), "", note])
 
 
 def difference(found: Found, model: str, arm: str, base: str) -> str:
     """'+0.05 ± 0.03' over the seeds that both have."""
-    seeds = [
-        seed for name, enhancer, seed in found if (name, enhancer) == (model, arm) and (model, base, seed) in found
-    ]
-    before, after = ({seed: found[model, kind, seed] for seed in seeds} for kind in (base, arm))
+    before, after = (
+        {seed: result for (name, enhancer, seed), result in found.items() if (name, enhancer) == (model, kind)}
+        for kind in (base, arm)
+    )
     return points(before, after)
 
 

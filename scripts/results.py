@@ -16,9 +16,11 @@ import re
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from fieldctr.analysis.scaling_report import table as markdown
 from fieldctr.analysis.significance import paired
 from fieldctr.training.metrics import rela_impr
 
@@ -80,18 +82,16 @@ def read(path: Path) -> dict[str, Any]:
 def table(runs: Runs, dataset: str, against: str) -> str:
     """A Markdown table, one line a row, best mean last."""
     order = sorted(runs, key=lambda row: mean(runs[row], "test", "auc"))
-    lines = [["row", "test AUC ± sd", f"minus `{against}`", "RelaImpr", "LogLoss", "gAUC", "valid AUC", "dense"]]
-    lines += [["---"] * len(lines[0]), *(line(row, runs, against) for row in order)]
+    head = ["row", "test AUC ± sd", f"minus `{against}`", "RelaImpr", "LogLoss", "gAUC", "valid AUC", "dense"]
     all_runs = [result for results in runs.values() for result in results.values()]
     some = next(result for result in all_runs if "runtime" in result)
-    commits = sorted({(result["commit"] or "no commit")[:10] for result in all_runs})
     return "\n".join(
         [
-            *("| " + " | ".join(cells) + " |" for cells in lines),
+            markdown(head, [line(row, runs, against) for row in order]),
             "",
             f"{dataset}, {len(runs[against])} seeds each, settings of conf/tuned (8 trials for each model, validation "
             "AUC); differences in points of AUC (x 100), mean and 95 % interval over seeds, bold where it leaves zero "
-            f"out; dense parameters; {some['runtime']}; commit {', '.join(commits)}; table {some['data_digest']}.",
+            f"out; dense parameters; {some['runtime']}; commit {commits(all_runs)}; table {some['data_digest']}.",
         ]
     )
 
@@ -111,6 +111,10 @@ def line(row: str, runs: Runs, against: str) -> list[str]:
         f"{mean(results, 'valid', 'auc'):.4f}",
         f"{first['num_parameters']['dense']:,}" if "num_parameters" in first else "-",
     ]
+
+
+def commits(results: Iterable[dict[str, Any]]) -> str:
+    return ", ".join(sorted({(result["commit"] or "no commit")[:10] for result in results}))
 
 
 def mean(results: dict[int, dict[str, Any]], split: str, name: str) -> float:

@@ -39,11 +39,14 @@ def test_every_option_composes_and_parses(choice: str) -> None:
 
 @pytest.mark.parametrize("group", ["model", "enhancer"])
 def test_every_target_binds_its_keywords(group: str) -> None:
+    bound = set()
     for option in options(group):
         node = composed(f"{group}={option}")[group]
         if node:
             reads = reads_field_embeddings(node, group)
             bind(node, positional=3 if reads else 2, also={"embedding_std", *(SOURCE if reads else ())})
+            bound.add(option)
+    assert bound == set(options(group)) - {"none"}
 
 
 @pytest.mark.parametrize("option", [option for option in options("encoder") if option != "none"])

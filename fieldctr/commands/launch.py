@@ -144,7 +144,7 @@ def translate(error: Exception, command: str) -> str:
     match = re.search(r"Could not (?:override|delete from config\.) '([^']+)'", str(error))
     key = next((cause.full_key for cause in causes if isinstance(cause, OmegaConfBaseException) and cause.full_key), "")
     if match:
-        return _no_key(match[1], command) if key.rpartition(".")[0] != match[1] else _no_part(match[1], key, command)
+        return _no_part(match[1], key, command) if key.rpartition(".")[0] == match[1] else _no_key(match[1], command)
     text = str(error).splitlines()[0]
     return f"{key}: {text}" if key and key not in text else text
 

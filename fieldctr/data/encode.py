@@ -30,7 +30,7 @@ from fieldctr.data.reader import Reader
 from fieldctr.data.shards import SCALARS, Shards, gaps, row_columns, write_shards
 from fieldctr.data.specs import FieldSpec, HistorySpec, Spec, StatisticSpec, number, refuse_twins
 from fieldctr.data.table import SPLITS, Table, explained, refuse_short_lines
-from fieldctr.data.vocabularies import Known, groups, known_texts
+from fieldctr.data.vocabularies import Known, known_texts, numbered
 from fieldctr.errors import UserError
 
 SHARDS = "shards"  # folder of pass one
@@ -82,9 +82,10 @@ def encode(
     facts = tally.facts() | {"fields": field_facts(specs, encoding.schema(), known, tally, seen), **table.facts}
     if counts:
         facts["counts"] = counts
-    grouping = groups(shards, budget) if group else []
+    grouping: list[np.ndarray] = []  # per shard the group (codes,) of each code
     if group:
-        facts["group"] = {"column": group, "groups": max(int(codes.max()) for codes in grouping)}
+        texts, grouping = numbered(shards, reader.specs[-1], budget)
+        facts["group"] = {"column": group, "groups": len(texts)}
     rules = _rules(encoding, known, len(shards.folders))
     for split in SPLITS:
         _write_ids(encoding, rules, grouping, shards, folder / split)

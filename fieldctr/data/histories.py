@@ -177,17 +177,15 @@ def write(
         users.append(Users.of(spec, numbers, specs, reader))
     lines = [_line(reader, [field.name for field in reader.specs].index(spec.of)) for spec in own]
     gathered = [Gathering(len(known) + 1) for known in everyone]
-    for split in (EVENTS, *SPLITS):
+    for s, split in ((0, EVENTS), *enumerate(SPLITS)):
         for block in blocks(shards, split):
             for each, line, events in zip(users, lines, gathered, strict=True):
                 rows = each.rows(block.codes, block.times, block.shard)
                 ids = items[each.spec.of][block.shard][block.codes[line]]
-                if split == EVENTS:
-                    events.add(0, *rows, ids, np.ones(len(ids), bool))
-                    continue
-                events.show(SPLITS.index(split), *rows)
-                happened = block.label > 0 if each.spec.clicked else np.ones(len(ids), bool)
-                events.add(SPLITS.index(split), *rows, ids, happened)
+                if split != EVENTS:
+                    events.show(s, *rows)
+                some = each.spec.clicked and split != EVENTS
+                events.add(s, *rows, ids, block.label > 0 if some else np.ones(len(ids), bool))
     found, first = [], 1
     for each, events in zip(users, gathered, strict=True):
         count, people = int(events.seen.sum()), events.last.shape[1]

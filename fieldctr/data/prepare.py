@@ -39,7 +39,7 @@ class DatasetConfig:
     source: dict[str, Any]  # _target_ and keywords of a `read` function
     min_count: Positive  # of a value in train, for fields that do not set their own
     group: str | None  # column that groups samples for gAUC
-    fields: dict[str, Any]  # name -> keys of FieldSpec, StatisticSpec or HistorySpec, or null
+    fields: dict[str, Any]  # name -> keys of FieldSpec, StatisticSpec or HistorySpec, null, or false to leave it out
     entities: dict[str, Any] | None = None  # user, item, ... -> the fields that describe one
     published: dict[str, Any] | None = None  # keys of Published, what the files must be; null takes any
     train_fraction: Share = 1.0  # of the train rows that are kept; vocabularies are learned from these alone
@@ -104,7 +104,7 @@ def _table(config: DatasetConfig) -> Table:
 
 
 def entities(node: Mapping[str, Any] | None, fields: Mapping[str, Any]) -> dict[str, list[str]]:
-    """The node `dataset.entities`; a UserError names a field that the table lacks."""
+    """The node `dataset.entities`, without fields that are left out; a UserError names one that is not there at all."""
     found = {kind: checked(names, list[str], f"dataset.entities.{kind}") for kind, names in (node or {}).items()}
     for kind, names in found.items():
         for name in names:
@@ -112,7 +112,7 @@ def entities(node: Mapping[str, Any] | None, fields: Mapping[str, Any]) -> dict[
                 raise UserError(
                     f"dataset.entities.{kind}: no field '{name}'. {nearest(name, fields)}See dataset.fields"
                 )
-    return found
+    return {kind: [name for name in names if fields[name] is not False] for kind, names in found.items()}
 
 
 def _encoded(spec: Spec) -> dict[str, Any]:

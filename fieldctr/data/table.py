@@ -80,8 +80,7 @@ def scan_csv(
 
     The first line is the header, unless `header` names the columns. `row` names one more column, the last, for the
     rows' numbers: a scan that counts them itself can start at any row for a tenth of what reading up to it costs.
-    Refuses two columns of one name (polars would
-    rename the second) and a header that the separator does not cut.
+    Refuses two columns of one name (polars would rename the second) and a header that the separator does not cut.
     """
     with explained((path,), separator):
         frame = pl.scan_csv(

@@ -44,22 +44,15 @@ def known_texts(shards: Shards, fields: int, hashes: set[str], budget: Budget) -
     return [found[i] for i in sorted(found)]
 
 
-def groups(shards: Shards, budget: Budget) -> list[np.ndarray]:
-    """Per shard the group (codes,) int32 of the reader's last spec: 1 to their number in the order of their texts.
-
-    0 is a row without a group.
-    """
-    return numbered(shards, shards.reader.specs[-1], budget)[1]
-
-
 def numbered(shards: Shards, spec: FieldSpec, budget: Budget) -> tuple[pl.Series, list[np.ndarray]]:
     """The distinct texts of a spec of the reader, ascending, and per shard the place (codes,) int32 of each, from 1.
 
     0 is a row without one.
     """
     every = _merged(shards, spec, budget)
-    ranks = every.names().rank("dense").fill_null(0).cast(pl.Int32).to_numpy()
-    return every.names().drop_nulls().sort(), [ranks[places] for places in every.places]
+    names = every.names()
+    ranks = names.rank("dense").fill_null(0).cast(pl.Int32).to_numpy()
+    return names.drop_nulls().sort(), [ranks[places] for places in every.places]
 
 
 def _families(specs: Sequence[FieldSpec]) -> list[list[int]]:

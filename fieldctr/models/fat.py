@@ -186,9 +186,8 @@ class FAT(nn.Module):
     def diagnostics(self, emb: Tensor, inputs: Inputs) -> Diagnostics:
         """How far the pair weights have moved, mean attention, and how bases are used."""
         attention = self.mean_attention(emb, inputs)  # F,F
-        numbers = {
-            "attention_entropy": float(torch.special.entr(attention).sum(1).mean() / math.log(max(len(attention), 2)))
-        }
+        most = math.log(max(len(attention), 2))  # one field has no entropy, and no share of it
+        numbers = {"attention_entropy": float(torch.special.entr(attention).sum(1).mean() / most)}
         matrices, warned = {"attention": attention}, []
         if self.pair_weight is not None:
             moved = float((self.pair_weight - self.pair_start).square().mean().sqrt())

@@ -13,7 +13,8 @@ import pytest
 
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.describe import describe
-from fieldctr.data.prepare import prepared
+from fieldctr.data.prepare import entities, prepared
+from fieldctr.errors import UserError
 
 KEYWORDS = {
     "seed": 1, "users": 300, "ads": 200, "base_rate": 0.2, "first_order": 0.5, "num_pairs": 3, "pair_strength": 0.5,
@@ -136,3 +137,10 @@ def test_splits_are_memory_mapped(tmp_path: Path) -> None:
     assert isinstance(dataset.train.ids, np.memmap)
     assert dataset.train.ids.dtype == np.int32
     assert dataset.train.label.dtype == np.float32
+
+
+def test_an_entity_lacks_the_fields_that_are_left_out() -> None:
+    fields = {"user_id": False, "age": None}
+    assert entities({"user": ["user_id", "age"]}, fields) == {"user": ["age"]}
+    with pytest.raises(UserError, match=r"dataset\.entities\.user: no field 'aeg'.*age"):
+        entities({"user": ["aeg"]}, fields)

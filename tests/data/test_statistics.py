@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from fieldctr.data import budget, counts, shards
+from fieldctr.data import budget, counts, reader, shards
 from fieldctr.data.counts import Counting
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.encode import encode, encode_rows
@@ -291,5 +291,6 @@ def test_a_field_that_is_false_is_left_out_but_its_column_still_counts() -> None
     rate = {"kind": "target_mean", "of": ["user"]}
     specs = field_specs({"user": False, "hour": None, "rate": rate}, 1)
     assert [spec.name for spec in specs] == ["hour", "rate"]
+    assert [spec.column for spec in reader.Reader.of(specs).specs] == ["hour", "user"]
     with pytest.raises(UserError, match=r"dataset\.fields\.user=True"):
         field_specs({"user": True}, 1)

@@ -1,5 +1,6 @@
 """The loop: learns, repeats itself, stops for the right reasons, and survives being killed anywhere."""
 
+import copy
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -206,9 +207,14 @@ def test_no_step_waits_for_the_device(planted: ModuleType, runtime: Runtime, mon
     def waits(self: Tensor) -> float:
         raise AssertionError("a device sync inside the step")
 
-    for name in ("item", "__float__", "__bool__", "__int__", "tolist", "numpy"):
-        monkeypatch.setattr(Tensor, name, waits)
-    fitting.train_step(*batches[1])
+    before = copy.deepcopy(fitting.model)
+    with monkeypatch.context() as patch:
+        for name in ("item", "__float__", "__bool__", "__int__", "tolist", "numpy"):
+            patch.setattr(Tensor, name, waits)
+        with pytest.raises(AssertionError, match="device sync"):
+            float(batches[1][1].sum())
+        fitting.train_step(*batches[1])
+    assert not equal_weights(fitting.model, before), "the step was taken"
 
 
 def test_resuming_on_another_machine_is_said(planted: ModuleType, runtime: Runtime, tmp_path: Path) -> None:
