@@ -2,15 +2,18 @@
 
 Source: Song et al., "AutoInt: Automatic Feature Interaction Learning via Self-Attentive Neural Networks", CIKM 2019,
 sections 4.4 and 4.5: scores are plain inner products, not divided by a root. Without the network of AutoInt+.
+Differs: dropout on what the heads return instead of on their attention.
 """
 
 from torch import Tensor, nn
-from torch.nn import functional
 
 from fieldctr.config import Positive, Share
 from fieldctr.nn.embedding import Inputs
+from fieldctr.nn.field_attention import Pairs, field_attention
 from fieldctr.nn.readout import Readout
 from fieldctr.schema import Schema
+
+PLAIN = Pairs("none", None, None, scale=1.0)
 
 
 class AutoInt(nn.Module):
@@ -24,7 +27,7 @@ class AutoInt(nn.Module):
         num_layers: Positive,
         num_heads: Positive,
         head_dim: Positive,
-        dropout: Share,  # on the attention
+        dropout: Share,
     ) -> None:
         super().__init__()
         width = num_heads * head_dim
@@ -42,13 +45,13 @@ class Layer(nn.Module):
 
     def __init__(self, in_dim: int, num_heads: int, head_dim: int, *, dropout: float) -> None:
         super().__init__()
-        self.num_heads, self.dropout = num_heads, dropout
+        self.num_heads = num_heads
         self.project = nn.Linear(in_dim, 4 * num_heads * head_dim, bias=False)  # query, key, value, residual
         nn.init.normal_(self.project.weight, std=in_dim**-0.5)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, e: Tensor) -> Tensor:
-        *qkv, residual = self.project(e).chunk(4, dim=2)  # B,F,HA each
-        q, k, v = (part.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for part in qkv)  # B,H,F,A
-        dropout = self.dropout if self.training else 0.0
-        mixed = functional.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=1.0)
-        return (mixed.transpose(1, 2).flatten(2) + residual).relu()
+        width = self.project.out_features // 4
+        qkv, residual = self.project(e).split([3 * width, width], dim=2)  # B,F,3HA and B,F,HA
+        mixed = field_attention(qkv.transpose(0, 1), PLAIN, self.num_heads).transpose(0, 1)
+        return (self.dropout(mixed) + residual).relu()

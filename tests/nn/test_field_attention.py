@@ -24,9 +24,9 @@ def both(qkv: Tensor, given: Pairs, monkeypatch: pytest.MonkeyPatch) -> list[lis
     """Output and gradients with all scores kept, and computed again two samples at a time."""
     found, out_gradient = [], torch.randn(TOKENS, BATCH, HEADS * SIZE)
     read = [qkv] if given.weight is None else [qkv, given.weight]
-    monkeypatch.setattr(field_attention, "AT_A_TIME", 2 * HEADS * TOKENS**2)
+    monkeypatch.setitem(field_attention.AT_A_TIME, "cpu", 2 * HEADS * TOKENS**2)
     for kept in (1 << 26, 0):
-        monkeypatch.setattr(field_attention, "KEPT", kept)
+        monkeypatch.setitem(field_attention.KEPT, "cpu", kept)
         out = field_attention.field_attention(qkv, given, HEADS)
         found.append([out, *torch.autograd.grad(out, read, out_gradient.to(out.dtype))])
     return found
@@ -46,6 +46,16 @@ def test_in_parts_it_is_the_whole(
         assert_close(a, b, atol=1e-5, rtol=1e-5)
 
 
+def test_in_parts_a_scale_is_that_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(1)
+    qkv, given = torch.randn(TOKENS, BATCH, 3 * HEADS * SIZE, requires_grad=True), pairs("pre", 1, padded=False)
+    assert given.weight is not None
+    whole, parts = both(qkv, given._replace(scale=2.0), monkeypatch)
+    for a, b in zip(whole, parts, strict=True):
+        assert_close(a, b, atol=1e-5, rtol=1e-5)
+    assert_close(whole[0], both(qkv, given._replace(weight=2.0 * SIZE**0.5 * given.weight), monkeypatch)[0][0])
+
+
 def test_in_parts_it_is_the_whole_in_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(1)
     qkv = torch.randn(TOKENS, BATCH, 3 * HEADS * SIZE, dtype=torch.bfloat16, requires_grad=True)
@@ -59,7 +69,7 @@ def test_in_parts_it_is_the_whole_in_bf16(monkeypatch: pytest.MonkeyPatch) -> No
 def test_in_parts_it_keeps_no_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     qkv, given, sizes = torch.randn(64, 3, 24, requires_grad=True), Pairs("none", None, None), []
     for kept in (1 << 26, 0):
-        monkeypatch.setattr(field_attention, "KEPT", kept)
+        monkeypatch.setitem(field_attention.KEPT, "cpu", kept)
         seen: list[int] = []
         with torch.autograd.graph.saved_tensors_hooks(lambda x, seen=seen: (seen.append(x.numel()), x)[1], lambda x: x):
             field_attention.field_attention(qkv, given, 2)
