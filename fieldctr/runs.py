@@ -11,6 +11,7 @@ import glob
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -138,7 +139,7 @@ def provenance() -> dict[str, Any]:
 def sweep_table(folder: Path) -> str:
     """One line for each job of a multirun: done with its AUCs, failed with its error, or lost (killed)."""
     lines = [f"{'job':44} {'status':8} {'valid auc':>9} {'test auc':>9}"]
-    for job in sorted((path.parent for path in folder.glob(f"*/{CONFIG}")), key=_job_number):
+    for job in sorted((path.parent for path in folder.glob(f"*/{CONFIG}")), key=_by_numbers):
         lines.append(f"{job.name:44} {_status(job)}")
     return "\n".join([*lines, f"in {folder}"])
 
@@ -152,9 +153,9 @@ def _status(job: Path) -> str:
     return "lost"
 
 
-def _job_number(job: Path) -> tuple[int, str]:
-    number = job.name.partition("_")[0]
-    return (int(number) if number.isdigit() else -1, job.name)
+def _by_numbers(job: Path) -> list[str | int]:
+    """Sorts names by the numbers in them: 2_fm before 10_fm, d16 before d128."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", job.name)]
 
 
 def _refuse_another(folder: Path, config: Mapping[str, Any]) -> None:
@@ -192,7 +193,7 @@ def find_runs(patterns: Iterable[str]) -> tuple[list[Path], list[Path]]:
         folders = [config.parent for path in named for config in _configs(path)]
         if not folders:
             raise UserError(f"runs={pattern}: no run folder there. Runs are below outputs/train")
-        found |= dict.fromkeys(sorted(folders, key=lambda run: (run.parent, _job_number(run))))
+        found |= dict.fromkeys(sorted(folders, key=lambda run: (run.parent, _by_numbers(run))))
     finished = [run for run in found if (run / RESULT).exists()]
     return finished, [run for run in found if run not in set(finished)]
 
