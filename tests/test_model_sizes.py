@@ -29,7 +29,7 @@ def test_sizes_on_a_table_and_a_model_that_cannot_be_built(tmp_path: Path, capsy
     assert dnn.split() == ["dnn", "5", f"{dense:,}", f"{5 * rows:,}", f"{2 * weights:,}", state]
     assert ffm.split()[:4] == ["ffm", "5", "1", f"{(20 * 5 + 1) * rows:,}"]
     assert transformer.split() == ["transformer", *"-----"]
-    assert reason == "transformer: model.num_heads=2 does not divide embedding_dim=5"
+    assert reason == "transformer: model.num_heads=2 does not divide the tokens' width, 5"
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,7 @@ from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
-
+from fieldctr.commands.field_vectors import drawn
 from fieldctr.commands.launch import choice
 from fieldctr.commands.machine import start_runtime
 from fieldctr.config import Between, OptimizerConfig, Positive, RuntimeConfig, TrainerConfig, parse
@@ -17,7 +16,6 @@ from fieldctr.models.ctr_model import build_model
 from fieldctr.nn.flops import FlopCounter
 from fieldctr.training.trainer import Fitting, Trainer
 
-WIDTH = 384  # of field vectors, where they are read: that of a small language model
 WARM_UP = 5  # steps: allocations, first touch of the moments
 
 
@@ -53,7 +51,7 @@ def main(node: dict[str, Any]) -> None:
         model=config.model,
         enhancer=config.enhancer,
         seed=config.seed,
-        field_embeddings=dict.fromkeys(("model", "enhancer"), torch.randn(config.num_fields, WIDTH)),
+        field_embeddings=drawn(config.num_fields),
     )
     fitting = Fitting(Trainer(settings, config.optimizer, runtime, seed=config.seed), model, split, split, folder=None)
     seconds, cpu_seconds, gflop = measure(fitting, config.steps)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from fieldctr.commands.field_vectors import drawn
 from fieldctr.commands.launch import choice
 from fieldctr.commands.machine import start_runtime
 from fieldctr.config import TrainConfig
@@ -22,7 +23,6 @@ from fieldctr.training.costs import Costs, step_costs
 from fieldctr.training.runtime import Runtime
 from fieldctr.training.trainer import Fitting, Trainer
 
-WIDTH = 384  # of stand-ins for field vectors, which cost a language model
 PATIENCE_S = 6.0  # a longer step is measured on fewer samples
 MARGIN = 0.8  # of the free memory that a measurement may take
 
@@ -40,7 +40,7 @@ def dry_run(config: TrainConfig) -> str:
             model=config.model,
             enhancer=config.enhancer,
             seed=config.seed,
-            field_embeddings=dict.fromkeys(("model", "enhancer"), torch.randn(dataset.schema.num_fields, WIDTH)),
+            field_embeddings=drawn(dataset.schema.num_fields),
         )
 
     costs, batch_size = step_costs(build, dataset.schema, config.trainer, runtime), config.trainer.batch_size

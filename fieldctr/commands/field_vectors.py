@@ -25,6 +25,11 @@ SAMPLE = 16  # texts of each kind in the cost account
 TOGETHER = 0.05  # rise of the mean cosine that is worth a warning
 
 
+def drawn(num_fields: int) -> dict[str, Tensor]:
+    """Random vectors of a small language model's width, to measure a model or an enhancer that reads some."""
+    return dict.fromkeys(("model", "enhancer"), torch.randn(num_fields, 384))
+
+
 def embedded(
     dataset: Dataset,
     described: Mapping[str, Any],

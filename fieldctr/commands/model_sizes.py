@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
@@ -11,6 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fieldctr.catalog import conf_dir, options
+from fieldctr.commands.field_vectors import drawn
 from fieldctr.commands.launch import refuse_what_hydra_would_not, translate
 from fieldctr.config import TrainConfig, nearest, parse
 from fieldctr.data.describe import grid
@@ -21,7 +21,6 @@ from fieldctr.schema import Schema
 
 KEYS = ("dataset", "embedding_dim", "tuned", "data_root", "outputs")  # of the configuration of `train`
 HEAD = ["model", "dim", "dense parameters", "embedding parameters", "FLOPs per sample", "training state MB"]
-WIDTH = 384  # of field vectors, where a model reads them: that of a small language model
 STATE_BYTES = 16  # a parameter's float32 weight, gradient and two moments
 
 
@@ -86,7 +85,7 @@ def size(config: TrainConfig, schema: Schema) -> Size:
             model=config.model,
             enhancer=None,
             seed=config.seed,
-            field_embeddings={"model": torch.empty(schema.num_fields, WIDTH)},
+            field_embeddings=drawn(schema.num_fields),
         )
         counts = model.num_parameters()
         return Size(config.embedding_dim, counts["dense"], counts["embedding"], flops_per_sample(model, schema))

@@ -24,7 +24,7 @@ from fieldctr.errors import UserError
 from fieldctr.nn.diagnostics import Diagnostics
 from fieldctr.nn.embedding import FieldColumns, Inputs, LinearTerm
 from fieldctr.nn.fat_block import Block, BlockKind, Matrices
-from fieldctr.nn.field_attention import Modulation, Pairs
+from fieldctr.nn.field_attention import Modulation, Pairs, check_heads
 from fieldctr.nn.field_matrices import (
     ComposedMatrices,
     FreeMatrices,
@@ -257,8 +257,7 @@ def _vectors(
 def _check(
     width: int, num_fields: int, *, num_heads: int, projections: Projections, tokens: str, num_bases: int
 ) -> None:
-    if width % num_heads:
-        raise UserError(f"model.num_heads={num_heads} does not divide the tokens' width, {width}")
+    check_heads(width, num_heads)
     if projections == "pair" and tokens == "feature":
         raise UserError("model.projections=pair has a query for each field: use it with model.tokens=field")
     if projections == "hyper" and num_bases >= num_fields:

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fieldctr.config import Positive, Share, Weight
-from fieldctr.errors import UserError
 from fieldctr.nn.embedding import Inputs
 from fieldctr.nn.feed_forward import OwnFeedForward
+from fieldctr.nn.field_attention import check_heads
 from fieldctr.nn.readout import Readout
 from fieldctr.schema import Schema
 
@@ -37,8 +37,7 @@ class HiFormer(nn.Module):
         dropout: Share,
     ) -> None:
         super().__init__()
-        if dim % num_heads:
-            raise UserError(f"model.num_heads={num_heads} does not divide embedding_dim={dim}")
+        check_heads(dim, num_heads)
         tokens = schema.num_fields + 1
         self.field_bias = nn.Parameter(torch.empty(schema.num_fields, dim).normal_(std=field_bias_std))
         self.task = nn.Parameter(torch.empty(1, 1, dim).normal_(std=field_bias_std))

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from fieldctr.config import Positive, Share, Weight
-from fieldctr.errors import UserError
 from fieldctr.nn.embedding import Inputs
-from fieldctr.nn.field_attention import Pairs, field_attention
+from fieldctr.nn.field_attention import Pairs, check_heads, field_attention
 from fieldctr.nn.readout import Pooling, Readout
 from fieldctr.schema import Schema
 
@@ -34,8 +33,7 @@ class Transformer(nn.Module):
         dropout: Share,
     ) -> None:
         super().__init__()
-        if dim % num_heads:
-            raise UserError(f"model.num_heads={num_heads} does not divide embedding_dim={dim}")
+        check_heads(dim, num_heads)
         self.field_bias = nn.Parameter(torch.empty(schema.num_fields, dim).normal_(std=field_bias_std))
         self.layers = nn.ModuleList(
             Layer(dim, num_heads=num_heads, ffn_dim=ffn_dim or 4 * dim, dropout=dropout) for _ in range(num_layers)

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from fieldctr.errors import UserError
+
 Modulation = Literal["pre", "post", "none"]
 # Scores that are kept; above that they are computed again, which costs a sixth of the attention's products.
 KEPT = {"cpu": 1 << 18, "cuda": 1 << 26}  # 1 MB, 256 MB
@@ -31,6 +33,12 @@ class Pairs(NamedTuple):
     def of(self, rows: slice) -> "Pairs":
         """Those of some samples."""
         return self if self.absent is None else self._replace(absent=self.absent[rows])
+
+
+def check_heads(width: int, num_heads: int) -> None:
+    """UserError where heads do not divide the tokens' width."""
+    if width % num_heads:
+        raise UserError(f"model.num_heads={num_heads} does not divide the tokens' width, {width}")
 
 
 def field_attention(qkv: Tensor, pairs: Pairs, num_heads: int) -> Tensor:

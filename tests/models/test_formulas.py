@@ -335,7 +335,7 @@ def test_rankmixer(backbone: Make, schema: Schema, emb: Tensor, inputs: Inputs) 
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
-        ("hiformer", {"num_heads": 3}, r"model\.num_heads=3 .* embedding_dim=4"),
+        ("hiformer", {"num_heads": 3}, r"model\.num_heads=3 .* width, 4"),
         ("rankmixer", {"num_tokens": 3}, r"model\.num_tokens=3 .* model\.token_dim=64"),
         ("rankmixer", {"num_tokens": 32}, r"model\.num_tokens=32 exceeds the 20 numbers"),
     ],
