@@ -155,7 +155,7 @@ def _status(job: Path) -> str:
 
 def _by_numbers(job: Path) -> list[str | int]:
     """Sorts names by the numbers in them: 2_fm before 10_fm, d16 before d128."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", job.name)]
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", job.name)]
 
 
 def _refuse_another(folder: Path, config: Mapping[str, Any]) -> None:

@@ -88,9 +88,16 @@ def mixed(alpha: Tensor, v: Tensor, pairs: Pairs) -> Tensor:
 
 def scored(dots: Tensor, pairs: Pairs, size: int) -> Tensor:
     """Scores from the inner products of vectors with `size` entries, or their gradients back: it is linear."""
-    scale = size**-0.5 if pairs.scale is None else pairs.scale
-    by_pair = pairs.modulation == "pre" and pairs.weight is not None
-    return times(dots, pairs.weight * scale) if by_pair else dots * scale
+    scale = scale_of(pairs, size)
+    if pairs.modulation != "pre":
+        return dots * scale
+    assert pairs.weight is not None
+    return times(dots, pairs.weight * scale)
+
+
+def scale_of(pairs: Pairs, size: int) -> float:
+    """That of the inner products of vectors with `size` entries."""
+    return float(size**-0.5) if pairs.scale is None else pairs.scale
 
 
 def times(values: Tensor, weight: Tensor | None) -> Tensor:
@@ -150,7 +157,7 @@ def _gradients(qkv: Tensor, grad: Tensor, pairs: Pairs, num_heads: int) -> tuple
     d_v = kept.to(g.dtype).transpose(1, 2) @ g
     d_scores = torch.ops.aten._softmax_backward_data(d_alpha, alpha, -1, alpha.dtype)
     if pairs.modulation == "pre":
-        d_weight = _summed(d_scores * scored(dots, pairs._replace(modulation="none"), size), pairs.weight)
+        d_weight = _summed(d_scores * dots, pairs.weight) * scale_of(pairs, size)
     d_dots = scored(d_scores, pairs, size).to(q.dtype)
     return d_dots @ k, d_dots.transpose(1, 2) @ q, d_v, d_weight
 
