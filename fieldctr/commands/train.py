@@ -27,6 +27,7 @@ from fieldctr.schema import Schema
 from fieldctr.tracking import Tracker
 from fieldctr.training.diagnostics import ROWS, diagnostics
 from fieldctr.training.evaluate import Evaluation, evaluate
+from fieldctr.training.optim import lr_scales
 from fieldctr.training.runtime import Runtime
 from fieldctr.training.trainer import Fit, Record, Trainer
 
@@ -75,6 +76,8 @@ def train(config: TrainConfig, run: Run) -> dict[str, Any]:
         dataset = replace(dataset, train=dataset.train.sample(config.train_rows, seed=config.seed))
     size, flops = model.num_parameters(), flops_per_sample(model, dataset.schema)
     say(f"{choice('model')} on {dataset.name}: {size['embedding']:,} embedding + {size['dense']:,} dense parameters")
+    for share in sorted({scale for scale in lr_scales(model).values() if scale < 1}):
+        say(f"wide matrices learn at {share:.3g} of optimizer.lr: {share * config.optimizer.lr:.3g}")
     say(f"{runtime.describe()}; settings: {settings_name()}; results go to {run.folder}")
 
     with tracker:

@@ -17,30 +17,38 @@ from fieldctr.config import OptimizerConfig
 class Adam:
     """Moments and the update of weights whose gradients are dense."""
 
-    def __init__(self, weights: Mapping[str, nn.Parameter], config: OptimizerConfig, *, tables: set[int]) -> None:
+    def __init__(
+        self,
+        weights: Mapping[str, nn.Parameter],
+        config: OptimizerConfig,
+        *,
+        tables: set[int],
+        lr_scales: Mapping[int, float],
+    ) -> None:
         self.config = config
         self.moments = {name: Moments(torch.zeros_like(w), torch.zeros_like(w)) for name, w in weights.items()}
-        embedding = {name: weight for name, weight in weights.items() if id(weight) in tables}
-        dense = {name: weight for name, weight in weights.items() if id(weight) not in tables}
-        self.groups = [(embedding, config.embedding_l2), (dense, config.dense_l2)]
+        self.groups: dict[Rates, dict[str, nn.Parameter]] = {}
+        for name, weight in weights.items():
+            l2 = config.embedding_l2 if id(weight) in tables else config.dense_l2
+            self.groups.setdefault(Rates(l2, lr_scales.get(id(weight), 1.0)), {})[name] = weight
 
     def weights(self) -> list[nn.Parameter]:
-        return [weight for group, _ in self.groups for weight in group.values()]
+        return [weight for group in self.groups.values() for weight in group.values()]
 
     @torch.no_grad()
     def update(self, lr: float, step: int, scale: Tensor | None) -> None:
         """Step number `step`: one pass over weight, gradient and moments, which also divides by `scale`."""
-        for group, l2 in self.groups:
+        for rates, group in self.groups.items():
             gradients = {name: weight.grad for name, weight in group.items() if weight.grad is not None}
             adam_step(
                 [group[name] for name in gradients],
                 list(gradients.values()),
                 [self.moments[name].first for name in gradients],
                 [self.moments[name].second for name in gradients],
-                lr=lr,
+                lr=lr * rates.lr_scale,
                 step=step,
                 scale=scale,
-                l2=l2,
+                l2=rates.l2,
                 config=self.config,
             )
             for name in gradients:
@@ -49,6 +57,13 @@ class Adam:
     def tensors(self) -> dict[str, Tensor]:
         first = {f"first/{name}": moments.first for name, moments in self.moments.items()}
         return first | {f"second/{name}": moments.second for name, moments in self.moments.items()}
+
+
+class Rates(NamedTuple):
+    """What weights of one group share."""
+
+    l2: float
+    lr_scale: float  # times the learning rate
 
 
 class Moments(NamedTuple):

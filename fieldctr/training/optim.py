@@ -2,8 +2,9 @@
 
 Source: Kingma and Ba 2015 (arXiv:1412.6980), algorithm 1; the L2 term joins the gradient after clipping, as in LLaCTR's
 released code (weight_decay of torch.optim.Adam). Average: Polyak and Juditsky 1992, in its exponential form.
-Two attributes of a module are read: `clip_norm`, the limit of its own norm, apart from all others; and `frozen`: its
-weights never move, and all gradients that they ever had stay in the norm (LLaCTR's released code).
+Three attributes of a module are read: `clip_norm`, the limit of its own norm, apart from all others; `frozen`: its
+weights never move, and all gradients that they ever had stay in the norm (LLaCTR's released code); and `lr_scale`, a
+factor of the learning rate of its weights.
 Differs: the average is bias-corrected like Adam's moments (algorithm 1, line 9). Started from the initial weights it
 reached the same AUC on KuaiRand (DeepFM 0.7319 against 0.7313), but its logits were still shrunk: LogLoss 0.630 against
 0.599 at the best step.
@@ -55,6 +56,7 @@ class Optimizer:
             },
             config,
             tables={id(table.weight) for table in tables.values()},
+            lr_scales=lr_scales(model),
         )
         self.average = Average(model, without=lazy) if ema_decay else None
 
@@ -149,6 +151,12 @@ def apart(model: nn.Module) -> list[Apart]:
     """A group for each module that sets `clip_norm`."""
     limits = [(module, getattr(module, "clip_norm", None)) for module in model.modules()]
     return [Apart(list(module.parameters()), float(limit)) for module, limit in limits if limit is not None]
+
+
+def lr_scales(model: nn.Module) -> dict[int, float]:
+    """By id of a weight, where its module sets `lr_scale`."""
+    scaled = [(module, getattr(module, "lr_scale", None)) for module in model.modules()]
+    return {id(weight): scale for module, scale in scaled if scale is not None for weight in module.parameters()}
 
 
 class Average:

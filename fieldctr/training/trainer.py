@@ -30,6 +30,7 @@ from fieldctr.training.progress import Progress
 from fieldctr.training.recompute import keep_activations, recompute_layers
 from fieldctr.training.runtime import Runtime
 
+SETTLED = 100  # steps before which no evaluation counts against a fit: FAT learns nothing visible in its first ones
 Record = dict[str, float]  # one evaluation: step, epoch, lr, train_loss, seconds, valid/<metric>
 
 
@@ -210,8 +211,10 @@ class Fitting:
     def decide(self, better: bool) -> None:
         """Learning rate, patience and the end, after an evaluation."""
         state, settings = self.state, self.settings
-        state.bad_evals = 0 if better else state.bad_evals + 1
-        if not better:
+        if better:
+            state.bad_evals = 0
+        elif state.step >= SETTLED:
+            state.bad_evals += 1
             state.lr = min(state.lr, max(settings.min_lr, state.lr * settings.lr_decay))
         if state.bad_evals >= settings.patience:
             state.stopped = f"no gain in {settings.patience} evaluations"

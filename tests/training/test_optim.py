@@ -188,6 +188,18 @@ def test_weights_without_gradient_stay(planted: ModuleType) -> None:
     assert model.linear.weight.abs().min() > 0
 
 
+def test_a_module_can_learn_at_a_share_of_the_rate(planted: ModuleType) -> None:
+    """Adam's first step is the rate itself, whatever the gradient."""
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1))
+    model[0].lr_scale = 0.25
+    before = [weight.detach().clone() for weight in model.parameters()]
+    optimizer = Optimizer(model, planted.optimizer_config(dense_l2=0.0), clip_norm=None, ema_decay=None)
+    model(torch.ones(2, 4)).sum().backward()
+    optimizer.step(0.1)
+    moved = [float((new.detach() - old).abs().max()) for new, old in zip(model.parameters(), before, strict=True)]
+    assert moved == pytest.approx([0.025, 0.025, 0.1, 0.1], rel=1e-3)
+
+
 @pytest.mark.parametrize("update", ["dense", "lazy"])
 def test_a_penalty_on_a_whole_table(planted: ModuleType, update: str) -> None:
     """It makes the gradient dense: the dense update takes it, the lazy one says that it cannot."""

@@ -93,13 +93,19 @@ def test_the_penalty_is_part_of_the_loss(planted: ModuleType, runtime: Runtime) 
 
 
 def test_patience_stops_and_each_bad_evaluation_lowers_the_rate(planted: ModuleType, runtime: Runtime) -> None:
-    done = fit(planted, runtime, planted.Tiny(seed=1), patience=3, min_delta=1.0, min_lr=4e-3)
-    assert (done.stopped, done.best_step, len(done.history)) == ("no gain in 3 evaluations", 16, 4)
-    assert [record["lr"] for record in done.history] == [0.01, 0.01, 0.005, 0.004]
+    done = fit(planted, runtime, planted.Tiny(seed=1), max_epochs=9, evals_per_epoch=1, patience=3, min_delta=1.0,
+               min_lr=4e-3)  # fmt: skip
+    assert (done.stopped, done.best_step) == ("no gain in 3 evaluations", 32)
+    # Of the evaluations that gained nothing, those at 64 and 96 come too early to count.
+    assert {record["step"]: record["lr"] for record in done.history} == {
+        **dict.fromkeys((32, 64, 96, 128), 0.01),
+        **{160: 0.005, 192: 0.004},
+    }
 
 
 def test_a_rate_below_min_lr_is_not_raised(planted: ModuleType, runtime: Runtime) -> None:
-    done = fit(planted, runtime, planted.Tiny(seed=1), patience=3, min_delta=1.0, min_lr=1.0)
+    done = fit(planted, runtime, planted.Tiny(seed=1), max_epochs=9, patience=3, min_delta=1.0, min_lr=1.0)
+    assert done.stopped == "no gain in 3 evaluations"
     assert {record["lr"] for record in done.history} == {0.01}
 
 
