@@ -7,6 +7,7 @@ result.json     written last: it exists if and only if the run finished; error.t
 """
 
 import contextlib
+import fcntl
 import glob
 import json
 import os
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import time
 import traceback
+import weakref
 from collections.abc import Generator, Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -37,16 +39,21 @@ LIBRARIES = ("torch", "numpy", "polars", "hydra-core")
 
 
 class Run:
-    """A context manager around one run's folder; an exception leaves error.txt."""
+    """A context manager around one run's folder, which is this process's alone; an exception leaves error.txt."""
 
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
         self.folder, self.config = folder, config
+        self.release = weakref.finalize(self, os.close, _locked(folder))
         self.seconds: dict[str, float] = {}
 
     @classmethod
     def start(cls, folder: Path, config: Mapping[str, Any], *, resume: bool) -> Self:
-        """Open the folder: with `resume` a run of the same configuration goes on; else earlier files move aside."""
+        """Open the folder: with `resume` a run of the same configuration goes on; else earlier files move aside.
+
+        UserError where another process has it open, or the run there has another configuration.
+        """
         folder.mkdir(parents=True, exist_ok=True)
+        run = cls(folder, config)
         if resume and (folder / CONFIG).exists():
             _refuse_another(folder, config)
         elif not resume:
@@ -54,7 +61,7 @@ class Run:
         (folder / ERROR).unlink(missing_ok=True)
         write_json(folder / CONFIG, config)
         write_json(folder / RECORD, provenance() | {"config_digest": config_digest(config)})
-        return cls(folder, config)
+        return run
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Generator[None]:
@@ -91,6 +98,26 @@ class Run:
         if error is not None:
             with contextlib.suppress(OSError):  # a full disk must not hide the first error
                 write_text(self.folder / ERROR, "".join(traceback.format_exception(error)))
+        self.release()
+
+
+def _locked(folder: Path) -> int:
+    """Lock the folder until this descriptor is closed, at the latest when the process ends; UserError if it is locked.
+
+    Without, two calls that resume one sweep would write into each other's metrics and checkpoints.
+    """
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(lock)
+        raise UserError(
+            f"the run in {folder} is being made by another process. Wait for it, or choose another hydra.run.dir "
+            "(in a multirun hydra.sweep.dir)"
+        ) from error
+    except OSError:
+        pass  # a file system without locks
+    return lock
 
 
 def finished(folder: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:

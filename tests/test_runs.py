@@ -47,6 +47,19 @@ def test_a_second_run_in_the_folder_moves_the_first_aside(tmp_path: Path, capsys
     assert "earlier-2" in capsys.readouterr().err
 
 
+def test_a_run_s_folder_is_one_process_s_alone(tmp_path: Path) -> None:
+    """Two calls that resume the same sweep must not write into one metrics.jsonl."""
+    with Run.start(tmp_path, CONFIG, resume=False) as run:
+        run.log({"step": 1})
+        for resume in (True, False):
+            with pytest.raises(UserError, match="being made by another process"):
+                Run.start(tmp_path, CONFIG, resume=resume)
+        assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}\n'
+    with pytest.raises(ZeroDivisionError), Run.start(tmp_path, CONFIG, resume=True):
+        _ = 1 / 0
+    Run.start(tmp_path, CONFIG, resume=True)
+
+
 def test_resume_refuses_another_configuration(tmp_path: Path) -> None:
     Run.start(tmp_path, CONFIG, resume=False)
     with pytest.raises(UserError, match=r"trainer\.lr=0\.2 \(was 0\.1\)"):
