@@ -38,10 +38,10 @@ from fieldctr.nn.field_matrices import (
     project,
 )
 from fieldctr.nn.readout import Head, Pooling, readout
+from fieldctr.nn.width import learn_by_width
 from fieldctr.schema import Schema
 
 ATTENTION = 1 << 22  # entries of alpha that `diagnostics` averages
-RATE_WIDTH = 16
 STUCK = 0.01  # pair weights that have moved by less, as a root mean square, are still what they were
 PairInit = Literal["normal", "ones", "similarity"]
 PairTables = Literal["shared", "head", "layer", "layer_head"]  # one F x F table of w, or one for each
@@ -118,9 +118,9 @@ class FAT(nn.Module):
             Block(inner, num_heads=num_heads, kind=block, dropout=dropout) for _ in range(num_layers)
         )
         self.readout = readout(head, fields, inner, pooling=pooling)
-        for matrices in [*self.own, *self.common]:
-            matrices.learn_at(lr_scale(inner))  # ty: ignore
-        self.readout.lr_scale = lr_scale(inner)  # ty: ignore
+        # Routers and meta-embeddings, whose size is fixed, learn at the whole rate.
+        mixed = (own.bases if isinstance(own, ComposedMatrices) else own for own in self.own)
+        learn_by_width(inner, *mixed, *self.common, self.readout)
         self.linear = LinearTerm(schema, bias=False) if linear_term else None
         self.anchor_weight = anchor_weight
         self.folded: nn.ModuleList | None = None
@@ -232,15 +232,6 @@ class FAT(nn.Module):
         if self.pair_weight is None:
             return torch.ones(self.num_fields, self.num_fields)
         return self.pair_weight.detach().mean((0, 1))
-
-
-def lr_scale(width: int) -> float:
-    """The share of the learning rate for matrices whose input is `width` wide, so that one rate serves all widths.
-
-    A step of Adam moves each entry by about the rate, and so a product by the rate times the width. Source: muP (Yang
-    et al. 2022, arXiv:2203.03466), table 8. Differs: 1 up to RATE_WIDTH, where conf/model/fat.yaml found its rate.
-    """
-    return min(1.0, RATE_WIDTH / width)
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from fieldctr.config import Positive, Share, Weight
 from fieldctr.nn.embedding import Inputs
 from fieldctr.nn.field_attention import Pairs, check_heads, field_attention
 from fieldctr.nn.readout import Pooling, Readout
+from fieldctr.nn.width import learn_by_width
 from fieldctr.schema import Schema
 
 PLAIN = Pairs("none", None, None)
@@ -39,6 +40,7 @@ class Transformer(nn.Module):
             Layer(dim, num_heads=num_heads, ffn_dim=ffn_dim or 4 * dim, dropout=dropout) for _ in range(num_layers)
         )
         self.readout = Readout(schema.num_fields, dim, pooling=pooling)
+        learn_by_width(dim, self.readout)
 
     def forward(self, emb: Tensor, inputs: Inputs) -> Tensor:
         tokens = emb + self.field_bias  # B,F,D
@@ -56,6 +58,7 @@ class Layer(nn.Module):
         self.attention_norm, self.ffn_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.qkv = _linear(dim, 3 * dim)
         self.ffn = nn.Sequential(_linear(dim, ffn_dim), nn.SiLU(), _linear(ffn_dim, dim))
+        learn_by_width(dim, self.qkv, self.ffn)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, z: Tensor) -> Tensor:

@@ -48,10 +48,6 @@ class FreeMatrices(nn.Module):
         """`count` random ones per role, at the scale 1 / sqrt(d_in)."""
         return cls({role: torch.empty(count, *shape).normal_(std=shape[0] ** -0.5) for role, shape in shapes.items()})
 
-    def learn_at(self, lr_scale: float) -> None:
-        """At this share of the learning rate."""
-        self.weight.lr_scale = lr_scale  # ty: ignore
-
     def forward(self) -> dict[str, Tensor]:
         """By role."""
         return dict(self.weight.items())
@@ -85,10 +81,6 @@ class ComposedMatrices(nn.Module):
                 for role, shape in shapes.items()
             }
         )
-
-    def learn_at(self, lr_scale: float) -> None:
-        """The bases at this share of the learning rate; routers and meta-embeddings, of fixed size, at all of it."""
-        self.bases.lr_scale = lr_scale  # ty: ignore
 
     def forward(self) -> dict[str, Tensor]:
         """Per role (F, d_in, d_out)."""
@@ -149,7 +141,7 @@ def placed(points: Tensor, settled: Tensor, new: Tensor) -> Tensor:
 
 def field_matrices(
     kind: Projections, num_fields: int, shapes: Shapes, routed: Routed, start: Tensor | None = None
-) -> FreeMatrices | ComposedMatrices:
+) -> nn.Module:
     """Mixtures of bases (hyper), one for all (shared), or a matrix per field (full, and pair, whose q is F wide)."""
     if kind == "hyper":
         return ComposedMatrices(num_fields, shapes, routed, start)

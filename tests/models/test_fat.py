@@ -17,7 +17,6 @@ from fieldctr.nn.embedding import Inputs
 from fieldctr.nn.fat_block import Block
 from fieldctr.nn.field_attention import Pairs, field_attention
 from fieldctr.schema import Field, Schema
-from fieldctr.training.optim import lr_scales
 
 Make = Callable[..., Any]
 DIM, HEADS = 8, 2
@@ -481,40 +480,6 @@ def test_tokens_start_at_a_visible_scale_and_logits_small(backbone: Make, schema
         logit = model(torch.randn(len(inputs.ids), schema.num_fields, width) * 1e-4, inputs)
         assert 0.3 < float(model.field_bias.std()) < 0.7
         assert float(logit.abs().max()) < 3
-
-
-def moved_by_matrices(model: FAT, inputs: Inputs, *, scaled: bool) -> float:
-    """How far logits move, as a root mean square, when the matrices of the width take a step of Adam's size."""
-    width, scales = len(model.layers[0].ffn_norm.weight), lr_scales(model)
-    emb = 1e-4 * torch.randn(len(inputs.ids), model.num_fields, width, generator=torch.Generator().manual_seed(1))
-    before = model(emb, inputs)
-    with torch.enable_grad():
-        model(emb, inputs).sum().backward()
-    for weight in model.parameters():
-        if id(weight) in scales and weight.grad is not None:
-            weight.sub_(3e-4 * (scales[id(weight)] if scaled else 1.0) * weight.grad.sign())
-    return float((model(emb, inputs) - before).square().mean().sqrt())
-
-
-def test_one_rate_moves_narrow_and_wide_models_alike(backbone: Make, schema: Schema, inputs: Inputs) -> None:
-    """Steps of a wide model's matrices add up over its width (muP): all at one rate, its logits leap."""
-    step = {
-        (width, scaled): moved_by_matrices(backbone("fat", schema, width, scrambled=False), inputs, scaled=scaled)
-        for width in (16, 256)
-        for scaled in (True, False)
-    }
-    assert step[256, True] < 4 * step[16, True]
-    assert step[256, False] > 20 * step[16, False]
-
-
-def test_matrices_between_fixed_sizes_learn_at_the_rate_itself(backbone: Make, schema: Schema) -> None:
-    model = backbone("fat", schema, DIM, width=64, output_projection=True)
-    share = {name: lr_scales(model).get(id(weight), 1.0) for name, weight in model.named_parameters()}
-    slow = {name.partition(".")[0] for name, value in share.items() if value == 16 / 64}
-    assert slow == {"own", "common", "readout"}
-    assert {name for name, value in share.items() if value == 1} >= {
-        "own.0.meta", "own.0.router.q", "widen.weight.token", "field_bias", "pair_weight",
-    }  # fmt: skip
 
 
 def test_half_of_the_fields_are_bases_unless_told(backbone: Make) -> None:
