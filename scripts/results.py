@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 FIELDCTR = Path(sys.executable).parent / "fieldctr"
 MODELS = "lr fm fwfm fmfm deepfm dcnv2 finalmlp wukong autoint transformer fat"
 PARTS = sorted(path.stem for path in (ROOT / "conf/ablation").glob("fat_*.yaml") if path.stem != "fat_full")
-STATISTICS = ["deepfm dataset=kuairand_stats", "fat dataset=kuairand_stats tuned=kuairand_fat"]
+STATISTICS = ["deepfm dataset=kuairand_stats", "fat dataset=kuairand_stats"]
 ROWS = {
     "results": [*MODELS.split(), "lightgbm", *STATISTICS],
     "ablation": ["fat", *(f"fat ablation={part}" for part in PARTS)],
