@@ -46,7 +46,8 @@ class Optimizer:
         self.frozen = [w for module in model.modules() if getattr(module, "frozen", False) for w in module.parameters()]
         for weight in self.frozen:
             weight.grad = torch.zeros_like(weight)
-        self.apart = apart(model)
+        self.apart, scales = apart(model), lr_scales(model)
+        assert not lazy & scales.keys(), "a lazy table learns at the rate itself: set lr_scale on other modules"
         still = lazy | {id(weight) for weight in self.frozen}
         self.dense = Adam(
             {
@@ -56,7 +57,7 @@ class Optimizer:
             },
             config,
             tables={id(table.weight) for table in tables.values()},
-            lr_scales=lr_scales(model),
+            lr_scales=scales,
         )
         self.average = Average(model, without=lazy) if ema_decay else None
 

@@ -30,7 +30,9 @@ from fieldctr.training.progress import Progress
 from fieldctr.training.recompute import keep_activations, recompute_layers
 from fieldctr.training.runtime import Runtime
 
-SETTLED = 100  # steps before which no evaluation counts against a fit: FAT learns nothing visible in its first ones
+# Steps before which no evaluation counts against a fit: FAT learns nothing visible in its first ones, and averages with
+# ema_decay=0.99 look back as far. On a table with nine steps an epoch, patience would end before either.
+SETTLED = 100
 Record = dict[str, float]  # one evaluation: step, epoch, lr, train_loss, seconds, valid/<metric>
 
 
