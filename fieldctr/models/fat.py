@@ -35,6 +35,7 @@ from fieldctr.nn.field_matrices import (
     Shapes,
     field_matrices,
     meta_embeddings,
+    multipliers,
     project,
 )
 from fieldctr.nn.readout import Head, Pooling, readout
@@ -118,9 +119,7 @@ class FAT(nn.Module):
             Block(inner, num_heads=num_heads, kind=block, dropout=dropout) for _ in range(num_layers)
         )
         self.readout = readout(head, fields, inner, pooling=pooling)
-        # Routers and meta-embeddings, whose size is fixed, learn at the whole rate.
-        mixed = (own.bases if isinstance(own, ComposedMatrices) else own for own in self.own)
-        learn_by_width(inner, *mixed, *self.common, self.readout)
+        learn_by_width(inner, *map(multipliers, self.own), *self.common, self.readout)
         self.linear = LinearTerm(schema, bias=False) if linear_term else None
         self.anchor_weight = anchor_weight
         self.folded: nn.ModuleList | None = None

@@ -148,6 +148,11 @@ def field_matrices(
     return FreeMatrices.drawn(1 if kind == "shared" else num_fields, shapes)
 
 
+def multipliers(matrices: nn.Module) -> nn.Module:
+    """What of `field_matrices` grows with the width of tokens: not a hypernetwork's routers and meta-embeddings."""
+    return matrices.bases if isinstance(matrices, ComposedMatrices) else matrices
+
+
 def project(tokens: Tensor, matrices: Tensor) -> Tensor:
     """Each field's tokens by its matrix: (F, B, d_in), (F or 1, d_in, d_out) -> (F, B, d_out)."""
     return tokens @ matrices[0] if len(matrices) == 1 else torch.bmm(tokens, matrices)
