@@ -14,7 +14,7 @@ from fieldctr.schema import Schema
 
 SCHEMA_FILE = "schema.json"
 FACTS_FILE = "facts.json"
-PARTS = ("ids", "label", "values", "group", "pctr", "windows")
+PARTS = ("ids", "label", "values", "group", "pctr", "weight", "windows")
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Split:
     values: np.ndarray | None = None  # (R, N) float32, numeric fields; 0 where missing
     group: np.ndarray | None = None  # (R,) int32, code of the sample's group (user) for gAUC; not the clipped id
     pctr: np.ndarray | None = None  # (R,) float32, true click probability, where a generator knows it
+    weight: np.ndarray | None = None  # (R,) float32 sample weights; None: each row counts once
     windows: np.ndarray | None = None  # (R, 2H) int32 or int64 starts, then ends, of each history in `past`
     past: Past | None = None
 

@@ -25,6 +25,7 @@ class Recipe(NamedTuple):
     source: Callable[[], Table]
     reader: Reader
     group: str | None
+    weight: str | None
     folder: Path  # for the shards
 
 
@@ -55,7 +56,7 @@ def write_rows(recipe: Recipe, first: int, rows: int, max_memory_gb: float) -> i
     """Make the shards of `rows` rows from number `first` on; how many there were."""
     frame = recipe.source().frame
     limits = Budget.of(max_memory_gb).limits(recipe.reader.num_columns)
-    extra = row_columns(frame.collect_schema(), recipe.group)
+    extra = row_columns(frame.collect_schema(), recipe.group, recipe.weight)
     return write_shards(recipe.reader, frame.slice(first, rows), extra, recipe.folder, first=first, limits=limits)
 
 

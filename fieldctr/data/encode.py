@@ -42,13 +42,15 @@ def encode(
     folder: Path,
     *,
     group: str | None,
+    weight: str | None = None,
     work: Path | None = None,
     max_memory_gb: float | None = None,
     source: Callable[[], Table] | None = None,
 ) -> None:
     """Write the table into `folder`: per split ids (R, S), label (R,) and what else it has; schema, vocabulary, facts.
 
-    `group` names the column whose values group the samples for gAUC. UserError for a table that cannot be trained on.
+    `group` names the column whose values group the samples for gAUC, `weight` that of the
+    sample weights. UserError for a table that cannot be trained on.
     Shards that lie in `work` from an earlier call are not read again. Without it they live in `folder`.
     A table that needs more than `max_memory_gb` is refused; None allows half of what the machine has left.
     With `source`, which gives the table once more, the workers of Ray make the shards.
@@ -62,9 +64,9 @@ def encode(
         if table.separator:
             for path in table.files:
                 refuse_short_lines(path, table.separator)
-        extra = row_columns(table.frame.collect_schema(), group)
+        extra = row_columns(table.frame.collect_schema(), group, weight)
         if source:
-            write_with_ray(Recipe(source, reader, group, parts.resolve()), budget.gb)
+            write_with_ray(Recipe(source, reader, group, weight, parts.resolve()), budget.gb)
         else:
             _write_here(table, reader, extra, parts, budget)
         counts = {what: int(frame.collect().item()) for what, frame in table.counts.items()}

@@ -44,6 +44,7 @@ class DatasetConfig:
     published: dict[str, Any] | None = None  # keys of Published, what the files must be; null takes any
     train_fraction: Share = 1.0  # of the train rows that are kept; vocabularies are learned from these alone
     fraction_seed: Annotated[int, Between(0, 2**32 - 1)] = 1
+    weight: str | None = None  # column of sample weights; null: each row counts once
 
 
 def prepared(
@@ -79,13 +80,15 @@ def prepared(
         }
         if config.train_fraction < 1:
             key |= {"train_fraction": config.train_fraction, "fraction_seed": config.fraction_seed}
+        if config.weight:
+            key["weight"] = config.weight
         folder = stage_folder(data_dir, key)
         if not (folder / KEY_FILE).exists():
             with unfinished(data_dir, key) as work:
                 placed = replace(config, raw_dir=str(Path(config.raw_dir).resolve()))  # workers have their own folder
                 write = partial(
-                    encode, table, specs, group=config.group, work=work, max_memory_gb=max_memory_gb,
-                    source=partial(_table, placed) if engine == "ray" else None,
+                    encode, table, specs, group=config.group, weight=config.weight, work=work,
+                    max_memory_gb=max_memory_gb, source=partial(_table, placed) if engine == "ray" else None,
                 )  # fmt: skip
                 cached(data_dir, key, write)
         dataset = Dataset.load(folder, name=config.name)

@@ -27,7 +27,7 @@ from fieldctr.data.tally import Tally
 from fieldctr.errors import UserError
 
 T = TypeVar("T")
-SCALARS = {"label": np.float32, "pctr": np.float32}  # one number per row
+SCALARS = {"label": np.float32, "pctr": np.float32, "weight": np.float32}  # one number per row
 NO_SPLIT = -1
 FORMAT = 2  # of a shard's files; raise it when they change, lest what was written before be read
 NARROW = 1 << 16  # codes below it take 2 bytes
@@ -123,13 +123,15 @@ def gaps(folder: Path) -> Iterator[tuple[int, int | None]]:
     yield row, None
 
 
-def row_columns(schema: pl.Schema, group: str | None) -> dict[str, pl.Expr]:
+def row_columns(schema: pl.Schema, group: str | None, weight: str | None) -> dict[str, pl.Expr]:
     """What pass one reads besides the fields and the groups, of which it wants the column too."""
-    require(schema, ["label", "split", *([group] if group else [])])
+    require(schema, ["label", "split", *([group] if group else []), *([weight] if weight else [])])
     # Not replace_strict: polars 2.1 collects the whole table for it.
     place = pl.col("split").cast(pl.String).cast(pl.Enum((*SPLITS, EVENTS)), strict=False)
     split = place.to_physical().cast(pl.Int8).fill_null(NO_SPLIT)
     extra = {"label": number("label", schema["label"]).fill_null(float("nan")), "split": split}
+    if weight:
+        extra["weight"] = number(weight, schema[weight]).fill_null(float("nan"))
     return extra | {name: pl.col(name) for name in ("drop", "pctr") if name in schema}
 
 
@@ -260,4 +262,9 @@ def _rows_of_splits(extra: pl.DataFrame, frame: pl.LazyFrame, tally: Tally) -> l
     if len(strange):
         found = ", ".join("a blank" if np.isnan(y) else f"{y:g}" for y in strange[:5])
         raise UserError(f"label is not binary: found {found}, expected 0 and 1. Give the source a label rule.")
+    if "weight" in extra.columns:
+        weight = extra["weight"].to_numpy()[kept & (split < len(SPLITS))]
+        if len(bad := weight[~((weight >= 0) & (weight < np.inf))]):
+            found = "a blank" if np.isnan(bad[0]) else f"{bad[0]:g}"
+            raise UserError(f"the weight of a row is {found}, expected a finite number of 0 or more in every row")
     return [np.flatnonzero(kept & (split == s)) for s in range(len(SPLITS) + 1)]
