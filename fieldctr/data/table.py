@@ -8,20 +8,26 @@ import os
 import re
 import zlib
 from collections import deque
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import polars as pl
+import polars.selectors as cs
 
 from fieldctr.artifacts import file_digest, write_json
 from fieldctr.data.json_lines import json_lines
-from fieldctr.errors import UserError
+from fieldctr.errors import LabelError, UserError
 
 SPLITS = ("train", "valid", "test")
+OWN = "fieldctr:"  # how columns begin that a source adds and no file has: `refuse_own_names` sees to that
+LABEL = f"{OWN}label"  # 0 or 1; other numbers and null are refused
+SPLIT = f"{OWN}split"  # train, valid, test, or EVENTS
+DROP = f"{OWN}drop"  # null keeps the row, else the reason to leave it out
+PCTR = f"{OWN}pctr"  # the true click probability, where a generator knows it
 EVENTS = "events"  # in the place of a split: a row that is no sample, only something that happened; for histories
 BLOCK = 1 << 18  # bytes read at a time when cells are counted: what the cache holds
 GZIP = b"\x1f\x8b"  # how a gzip file begins
@@ -46,15 +52,45 @@ if "POLARS_CSV_CHUNK_SIZE" not in os.environ:
 class Table(NamedTuple):
     """One row per sample, not yet read.
 
-    `frame` has the raw columns, `label` (0 or 1), `split` (train, valid, test, or EVENTS) and, if the source wants,
-    `drop` (null keeps the row, else the reason to leave it out) and `pctr` (the true click probability).
+    `frame` has the raw columns, LABEL, SPLIT and, if the source wants, DROP and PCTR.
     """
 
     frame: pl.LazyFrame
     files: tuple[Path, ...] = ()  # all that the frame depends on
     separator: str | None = None  # of delimited files with a header line: lets an error name the line
     facts: Mapping[str, object] = {}  # what else the source knows; ends in facts.json
+    about_label: Callable[[pl.LazyFrame], str] | None = None  # what to say of labels that cannot be
     counts: Mapping[str, pl.LazyFrame] = {}  # frames of one number: what of the side tables was left aside, and why
+
+    @classmethod
+    def named(cls, frame: pl.LazyFrame) -> Self:
+        """Of a frame in which label, split, drop and pctr are no raw columns, but what these names say."""
+        own = {name: f"{OWN}{name}" for name in ("label", "split", "drop", "pctr")}
+        return cls(frame.rename(own, strict=False))
+
+
+def column(name: str) -> pl.Expr:
+    """The column of this very name: polars would read * and ^...$ as patterns."""
+    pattern = name == "*" or (name.startswith("^") and name.endswith("$"))
+    return cs.by_name(name).as_expr() if pattern else pl.col(name)
+
+
+def refuse_own_names(names: Iterable[str], where: object) -> None:
+    """UserError for a raw column that is called like one of the product's own."""
+    for name in names:
+        if name.startswith(OWN):
+            raise UserError(f"{where}: a column is called '{name}'. Names that begin with {OWN} are taken: rename it.")
+
+
+@contextmanager
+def labels_explained(table: Table) -> Generator[None]:
+    """Say beside what is wrong with the labels what they were made from."""
+    try:
+        yield
+    except LabelError as error:
+        if table.about_label is None:
+            raise
+        raise UserError(f"{error}\n{table.about_label(table.frame)}") from error
 
 
 def required(raw_dir: Path, name: str, cure: str) -> Path:

@@ -1,15 +1,17 @@
 """Any table with one row per sample: CSV, TSV or Parquet, one file, a glob of them, or one for each split."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import polars.selectors as cs
 
 from fieldctr.config import nearest
-from fieldctr.data.specs import number, spelled
+from fieldctr.data.labels import shown, with_label
 from fieldctr.data.splits import FILE, ROW, needs_rows, with_split
-from fieldctr.data.table import SPLITS, Table, explained, required_all, scan_csv
+from fieldctr.data.table import OWN, SPLITS, Table, explained, required_all, scan_csv
 from fieldctr.errors import UserError
 
 
@@ -48,9 +50,10 @@ def read(
         frame = pl.concat(frames)
         frame.collect_schema()
     if delimited and null_values:
-        frame = frame.with_columns(pl.when(~pl.exclude(ROW).is_in(list(null_values))).then(pl.exclude(ROW)))
+        raw = ~cs.starts_with(OWN)
+        frame = frame.with_columns(pl.when(~raw.is_in(list(null_values))).then(raw))
     frame = with_split(with_label(frame, label), split)
-    return Table(frame, paths, separator if delimited else None)
+    return Table(frame, paths, separator if delimited else None, about_label=partial(shown, label))
 
 
 def _named(files: str | Mapping[str, str], split: Mapping[str, Any]) -> Mapping[str, str]:
@@ -74,22 +77,3 @@ def _scan_parquet(path: Path) -> pl.LazyFrame:
         frame = pl.scan_parquet(path, glob=False)
         frame.collect_schema()
     return frame
-
-
-def with_label(frame: pl.LazyFrame, rule: Mapping[str, Any]) -> pl.LazyFrame:
-    """The frame with a column `label`: the rule's column as it is, or whether it is `positive` or `above` a number."""
-    known = ("column", "positive", "above")
-    schema = {name: dtype for name, dtype in frame.collect_schema().items() if name != ROW}
-    for key in rule:
-        if key not in known:
-            raise UserError(f"no key 'label.{key}'. {nearest(key, known)}All: {', '.join(known)}")
-    column = rule.get("column")
-    if column not in schema:
-        near = nearest(str(column), schema)
-        raise UserError(f"label.column={column}: no such column. {near}All: {', '.join(schema)}")
-    raw = spelled(pl.col(column), schema[column])
-    if rule.get("positive") is not None:
-        return frame.with_columns(label=raw.is_in([str(value) for value in rule["positive"]]).cast(pl.Int8))
-    if rule.get("above") is not None:
-        return frame.with_columns(label=(number(column, schema[column]) > rule["above"]).cast(pl.Int8))
-    return frame.with_columns(label=pl.col(column))
