@@ -14,9 +14,9 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import polars as pl
 
-from fieldctr.config import Between, Positive, Weight, checked, nearest
+from fieldctr.config import Between, Positive, Weight, as_name, checked, nearest
 from fieldctr.data.hashing import hashed
-from fieldctr.data.spelling import by_word, canonical, spelled, told_number, value_texts, without_null_words
+from fieldctr.data.spelling import by_word, canonical, spelled, text_of, told_number, value_texts, without_null_words
 from fieldctr.data.table import column
 from fieldctr.data.times import moment
 from fieldctr.errors import UserError
@@ -28,17 +28,18 @@ Part = Literal["minute", "hour", "weekday", "is_weekend", "day", "month", "year"
 
 SHARED = ("kind", "text", "synonym")
 KEYS: dict[str, tuple[str, ...]] = {  # what a kind accepts besides SHARED and, if it is read from one, column
-    "categorical": ("min_count", "missing", "num_buckets"),
-    "multi": ("min_count", "separator", "max_length", "num_buckets", "shares"),
-    "quantile": ("bins",),
-    "log_square": ("min_count", "missing"),
-    "value": ("scale",),
+    "categorical": ("min_count", "missing", "null_words", "num_buckets"),
+    "multi": ("min_count", "null_words", "separator", "max_length", "num_buckets", "shares"),
+    "quantile": ("bins", "null_words"),
+    "log_square": ("min_count", "missing", "null_words"),
+    "value": ("null_words", "scale"),
     "datetime": ("min_count", "part", "unit"),
-    "cross": ("min_count", "columns", "num_buckets"),
+    "cross": ("min_count", "columns", "null_words", "num_buckets"),
     "target_mean": ("of", "smoothing", "folds", "seed", "time", "unit", "bins"),
     "count": ("of", "folds", "seed", "time", "unit", "bins"),
     "history": ("of", "by", "time", "unit", "clicked", "max_length"),
 }
+NAMES = ("column", "columns", "of", "by", "time", "shares")  # keys that name columns or fields
 STATISTICS = get_args(StatisticKind)
 DERIVED = (*STATISTICS, *get_args(HistoryKind))  # read from no column of their own
 AND = " & "  # between the parts of a cross
@@ -150,12 +151,16 @@ class HistorySpec:
 Spec = FieldSpec | StatisticSpec | HistorySpec
 
 
-def field_specs(fields: Mapping[str, Any], default_min_count: int) -> tuple[Spec, ...]:
+def field_specs(fields: Mapping[str, Any], default_min_count: int, *, null_words: bool = True) -> tuple[Spec, ...]:
     """The specs of a dataset's `fields` node, those of statistics and histories last; without those that are false.
+
+    The dataset's own `min_count` and `null_words` are those of fields that set none.
 
     UserError for a stray key, a wrong value, a statistic of what cannot have one and a history of what has none.
     """
-    parsed = [_parse(name, node or {}, default_min_count) for name, node in fields.items() if node is not False]
+    named = {as_name(name, "dataset.fields"): node for name, node in fields.items()}
+    plain = FieldSpec("", "", min_count=default_min_count, null_words=null_words)
+    parsed = [_parse(name, node or {}, plain) for name, node in named.items() if node is not False]
     specs = sorted(parsed, key=lambda spec: (FieldSpec, StatisticSpec, HistorySpec).index(type(spec)))
     refuse_twins(tuple(specs))
     known = {spec.name: spec for spec in specs}
@@ -171,16 +176,19 @@ def field_specs(fields: Mapping[str, Any], default_min_count: int) -> tuple[Spec
     return tuple(specs)
 
 
-def _parse(name: str, node: Mapping[str, Any], default_min_count: int) -> Spec:
+def _parse(name: str, node: Mapping[str, Any], usual: FieldSpec) -> Spec:
     where = f"dataset.fields.{name}"
     if not isinstance(node, Mapping):
         raise UserError(f"{where}={node} is not allowed: expected null, false or keys such as kind, column")
+    if isinstance(node.get("missing"), int | float):
+        node = {**node, "missing": text_of(node["missing"])}
+    node = {key: _names(value, f"{where}.{key}") if key in NAMES else value for key, value in node.items()}
     kind = checked(node.get("kind", "categorical"), Kind | StatisticKind | HistoryKind, f"{where}.kind")
     known = (*SHARED, *KEYS[kind]) if kind in (*DERIVED, "cross") else (*SHARED, "column", *KEYS[kind])
     for key in node:
         if key not in known:
             raise UserError(f"no key '{where}.{key}' for kind {kind}. {nearest(key, known)}All: {', '.join(known)}")
-    plain: Spec = FieldSpec(name, column=name, min_count=default_min_count, text=name.replace("_", " "))
+    plain: Spec = replace(usual, name=name, column=name, text=name.replace("_", " "))
     if kind == "history":
         of, by, time = (checked(node.get(key), str, f"{where}.{key}") for key in ("of", "by", "time"))
         how = "seen" if node.get("clicked") is False else "clicked"
@@ -202,6 +210,11 @@ def _parse(name: str, node: Mapping[str, Any], default_min_count: int) -> Spec:
             raise UserError(f"{where} has min_count and num_buckets: a hash counts no values. Drop one of them.")
         given["min_count"] = 1  # the dataset's own says nothing here
     return replace(plain, **given)
+
+
+def _names(value: Any, key: str) -> Any:
+    """Names of columns, where YAML can have read numbers."""
+    return [as_name(name, key) for name in value] if isinstance(value, list) else value and as_name(value, key)
 
 
 def _refuse_sources(spec: StatisticSpec, fields: Mapping[str, Spec]) -> None:

@@ -139,6 +139,19 @@ def scan_csv(
     return frame.select(*names, row) if row else frame
 
 
+def plain(error: BaseException) -> str:
+    """What an error says, without what polars adds about its own expressions and arguments."""
+    text = str(error)
+    for added in ("\n\nThis error occurred", "\n\nYou might want to try", "\n\nResolved plan until failure"):
+        text = text.partition(added)[0]
+    return text.strip()
+
+
+def unforeseen(error: BaseException) -> str:
+    """An error that no rule of ours foresaw, in a sentence."""
+    return f"{type(error).__name__}: {plain(error)}. Nothing was written; --debug shows where it came from."
+
+
 @contextmanager
 def explained(files: tuple[Path, ...], separator: str | None = None) -> Generator[None]:
     """Turn what polars says about an unreadable file into a UserError with file, line and reason."""
