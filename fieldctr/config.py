@@ -226,7 +226,7 @@ def as_name(value: Any, key: str) -> str:
     """A column's or field's name: a text, or a whole number for its digits; UserError for what YAML took otherwise."""
     if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
         return str(value)
-    raise UserError(f"{key}: {yaml(value)} is no name. Quote it, if a text is meant: \"{yaml(value)}\"")
+    raise UserError(f'{key}: {yaml(value)} is no name. Quote it, if a text is meant: "{yaml(value)}"')
 
 
 def _quoted(value: Any, hint: Any) -> str:

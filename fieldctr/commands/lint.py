@@ -63,6 +63,6 @@ def time_of(dataset: dict[str, Any]) -> TimeConfig | None:
 def by_day(dataset: dict[str, Any], time: TimeConfig) -> tuple[list[Finding], str]:
     """Findings about days, and a line on all days; reads the raw table."""
     table: Table = build(dataset["source"], "dataset.source", Path(dataset["raw_dir"]))
-    with explained(table.files, table.separator):
+    with explained(table.files, readings=table.written):
         days = click_rates_by_day(table.frame, time.column, time.unit)
     return list(odd_days(days, time.column)), spell_days(days, time.column)

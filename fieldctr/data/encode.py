@@ -17,6 +17,7 @@ import polars as pl
 
 from fieldctr.artifacts import write_json
 from fieldctr.data import histories, statistics
+from fieldctr.data.bad_lines import explained, refuse_bad_lines
 from fieldctr.data.budget import Budget
 from fieldctr.data.dataset import FACTS_FILE, SCHEMA_FILE, Split
 from fieldctr.data.distributed import Recipe, write_with_ray
@@ -30,7 +31,7 @@ from fieldctr.data.reader import Reader
 from fieldctr.data.shards import SCALARS, Shards, finite, gaps, row_columns, write_shards
 from fieldctr.data.specs import FieldSpec, HistorySpec, Spec, StatisticSpec, refuse_twins
 from fieldctr.data.spelling import number
-from fieldctr.data.table import LABEL, SPLITS, Table, explained, labels_explained, refuse_short_lines
+from fieldctr.data.table import LABEL, SPLITS, Table, labels_explained
 from fieldctr.data.vocabularies import Known, known_texts, numbered
 from fieldctr.errors import UserError
 
@@ -61,17 +62,17 @@ def encode(
     refuse_twins(specs)
     times = dict.fromkeys((*statistics.times(specs), *histories.times(specs)))
     reader = Reader.of(specs, tuple(times), group)
-    with explained(table.files, table.separator):
-        if table.separator:
-            for path in table.files:
-                refuse_short_lines(path, table.separator)
+    with explained(table.files, readings=table.written):
+        for path, reading in table.written.items():
+            refuse_bad_lines(path, reading)
         extra = row_columns(table.frame.collect_schema(), group, weight)
         if source:
             write_with_ray(Recipe(source, reader, group, weight, parts.resolve()), budget.gb)
         else:
             with labels_explained(table):
                 _write_here(table, reader, extra, parts, budget)
-        counts = {what: int(frame.collect().item()) for what, frame in table.counts.items()}
+        found = pl.collect_all(table.counts.values())  # of one pass over what they share
+        counts = {what: int(number.item()) for what, number in zip(table.counts, found, strict=True)}
     shards = Shards.of(reader, parts)
     tally = shards.tally()
     with labels_explained(table):

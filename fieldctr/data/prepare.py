@@ -10,13 +10,14 @@ import polars as pl
 
 from fieldctr.artifacts import KEY_FILE, cached, stage_folder
 from fieldctr.config import Between, Positive, Share, as_name, build, nearest, parse
+from fieldctr.data.bad_lines import unforeseen, without_hints
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.encode import encode
 from fieldctr.data.published import Published, refuse_other_files, refuse_other_rows
 from fieldctr.data.regroup import Regrouping, regrouped
 from fieldctr.data.specs import Spec, field_specs
 from fieldctr.data.splits import THINNED, thinned
-from fieldctr.data.table import Table, digests, plain, unforeseen
+from fieldctr.data.table import Table, digests
 from fieldctr.data.unfinished import unfinished
 from fieldctr.errors import UserError
 
@@ -99,7 +100,7 @@ def prepared(
         rows = dataset.facts["rows"]
         refuse_other_rows(published, rows | {"train": rows["train"] + rows["dropped"].get(THINNED, 0)})
     except UserError as error:
-        raise UserError(f"dataset '{config.name}': {plain(error)}") from error
+        raise UserError(f"dataset '{config.name}': {without_hints(error)}") from error
     except (OSError, MemoryError):  # the machine's, not the table's
         raise
     except (Exception, pl.exceptions.PanicException) as error:  # the last net: a table nobody has seen
