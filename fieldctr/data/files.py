@@ -13,7 +13,7 @@ import polars as pl
 from fieldctr.data.columns import column
 from fieldctr.data.reading import Reading
 from fieldctr.data.scan import say, scan, settled
-from fieldctr.data.specs import spelled
+from fieldctr.data.spelling import spelled
 from fieldctr.data.table import required_all
 from fieldctr.errors import UserError
 

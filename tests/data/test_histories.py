@@ -277,7 +277,7 @@ def test_a_table_without_an_event_is_refused(tmp_path: Path) -> None:
         ({"of": "past"}, ["past.of=past", "kind history"]),
         ({"by": "tags"}, ["past.by=tags", "kind multi", "categorical or cross"]),
         ({"by": None}, ["past.by=null", "expected str"]),
-        ({"time": 5}, ["past.time=5", "expected str"]),
+        ({"time": True}, ["past.time: true is no name", "Quote it"]),
         ({"max_length": 0}, ["past.max_length=0", ">= 1"]),
         ({"shares": "item"}, ["no key 'dataset.fields.past.shares' for kind history", "of, by, time"]),
         ({"kind": "histroy"}, ["kind=histroy", "history"]),
