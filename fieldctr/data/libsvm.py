@@ -12,7 +12,6 @@ from pathlib import Path
 
 import polars as pl
 
-from fieldctr.data.formats import BROKEN
 from fieldctr.data.lines import Text
 from fieldctr.data.reading import Reading
 from fieldctr.data.streams import streamed
