@@ -53,7 +53,7 @@ def main(node: dict[str, Any]) -> None:
 def time_of(dataset: dict[str, Any]) -> TimeConfig | None:
     """The column that a datetime field of the table, or its split by time, is made of."""
     config = parse(DatasetConfig, dataset, "dataset")
-    for spec in field_specs(config.fields, config.min_count):
+    for spec in field_specs(config.fields, config.min_count, null_words=config.null_words):
         if spec.kind == "datetime":
             return TimeConfig(spec.column, spec.unit)
     split = config.source.get("split") or {}

@@ -19,7 +19,7 @@ from fieldctr.errors import UserError
 BLOCK = 1 << 18  # bytes read at a time when cells are counted: what the cache holds
 UNREADABLE = re.compile(r"failed in column '(.+?)' for \d+ out of \d+ values: \[\"(.*?)\"")  # polars' words
 HINTS = re.compile(
-    r"\s+(You might want to try|Consider setting|This error occurred with the following context|Resolved plan until|"
+    r"\s+(You might want to try|Consider setting|This error occurred|Resolved plan until|"
     r"Did not show all|Original error|Remove these names from the schema|The current offset|It might help to try|"
     r"If this was intended).*",
     re.DOTALL,
@@ -58,6 +58,16 @@ def _explain(path: Path, reading: Reading | None, complaint: str) -> None:
         refuse_unreadable(text, complaint)
         if OF_QUOTES.search(complaint):
             refuse_quotes(text)
+
+
+def unforeseen(error: BaseException) -> str:
+    """An error that no rule of ours foresaw, as a sentence."""
+    return f"{type(error).__name__}: {reason(error)}. Nothing was written; --debug shows where it came from."
+
+
+def without_hints(error: BaseException) -> str:
+    """A message of ours that passed through polars, which adds where it was raised."""
+    return HINTS.sub("", str(error))
 
 
 def reason(error: BaseException) -> str:

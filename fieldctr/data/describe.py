@@ -4,13 +4,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from fieldctr.data.dataset import Dataset
+from fieldctr.data.spelling import LARGEST, NULL_WORDS
 from fieldctr.data.table import SPLITS
 
 
 def describe(dataset: Dataset) -> str:
     """Rows in and out with reasons, positive rates, and per field its vocabulary and its missing and unseen shares."""
     facts = dataset.facts
-    return "\n\n".join(filter(None, [_rows(dataset.name, facts), _extra(facts), _fields(facts["fields"])]))
+    parts = [_rows(dataset.name, facts), _extra(facts), _fields(facts["fields"]), _unread(facts["fields"])]
+    return "\n\n".join(filter(None, parts))
 
 
 def _rows(name: str, facts: dict[str, Any]) -> str:
@@ -46,6 +48,20 @@ def _fields(fields: dict[str, Any]) -> str:
         for name, field in fields.items()
     ]
     return grid([head, *lines])
+
+
+def _unread(fields: dict[str, Any]) -> str:
+    """The cells that are not blank and were taken for missing."""
+    meanings = {
+        "null_words": f"hold a word for no value ({', '.join(NULL_WORDS)}); null_words: false makes them values",
+        "not_finite": f"hold an infinite number, or one above {LARGEST:.2g}",
+    }
+    lines = []
+    for name, field in fields.items():
+        for reason, meaning in meanings.items():
+            if cells := sum(field.get(reason, {}).values()):
+                lines.append(f"field '{name}': {cells:,} cells taken for missing: they {meaning}")
+    return "\n".join(lines)
 
 
 def share(x: float) -> str:

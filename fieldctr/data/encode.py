@@ -28,9 +28,10 @@ from fieldctr.data.lexicon import WORDS, bucket_codes, bucket_names
 from fieldctr.data.npy import NpyWriter
 from fieldctr.data.numbers import Binning, Scaling, fit_bins, fit_scaling
 from fieldctr.data.reader import Reader
-from fieldctr.data.shards import SCALARS, Shards, gaps, row_columns, write_shards
-from fieldctr.data.specs import FieldSpec, HistorySpec, Spec, StatisticSpec, number, refuse_twins
-from fieldctr.data.table import SPLITS, Table
+from fieldctr.data.shards import SCALARS, Shards, finite, gaps, row_columns, write_shards
+from fieldctr.data.specs import FieldSpec, HistorySpec, Spec, StatisticSpec, refuse_twins
+from fieldctr.data.spelling import number
+from fieldctr.data.table import LABEL, SPLITS, Table, labels_explained
 from fieldctr.data.vocabularies import Known, known_texts, numbered
 from fieldctr.errors import UserError
 
@@ -68,12 +69,14 @@ def encode(
         if source:
             write_with_ray(Recipe(source, reader, group, weight, parts.resolve()), budget.gb)
         else:
-            _write_here(table, reader, extra, parts, budget)
+            with labels_explained(table):
+                _write_here(table, reader, extra, parts, budget)
         found = pl.collect_all(table.counts.values())  # of one pass over what they share
         counts = {what: int(number.item()) for what, number in zip(table.counts, found, strict=True)}
     shards = Shards.of(reader, parts)
     tally = shards.tally()
-    tally.refuse_degenerate()
+    with labels_explained(table):
+        tally.refuse_degenerate()
 
     fields = sum(isinstance(spec, FieldSpec) for spec in specs)
     known = known_texts(shards, fields, statistics.used(specs), budget)
@@ -82,7 +85,8 @@ def encode(
     encoding = _learn(specs, known[:fields], shards, folder)
     items = {spec.name: own.ids for spec, own in zip(specs, known[:fields], strict=False)}
     seen = seen.followed_by(histories.write(specs, shards, items, budget, folder))
-    facts = tally.facts() | {"fields": field_facts(specs, encoding.schema(), known, tally, seen), **table.facts}
+    fields_told = field_facts(specs, encoding.schema(), known, tally, seen, unread=shards.unread())
+    facts = tally.facts() | {"fields": fields_told, **table.facts}
     if counts:
         facts["counts"] = counts
     grouping: list[np.ndarray] = []  # per shard the group (codes,) of each code
@@ -102,7 +106,7 @@ def encode(
 
 
 def encode_rows(frame: pl.LazyFrame, folder: Path) -> Split:
-    """New raw rows as the prepared `folder` would have encoded them. Without a column `label` labels are NaN.
+    """New raw rows as the prepared `folder` would have encoded them. Without LABEL labels are NaN.
 
     Their histories are what the prepared rows tell of their users; they are no events of each other's.
     """
@@ -110,12 +114,12 @@ def encode_rows(frame: pl.LazyFrame, folder: Path) -> Split:
     reader = Reader.of(encoding.specs, histories.times(encoding.specs))
     with explained(()):
         schema = frame.collect_schema()
-        label = number("label", schema["label"]) if "label" in schema else pl.lit(float("nan"))
-        lexicons, chunks = reader.lexicons(schema), []
+        label = number(pl.col(LABEL), schema[LABEL]) if LABEL in schema else pl.lit(float("nan"))
+        lexicons, chunks = reader.lexicons(), []
         for chunk in reader.chunks(frame, {"label": label}):
             columns = reader.codes(lexicons, chunk.texts)
             reader.count(lexicons, 0, columns)
-            chunks.append((columns, chunk.numbers, chunk.extra["label"]))
+            chunks.append((columns, finite(chunk.numbers), chunk.extra["label"]))
         texts = [lexicon.texts() for lexicon in lexicons]
     if not chunks:
         raise UserError("no rows to encode")

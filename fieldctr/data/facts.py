@@ -15,11 +15,12 @@ from fieldctr.schema import Schema
 
 
 def field_facts(
-    specs: Sequence[Spec], schema: Schema, known: Sequence[Known], tally: Tally, seen: Seen
+    specs: Sequence[Spec], schema: Schema, known: Sequence[Known], tally: Tally, seen: Seen, *, unread: np.ndarray
 ) -> dict[str, object]:
     """Per field: kind, vocab_size, and per split the share of rows without a value and of values without an id.
 
     A hashed field has, in place of the latter, the share of values in buckets that no train row fills, and `filled`.
+    `unread` (specs of the reader, 2, 3): cells that are not blank and say nothing, as NULL_WORDS and as infinite.
     `seen` has these shares for statistics, where a value without an id is one that no train row has, and for histories.
     """
     plain = len(specs) - len(seen.missing)
@@ -33,9 +34,16 @@ def field_facts(
             "missing": by_split(missing[i].tolist()),
             "unseen": by_split(unseen[i].tolist()),
             **({} if filled[i] is None else {"filled": filled[i]}),
+            **(_unread(unread[i]) if i < plain else {}),
         }
         for i, spec in enumerate(specs)
     }
+
+
+def _unread(cells: np.ndarray) -> dict[str, object]:
+    """(2, 3) by reason, where there are any."""
+    reasons = zip(("null_words", "not_finite"), cells, strict=True)
+    return {reason: by_split(count.tolist()) for reason, count in reasons if count.any()}
 
 
 def attainable(folder: Path) -> dict[str, object]:

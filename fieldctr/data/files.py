@@ -11,7 +11,7 @@ import polars as pl
 from fieldctr.data.columns import column
 from fieldctr.data.reading import Reading
 from fieldctr.data.scan import say, scan, settled
-from fieldctr.data.specs import spelled
+from fieldctr.data.spelling import spelled
 from fieldctr.data.table import KEY_FOLDER, key_folders, required_all
 from fieldctr.errors import UserError
 

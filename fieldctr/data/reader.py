@@ -10,7 +10,9 @@ import polars as pl
 
 from fieldctr.config import nearest
 from fieldctr.data.lexicon import Lexicon
-from fieldctr.data.specs import FieldSpec, HistorySpec, Spec, StatisticSpec, instant, meaning, values
+from fieldctr.data.specs import FieldSpec, HistorySpec, Spec, StatisticSpec, meaning, values
+from fieldctr.data.table import OWN
+from fieldctr.data.times import instant
 from fieldctr.errors import UserError
 
 CHUNK = 1 << 16  # rows in memory at a time; what is fitted to numbers sees so many at once
@@ -23,7 +25,7 @@ class Chunk(NamedTuple):
     """Rows column by column (counting is 1.5x faster), and the extra columns asked for."""
 
     texts: pl.DataFrame  # a column per id column; none for a numeric field
-    numbers: np.ndarray  # (Q + T, n) float64, one line per numeric field and per time, NaN where missing
+    numbers: np.ndarray  # (Q + T, n) float64, a line per numeric field, as `told_number` tells it, and per time
     extra: pl.DataFrame
 
 
@@ -63,9 +65,9 @@ class Reader:
         """How many specs have a number."""
         return len(self.specs) - len(self.texts)
 
-    def lexicons(self, schema: Mapping[str, pl.DataType]) -> list[Lexicon]:
+    def lexicons(self) -> list[Lexicon]:
         """Empty ones for the specs with texts."""
-        return [Lexicon(spec.column, meaning(spec, schema.get(spec.column))) for spec in self.texts]
+        return [Lexicon(spec.column, meaning(spec)) for spec in self.texts]
 
     def chunks(self, frame: pl.LazyFrame, extra: Mapping[str, pl.Expr], rows: int = CHUNK) -> Iterator[Chunk]:
         """The frame's rows in order, so many at a time."""
@@ -115,8 +117,8 @@ class Reader:
                     columns[f"text {i} {j}"] = value.list.get(j, null_on_oob=True)
             else:
                 columns[f"text {i}"] = value
-        for i, (column, unit) in enumerate(self.times):
-            columns[f"number time {i}"] = instant(column, schema[column], unit).fill_null(float("nan"))
+        for i, (name, unit) in enumerate(self.times):
+            columns[f"number time {i}"] = instant(name, schema[name], unit).fill_null(float("nan"))
         return columns
 
 
@@ -124,4 +126,5 @@ def require(schema: pl.Schema, columns: Iterable[str]) -> None:
     """UserError for a column that the table lacks."""
     for column in columns:
         if column not in schema:
-            raise UserError(f"no column '{column}'. {nearest(column, schema)}All: {', '.join(schema)}")
+            names = [name for name in schema if not name.startswith(OWN)]
+            raise UserError(f"no column '{column}'. {nearest(column, names)}All: {', '.join(names)}")

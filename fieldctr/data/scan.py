@@ -16,7 +16,7 @@ from fieldctr.data.json_lines import scan_json_lines
 from fieldctr.data.libsvm import scan_libsvm
 from fieldctr.data.lines import as_text
 from fieldctr.data.reading import Reading
-from fieldctr.data.specs import canonical_text, spelled
+from fieldctr.data.spelling import canonical, spelled
 from fieldctr.errors import UserError
 
 
@@ -99,7 +99,7 @@ def with_nulls(frame: pl.LazyFrame, texts: Sequence[str], but: str | None = None
     """Null for each cell whose text is one of `texts`; lists stay as they are, and so does the column `but`."""
     if not texts:
         return frame
-    plain = pl.DataFrame({"text": list(texts)}).select(canonical_text(pl.col("text"))).to_series().to_list()
+    plain = pl.DataFrame({"text": list(texts)}).select(canonical(pl.col("text"))).to_series().to_list()
     return frame.with_columns(
         pl.when(~_among(name, dtype, list(texts), plain)).then(column(name)).alias(name)
         for name, dtype in frame.collect_schema().items()
@@ -111,4 +111,4 @@ def _among(name: str, dtype: pl.DataType, texts: list[str], plain: list[str]) ->
     if dtype == pl.String:
         return column(name).is_in(texts)
     text = spelled(column(name), dtype)
-    return (canonical_text(text) if dtype.is_numeric() else text).is_in(plain).fill_null(False)
+    return (canonical(text) if dtype.is_numeric() else text).is_in(plain).fill_null(False)

@@ -3,10 +3,11 @@
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import polars as pl
 
@@ -15,9 +16,14 @@ from fieldctr.data.bad_lines import explained, refuse_short_lines  # noqa: F401
 from fieldctr.data.columns import OWN, column  # noqa: F401
 from fieldctr.data.delimited import scan_csv  # noqa: F401
 from fieldctr.data.reading import Reading
-from fieldctr.errors import UserError
+from fieldctr.errors import LabelError, UserError
 
 SPLITS = ("train", "valid", "test")
+# What a source adds to the raw columns; no file has columns that begin with OWN.
+LABEL = f"{OWN}label"  # 0 or 1; other numbers and null are refused
+SPLIT = f"{OWN}split"  # train, valid, test, or EVENTS
+DROP = f"{OWN}drop"  # null keeps the row, else the reason to leave it out
+PCTR = f"{OWN}pctr"  # the true click probability, where a generator knows it
 EVENTS = "events"  # in the place of a split: a row that is no sample, only something that happened; for histories
 KEY_FOLDER = re.compile(r"([^=]+)=(.*)")
 MOST_CSV = 1 << 21  # bytes that polars parses at a time
@@ -39,14 +45,14 @@ if "POLARS_CSV_CHUNK_SIZE" not in os.environ:
 class Table(NamedTuple):
     """One row per sample, not yet read.
 
-    `frame` has the raw columns, `label` (0 or 1), `split` (train, valid, test, or EVENTS) and, if the source wants,
-    `drop` (null keeps the row, else the reason to leave it out) and `pctr` (the true click probability).
+    `frame` has the raw columns, LABEL, SPLIT and, if the source wants, DROP and PCTR.
     """
 
     frame: pl.LazyFrame
     files: tuple[Path, ...] = ()  # all that the frame depends on
     separator: str | None = None  # of delimited files with a header line: lets an error name the line
     facts: Mapping[str, object] = {}  # what else the source knows; ends in facts.json
+    about_label: Callable[[pl.LazyFrame], str] | None = None  # what to say of labels that cannot be
     counts: Mapping[str, pl.LazyFrame] = {}  # frames of one number: what of the side tables was left aside, and why
     readings: Mapping[Path, Reading] = {}  # how each file is read, where `separator` does not say it of all
 
@@ -56,6 +62,23 @@ class Table(NamedTuple):
         if self.separator is None:
             return self.readings
         return {path: Reading("csv", self.separator, quote='"', encoding="utf-8") for path in self.files}
+
+    @classmethod
+    def named(cls, frame: pl.LazyFrame) -> Self:
+        """Of a frame in which label, split, drop and pctr are no raw columns, but what these names say."""
+        own = {name: f"{OWN}{name}" for name in ("label", "split", "drop", "pctr")}
+        return cls(frame.rename(own, strict=False))
+
+
+@contextmanager
+def labels_explained(table: Table) -> Generator[None]:
+    """Say beside what is wrong with the labels what they were made from."""
+    try:
+        yield
+    except LabelError as error:
+        if table.about_label is None:
+            raise
+        raise UserError(f"{error}\n{table.about_label(table.frame)}") from error
 
 
 def required(raw_dir: Path, name: str, cure: str) -> Path:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fieldctr.data.table import SPLITS
-from fieldctr.errors import UserError
+from fieldctr.errors import LabelError, UserError
 
 
 @dataclass
@@ -38,7 +38,7 @@ class Tally:
             if not rows:
                 raise UserError(f"split '{split}' is empty ({self.facts_line()}). Change the split rule.")
             if clicks in (0, rows):
-                raise UserError(f"label is constant in split '{split}': {rows:,} rows, all {int(clicks > 0)}")
+                raise LabelError(f"label is constant in split '{split}': {rows:,} rows, all {int(clicks > 0)}")
 
     def facts_line(self) -> str:
         kept = ", ".join(f"{split} {rows:,}" for split, rows in zip(SPLITS, self.rows.tolist(), strict=True))

@@ -280,7 +280,7 @@ def test_histories_and_events_do_not_know_where_shards_end(
     for name, own in (("one", Limits(CHUNK)), ("many", limits)):
         cut(monkeypatch, own)
         (tmp_path / name).mkdir()
-        encode.encode(Table(pl.LazyFrame(samples + events)), specs, tmp_path / name, group="user")
+        encode.encode(Table.named(pl.LazyFrame(samples + events)), specs, tmp_path / name, group="user")
         tables.append(bytes_of(tmp_path / name))
     assert tables[0] == tables[1]
     assert json.loads((tmp_path / "many/facts.json").read_text())["events"] == 400

@@ -13,7 +13,7 @@ import polars as pl
 from fieldctr.data.json_lines import json_lines
 from fieldctr.data.profiles import repeats
 from fieldctr.data.splits import with_split
-from fieldctr.data.table import Table, required_all
+from fieldctr.data.table import LABEL, Table, required_all
 
 CURE = "Get it by scripts/download_amazon_2023.sh from https://amazon-reviews-2023.github.io (no licence stated)."
 REVIEW = pl.Schema({"rating": pl.Float64, "parent_asin": pl.String, "user_id": pl.String, "timestamp": pl.Int64})
@@ -32,7 +32,7 @@ def read(raw_dir: Path, *, category: str, split: Mapping[str, Any]) -> Table:
     """
     reviews, items = files = required_all(raw_dir, (f"{category}.jsonl.gz", f"meta_{category}.jsonl.gz"), CURE)
     frame = pl.scan_ndjson(reviews, schema=REVIEW)
-    frame = with_split(frame.with_columns(label=(pl.col("rating") >= 4).cast(pl.Int8)), split)
+    frame = with_split(frame.with_columns((pl.col("rating") >= 4).cast(pl.Int8).alias(LABEL)), split)
     entries = pl.defer(lambda: _entries(items), schema=dict.fromkeys(("parent_asin", *ITEM), pl.String))
     keys = pl.scan_ndjson(items, schema={"parent_asin": pl.String})
     counts = {f"{items.name}: entries that a later one replaces": repeats(keys, "parent_asin")}

@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from fieldctr.data.sources import tidy
-from fieldctr.data.specs import number
+from fieldctr.data.spelling import number
 from fieldctr.data.table import Table
 
 AGES = (1, 95)  # others, such as 0 and 1051, mean that the user gave none
@@ -34,6 +34,6 @@ def read(raw_dir: Path, *, files: Mapping[str, str], origin: str) -> Table:
 
 def _decade(column: str) -> pl.Expr:
     """1 up to 10 years, 2 up to 20, ..., 7 above 60; null for an age that cannot be one."""
-    age = number(column, pl.String())
+    age = number(pl.col(column), pl.String())
     decade = (age / 10).ceil().clip(upper_bound=7).cast(pl.Int8)
     return pl.when(age.is_between(*AGES)).then(decade)

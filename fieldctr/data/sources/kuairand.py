@@ -11,7 +11,7 @@ import polars as pl
 
 from fieldctr.data.profiles import with_profiles
 from fieldctr.data.splits import with_split
-from fieldctr.data.table import Table, explained, required, required_all, scan_csv
+from fieldctr.data.table import LABEL, SPLIT, Table, explained, required, required_all, scan_csv
 
 FILE = "kuairand_ctr.parquet"
 RAW = ("log_random_4_22_to_5_08_pure.csv", "user_features_pure.csv", "video_features_basic_pure.csv")
@@ -25,7 +25,7 @@ def read(raw_dir: Path) -> Table:
     with explained((path,)):
         frame = pl.scan_parquet(path, glob=False)
         frame.collect_schema()
-    return Table(frame.rename({"is_click": "label"}), (path,))
+    return Table(frame.with_columns(pl.col("is_click").alias(LABEL), pl.col("split").alias(SPLIT)), (path,))
 
 
 def read_raw(raw_dir: Path, *, split: Mapping[str, Any]) -> Table:
@@ -39,7 +39,7 @@ def read_raw(raw_dir: Path, *, split: Mapping[str, Any]) -> Table:
     duration = pl.col("duration_ms").cast(pl.Float64)
     with explained(files, ","):
         frame = log.with_columns(
-            label=pl.col("is_click"),
+            pl.col("is_click").alias(LABEL),
             hour=pl.col("hourmin").cast(pl.Int32) // 100,
             weekday=pl.col("date").str.to_date("%Y%m%d").dt.weekday(),
             dur_bucket=pl.when(duration > 1).then((2 * duration.log()).round()).otherwise(0).cast(pl.Int16),

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import polars as pl
 
 from fieldctr.data.splits import with_split
-from fieldctr.data.table import Table, explained, refuse_short_lines, required_all, scan_csv
+from fieldctr.data.table import DROP, LABEL, Table, explained, refuse_short_lines, required_all, scan_csv
 from fieldctr.errors import UserError
 
 CURE = "Get them from https://grouplens.org/datasets/movielens (scripts/download_movielens.sh)."
@@ -63,12 +63,12 @@ def read(
 
 
 def with_label(frame: pl.LazyFrame, rule: Literal["ge4", "llactr"]) -> pl.LazyFrame:
-    """The frame with `label` and, for llactr, the reason `drop`."""
+    """The frame with LABEL and, for llactr, the reason in DROP."""
     rating = pl.col("rating")
     if rule == "ge4":
-        return frame.with_columns(label=(rating >= 4).cast(pl.Int8))
+        return frame.with_columns((rating >= 4).cast(pl.Int8).alias(LABEL))
     drop = pl.when(rating == 3).then(pl.lit("rating is 3"))
-    return frame.with_columns(label=(rating > 3).cast(pl.Int8), drop=drop)
+    return frame.with_columns((rating > 3).cast(pl.Int8).alias(LABEL), drop.alias(DROP))
 
 
 def _csv(ratings: Path, movies: Path) -> pl.LazyFrame:

@@ -12,7 +12,7 @@ import polars as pl
 
 from fieldctr.data.profiles import with_profiles
 from fieldctr.data.splits import with_split
-from fieldctr.data.table import Table, explained, required_all, scan_csv
+from fieldctr.data.table import LABEL, Table, explained, required_all, scan_csv
 
 CURE = "Get it from https://research.zozo.com/data.html (CC BY 4.0; scripts/download_open_bandit.sh)."
 AFFINITY = "user-item_affinity_"  # one column per item: how often the user clicked on it before
@@ -38,7 +38,7 @@ def read(
     affinities = [name for name in log.collect_schema() if name.startswith(AFFINITY)]
     with explained(files, ","):
         frame = log.with_columns(
-            label=pl.col("click"),
+            pl.col("click").alias(LABEL),
             time=pl.col("timestamp").str.to_datetime(TIME, time_unit="us").dt.replace_time_zone(None),
             affinity=pl.coalesce(
                 pl.when(pl.col("item_id") == name.removeprefix(AFFINITY)).then(pl.col(name)) for name in affinities

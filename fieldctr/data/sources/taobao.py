@@ -11,7 +11,7 @@ import polars as pl
 
 from fieldctr.data.profiles import with_profiles
 from fieldctr.data.splits import with_split
-from fieldctr.data.table import EVENTS, Table, explained, required_all, scan_csv
+from fieldctr.data.table import DROP, EVENTS, LABEL, SPLIT, Table, explained, required_all, scan_csv
 from fieldctr.errors import UserError
 
 FILES = ("raw_sample.csv", "ad_feature.csv", "user_profile.csv")
@@ -38,9 +38,9 @@ def read(raw_dir: Path, *, null_values: Sequence[str], split: Mapping[str, Any],
     users = users.rename(str.strip)  # the publisher's header has 'new_user_class_level '
     with explained(files, ","):
         frame = samples.rename({"user": "userid"}).with_columns(
-            label=pl.col("clk"),
+            pl.col("clk").alias(LABEL),
+            pl.when(pl.col("clk") == pl.col("nonclk")).then(pl.lit("clk and nonclk agree")).alias(DROP),
             local_time=LOCAL_TIME,
-            drop=pl.when(pl.col("clk") == pl.col("nonclk")).then(pl.lit("clk and nonclk agree")),
         )
         profiles = {
             "adgroup_id": (files[1], _known(ads, null_values)),
@@ -61,7 +61,7 @@ def _events(log: pl.LazyFrame, behavior: Sequence[str], null_values: Sequence[st
         local_time=LOCAL_TIME,
         cate_id=pl.col("cate"),
         brand=pl.col("brand"),
-        split=pl.lit(EVENTS),
+        **{SPLIT: pl.lit(EVENTS)},
     )
 
 

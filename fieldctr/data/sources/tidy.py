@@ -1,6 +1,7 @@
 """Any table with one row per sample, in one file, several, or one for each split, with side tables joined to it."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,9 @@ import polars as pl
 
 from fieldctr.config import nearest
 from fieldctr.data.files import concat, exists, find, with_folder_keys
+from fieldctr.data.labels import shown, with_label
 from fieldctr.data.reading import Reading
 from fieldctr.data.scan import scan, settled
-from fieldctr.data.specs import number, spelled
 from fieldctr.data.splits import FILE, ROW, needs_rows, with_split
 from fieldctr.data.table import SPLITS, Table, required_all
 from fieldctr.errors import UserError
@@ -54,7 +55,7 @@ def read(
         ]
     frame = concat(parts)
     frame = with_split(with_label(frame, label), split)
-    return Table(frame, paths, readings=readings)
+    return Table(frame, paths, readings=readings, about_label=partial(shown, label))
 
 
 def _named(files: str | Mapping[str, str], split: Mapping[str, Any]) -> Mapping[str, str]:
@@ -77,22 +78,3 @@ def _found(raw_dir: Path, named: Mapping[str, str], cure: str) -> list[tuple[str
     """Each name with each of its files; one UserError for all that are absent."""
     required_all(raw_dir, [pattern for pattern in named.values() if not exists(raw_dir, pattern)], cure)
     return [(name, path) for name, pattern in named.items() for path in find(raw_dir, pattern, cure)]
-
-
-def with_label(frame: pl.LazyFrame, rule: Mapping[str, Any]) -> pl.LazyFrame:
-    """The frame with a column `label`: the rule's column as it is, or whether it is `positive` or `above` a number."""
-    known = ("column", "positive", "above")
-    schema = {name: dtype for name, dtype in frame.collect_schema().items() if name != ROW}
-    for key in rule:
-        if key not in known:
-            raise UserError(f"no key 'label.{key}'. {nearest(key, known)}All: {', '.join(known)}")
-    column = rule.get("column")
-    if column not in schema:
-        near = nearest(str(column), schema)
-        raise UserError(f"label.column={column}: no such column. {near}All: {', '.join(schema)}")
-    raw = spelled(pl.col(column), schema[column])
-    if rule.get("positive") is not None:
-        return frame.with_columns(label=raw.is_in([str(value) for value in rule["positive"]]).cast(pl.Int8))
-    if rule.get("above") is not None:
-        return frame.with_columns(label=(number(column, schema[column]) > rule["above"]).cast(pl.Int8))
-    return frame.with_columns(label=pl.col(column))
