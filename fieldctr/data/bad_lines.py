@@ -27,6 +27,7 @@ HINTS = re.compile(
 ORIGINAL = re.compile(r"Original error: ```(.*?)```", re.DOTALL)
 OF_QUOTES = re.compile(r"not properly escaped|malformed|more fields than|fewer fields|could not parse")
 LONGEST = 80  # characters of a value that a message repeats
+QUOTED = re.compile(rf"(['`\"])([^'`\"]{{{LONGEST}}})[^'`\"]*\1")
 
 
 @contextmanager
@@ -75,7 +76,7 @@ def reason(error: BaseException) -> str:
     first = HINTS.sub("", text)
     if inner := ORIGINAL.search(text):
         first = f"{first}: {inner[1]}"
-    words = re.sub(r"(['`\"])([^'`\"]{%d})[^'`\"]*\1" % LONGEST, r"\1\2...\1", " ".join(first.split()))
+    words = QUOTED.sub(r"\1\2...\1", " ".join(first.split()))
     return words.rstrip(". ") or type(error).__name__
 
 
@@ -104,7 +105,9 @@ def _suspect(text: Text) -> bool:
         if first:
             columns = len(text.header())
             header = b"" if text.reading.header else block.text.lstrip(b"\r\n").partition(b"\n")[0].rstrip(b"\r")
-        if (header and _repeats(block.text, header, first)) or _has_bad_line(block, columns, text.parsed_quote):
+        if header and _repeats(block.text, header, first):
+            return True
+        if _has_bad_line(block, columns, text.parsed_quote):
             return True
     return False
 
@@ -136,7 +139,8 @@ def refuse_ragged(text: Text) -> None:
         blank_cell = not cells and len(first) == 1
         if len(cells) != len(first) and not blank_cell:
             raise UserError(
-                f"{text.path} line {line:,}: {len(cells)} columns, expected {len(first)}. {_cure(text)}Nothing was written."
+                f"{text.path} line {line:,}: {len(cells)} columns, expected {len(first)}. {_cure(text)}"
+                "Nothing was written."
             )
         if cells == first and cells is not first and text.reading.header is None and _names_columns(first):
             raise UserError(
@@ -156,28 +160,33 @@ def refuse_unreadable(text: Text, complaint: str) -> None:
                 raise UserError(f"{text.path} line {line:,}: '{value}' in {column}: {why}. Nothing was written.")
 
 
-def refuse_quotes(text: Text, closing_only: bool = False) -> None:
+def refuse_quotes(text: Text, *, closing_only: bool = False) -> None:
     """UserError for the first line with a quote that does not enclose a cell; or with one that closes within a cell."""
-    lines, mark = 0, text.parsed_quote.encode()
+    lines = 0
     if text.parsed_quote == "none":
         return
     for block in text.blocks(BLOCK):
-        begins, ends, odd = enclosing(block.text, block.separator, mark)
-        bad = (
-            np.flatnonzero(begins[: len(ends)] & ~ends)
-            if closing_only
-            else np.flatnonzero(~(begins[: len(ends)] & ends))
-        )
-        if len(bad) or (odd and not closing_only):
-            at = np.flatnonzero(np.frombuffer(block.text, np.uint8) == ord(mark))
-            place = int(at[2 * bad[0]]) if len(bad) else int(at[-1])
+        place = _misplaced(block, text.parsed_quote.encode(), closing_only)
+        if place is not None:
             line = lines + block.text.count(b"\n", 0, place) + 1
-            said = block.text[block.text.rfind(b"\n", 0, place) + 1 :].partition(b"\n")[0].decode("utf-8", "replace")
+            start = block.text.rfind(b"\n", 0, place) + 1
+            said = block.text[start:].partition(b"\n")[0].decode("utf-8", "replace").strip()
             raise UserError(
-                f"{text.path} line {line:,}: a quote does not enclose a cell: {said[:LONGEST].strip()}\n"
+                f"{text.path} line {line:,}: a quote does not enclose a cell: {said[:LONGEST]}\n"
                 f"{cure_of_quotes(text.reading)}"
             )
         lines += count(block.text, b"\n")
+
+
+def _misplaced(block: Block, quote: bytes, closing_only: bool) -> int | None:
+    """Where a quote opens that does not enclose a cell."""
+    begins, ends, odd = enclosing(block.text, block.separator, quote)
+    both = begins[: len(ends)] & ends
+    bad = np.flatnonzero(begins[: len(ends)] & ~ends if closing_only else ~both)
+    places = np.flatnonzero(np.frombuffer(block.text, np.uint8) == ord(quote))
+    if len(bad):
+        return int(places[2 * bad[0]])
+    return int(places[-1]) if odd and not closing_only else None
 
 
 def _cure(text: Text) -> str:

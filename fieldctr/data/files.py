@@ -1,10 +1,8 @@
 """The raw files that a name stands for, and their rows one below the other."""
 
 import glob
-import re
 from collections.abc import Mapping, Sequence
 from functools import reduce
-from itertools import takewhile
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -14,12 +12,11 @@ from fieldctr.data.columns import column
 from fieldctr.data.reading import Reading
 from fieldctr.data.scan import say, scan, settled
 from fieldctr.data.spelling import spelled
-from fieldctr.data.table import required_all
+from fieldctr.data.table import KEY_FOLDER, key_folders, required_all
 from fieldctr.errors import UserError
 
-KEY = re.compile(r"([^=]+)=(.*)")  # a folder that says what a column is in all of its files
 NO_VALUE = "__HIVE_DEFAULT_PARTITION__"  # Hive's name for null
-INTEGERS = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.Int128)
+INTEGERS: tuple[pl.DataType, ...] = (pl.Int8(), pl.Int16(), pl.Int32(), pl.Int64(), pl.Int128())
 
 
 def find(raw_dir: Path, pattern: str, cure: str = "It is your table.") -> list[Path]:
@@ -49,7 +46,8 @@ def _named(raw_dir: Path, pattern: str) -> list[Path]:
     if (raw_dir / path).exists():
         return [raw_dir / path]
     place = path if path.is_absolute() else Path(glob.escape(str(raw_dir))) / path
-    return [Path(name) for name in glob.glob(str(place), recursive=True)]
+    names = glob.glob(str(place), recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
+    return [Path(name) for name in names]
 
 
 def _below(folder: Path) -> list[Path]:
@@ -90,11 +88,9 @@ def with_folder_keys(
 
 def folder_keys(path: Path, base: Path | None = None) -> dict[str, str | None]:
     """What the folders key=value say that lead to a file; below `base`, else the innermost ones without a gap."""
-    if base and path.is_relative_to(base):
-        folders = [*path.relative_to(base).parts[:-1]]
-    else:
-        folders = [*takewhile(KEY.fullmatch, reversed(path.parts[:-1]))][::-1]
-    found = [match for folder in folders if (match := KEY.fullmatch(folder))]
+    inside = base and path.is_relative_to(base)
+    folders = path.relative_to(base).parts[:-1] if base and inside else key_folders(path)
+    found = [match for folder in folders if (match := KEY_FOLDER.fullmatch(folder))]
     return {unquote(match[1]): None if match[2] == NO_VALUE else unquote(match[2]) for match in found}
 
 
@@ -156,36 +152,33 @@ def _shared(name: str, kinds: Sequence[tuple[Path, pl.DataType]]) -> pl.DataType
 
 def common(one: pl.DataType, other: pl.DataType) -> pl.DataType | None:
     """The type that holds the values of both without loss, or None; whole numbers and floats meet as texts."""
-    if one == other or other == pl.Null:
-        return one
-    if one == pl.Null:
-        return other
-    texts = (pl.String, pl.Categorical, pl.Enum)
-    if one in texts and other in texts:
-        return pl.String()
-    if one.is_integer() and other.is_integer():
-        return _integer(one, other)
-    if one.is_float() and other.is_float():
-        return pl.Float64()
-    if one.is_numeric() and other.is_numeric() and not (one.is_decimal() or other.is_decimal()):
-        return pl.String()
-    lists = (pl.List, pl.Array)
+    texts, lists = (pl.String, pl.Categorical, pl.Enum), (pl.List, pl.Array)
+    if pl.Null in (one, other) or one == other:
+        return other if one == pl.Null else one
     if isinstance(one, lists) and isinstance(other, lists):
         inner = common(_inner(one), _inner(other))
         return pl.List(inner) if inner else None
-    return None
+    if one in texts and other in texts:
+        return pl.String()
+    return _common_number(one, other) if one.is_numeric() and other.is_numeric() else None
+
+
+def _common_number(one: pl.DataType, other: pl.DataType) -> pl.DataType | None:
+    if one.is_decimal() or other.is_decimal():
+        return None
+    if one.is_integer() and other.is_integer():
+        return next((kind for kind in INTEGERS if _holds(kind, one) and _holds(kind, other)), pl.Int128())
+    return pl.Float64() if one.is_float() and other.is_float() else pl.String()
+
+
+def _holds(kind: pl.DataType, other: pl.DataType) -> bool:
+    """Whether every integer of type `other` is one of type `kind`."""
+    signed, bits = other.is_signed_integer(), int(str(other).removeprefix("U").removeprefix("Int"))
+    return int(str(kind).removeprefix("Int")) >= bits + (not signed)
 
 
 def _inner(kind: pl.List | pl.Array) -> pl.DataType:
     return kind.inner if isinstance(kind.inner, pl.DataType) else kind.inner()
-
-
-def _integer(one: pl.DataType, other: pl.DataType) -> pl.DataType:
-    for kind in INTEGERS:
-        lowest, highest = (pl.select(bound).item() for bound in (kind().min(), kind().max()))
-        if all(lowest <= pl.select(k.min()).item() and pl.select(k.max()).item() <= highest for k in (one, other)):
-            return kind()
-    return pl.Int128()
 
 
 def _cast(name: str, kind: pl.DataType, wanted: pl.DataType) -> pl.Expr:

@@ -7,9 +7,9 @@ import io
 import lzma
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, cast
 
 import polars as pl
 
@@ -122,14 +122,15 @@ def opened(path: Path, packing: str | None = None) -> BinaryIO:
     if packing is None:
         with path.open("rb") as file:
             packing = packing_of(file.read(FIRST))
-    ways: dict[str, Callable[[Path], BinaryIO]] = {
-        "gzip": lambda path: gzip.open(path, "rb"),
-        "bzip2": lambda path: bz2.open(path, "rb"),
-        "xz": lambda path: lzma.open(path, "rb"),
-        "zlib": lambda path: io.BufferedReader(_Pieces(_inflated(path))),
-        "zstd": lambda path: io.BufferedReader(_Pieces(_lines_of_zstd(path))),
-    }
-    return ways[packing](path) if packing else path.open("rb")
+    if packing == "gzip":
+        return cast(BinaryIO, gzip.open(path, "rb"))
+    if packing == "bzip2":
+        return cast(BinaryIO, bz2.open(path, "rb"))
+    if packing == "xz":
+        return cast(BinaryIO, lzma.open(path, "rb"))
+    if packing:
+        return io.BufferedReader(_Pieces({"zlib": _inflated, "zstd": _lines_of_zstd}[packing](path)))
+    return path.open("rb")
 
 
 class _Pieces(io.RawIOBase):
@@ -141,7 +142,7 @@ class _Pieces(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: memoryview) -> int:  # ty: ignore[invalid-method-override]
+    def readinto(self, buffer: memoryview) -> int:  # ty: ignore[incompatible-method-override]
         while not len(self.rest):
             piece = next(self.pieces, None)
             if piece is None:

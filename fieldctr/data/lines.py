@@ -8,7 +8,7 @@ import codecs
 import csv
 import io
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -33,13 +33,15 @@ class Block(NamedTuple):
 
     text: bytes
     separator: bytes
-    marks: dict[str, str] = {}  # characters that stand for others in the cells
+    marks: Mapping[str, str] = {}  # characters that stand for others in the cells
 
     def cells(self, quote: str) -> Iterator[tuple[int, list[str]]]:
         """Number, from 1 for the block's first, and cells of each line, that of its end where a cell has several."""
-        keys = {"quotechar": quote} if quote != "none" else {"quoting": csv.QUOTE_NONE}
         text = io.StringIO(self.text.decode(), newline="")
-        reader = csv.reader(text, delimiter=self.separator.decode("latin-1"), **keys)
+        reader = csv.reader(
+            text, delimiter=self.separator.decode("latin-1"), quotechar=None if quote == "none" else quote,
+            quoting=csv.QUOTE_NONE if quote == "none" else csv.QUOTE_MINIMAL,
+        )  # fmt: skip
         for cells in reader:
             yield reader.line_num, [self.restored(cell) for cell in cells] if self.marks else cells
 
@@ -138,14 +140,13 @@ class Text(NamedTuple):
     def _without_blank_end(self, size: int) -> Iterator[bytes]:
         held = b""
         for part in self._utf8(size):
-            part = held + part if held else part
+            lines = held + part if held else part
             held = b""
-            if part.endswith((b"\n\n", b"\n\r\n")) or not part.strip(b"\r\n"):
-                cut = len(part.rstrip(b"\r\n"))
-                cut += len(re.match(rb"\r?\n", part[cut : cut + 2])[0]) if cut else 0
-                part, held = part[:cut], part[cut:]
-            if part:
-                yield part
+            if lines.endswith((b"\n\n", b"\n\r\n")) or not lines.strip(b"\r\n"):
+                cut = _before_blank_end(lines)
+                lines, held = lines[:cut], lines[cut:]
+            if lines:
+                yield lines
 
     def _utf8(self, size: int) -> Iterator[bytes]:
         """Whole lines in UTF-8, without a byte order mark, that end in \\n."""
@@ -185,6 +186,11 @@ def as_text(path: Path, reading: Reading) -> Text | None:
     return (
         text if reading.quote != "auto" else text._replace(reading=replace(text.reading, quote=told_quote(text, found)))
     )
+
+
+def _before_blank_end(lines: bytes) -> int:
+    text = len(lines.rstrip(b"\r\n"))
+    return lines.index(b"\n", text) + 1 if text else 0
 
 
 def count(block: bytes, character: bytes) -> int:

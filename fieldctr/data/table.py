@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -23,6 +25,7 @@ SPLIT = f"{OWN}split"  # train, valid, test, or EVENTS
 DROP = f"{OWN}drop"  # null keeps the row, else the reason to leave it out
 PCTR = f"{OWN}pctr"  # the true click probability, where a generator knows it
 EVENTS = "events"  # in the place of a split: a row that is no sample, only something that happened; for histories
+KEY_FOLDER = re.compile(r"([^=]+)=(.*)")
 MOST_CSV = 1 << 21  # bytes that polars parses at a time
 
 
@@ -94,6 +97,11 @@ def required_all(raw_dir: Path, names: Sequence[str], cure: str) -> tuple[Path, 
     return tuple(raw_dir / name for name in names)
 
 
+def key_folders(path: Path) -> list[str]:
+    """The innermost folders that lead to a file and say what a column is, such as day=0."""
+    return [*takewhile(KEY_FOLDER.fullmatch, reversed(path.parts[:-1]))][::-1]
+
+
 def digests(files: tuple[Path, ...], memo: Path, algorithm: str = "sha256") -> list[list[str]]:
     """[name, digest] of each file, remembered in the JSON file `memo` while path, size and modification time agree."""
     known = json.loads(memo.read_text(encoding="utf-8")) if memo.exists() else {}
@@ -102,7 +110,7 @@ def digests(files: tuple[Path, ...], memo: Path, algorithm: str = "sha256") -> l
         stat = path.stat()
         stamp = f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
         fresh[stamp] = fresh.get(stamp) or known.get(stamp) or file_digest(path, algorithm)
-        found.append([path.name, fresh[stamp]])
+        found.append(["/".join((*key_folders(path), path.name)), fresh[stamp]])
     if not fresh.keys() <= known.keys():
         write_json(memo, known | fresh)
     return found
