@@ -188,7 +188,7 @@ def draw(folder: Path, dataset: Dataset, model: CTRModel, runtime: Runtime) -> d
     backbone, matrices = model.backbone, {}
     if hasattr(backbone, "pair_weights"):
         matrices["field_pairs"] = backbone.pair_weights()  # ty: ignore[not-callable]
-    found = diagnostics(model, next(Batches(dataset.valid, batch_size=ROWS, device=runtime.device).ordered())[0])
+    found = diagnostics(model, next(Batches(dataset.valid, batch_size=ROWS, device=runtime.device).ordered()).inputs)
     if found:
         matrices |= found.matrices
         for text in found.warnings:

@@ -29,7 +29,11 @@ class Trained(NamedTuple):
 def load_trained(folder: Path, *, outputs: Path, runtime: RuntimeConfig) -> Trained:
     """The finished run in `folder`, its prepared table below `outputs`; UserError when either is missing."""
     config, result = parse(TrainConfig, load_config(folder), ""), load_result(folder)
-    dataset = Dataset.load(table_of(folder, result, outputs=outputs), name=result["dataset"])
+    dataset = Dataset.load(
+        table_of(folder, result, outputs=outputs),
+        name=result["dataset"],
+        negative_rate=config.dataset.get("negative_rate"),
+    )
     weights = load_file(folder / "model.safetensors")
     # Field embeddings are saved with what reads them: no encoder is needed.
     saved = {"model": weights.get("backbone.field_embeddings"), "enhancer": weights.get("enhancer.field_embeddings")}

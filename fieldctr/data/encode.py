@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -21,7 +22,7 @@ from fieldctr.data.budget import Budget
 from fieldctr.data.dataset import FACTS_FILE, SCHEMA_FILE, Split
 from fieldctr.data.distributed import Recipe, write_with_ray
 from fieldctr.data.encoding import Encoding, Rule, apply
-from fieldctr.data.facts import attainable, field_facts
+from fieldctr.data.facts import attainable, field_facts, without_group
 from fieldctr.data.hashing import hashed
 from fieldctr.data.lexicon import WORDS, bucket_codes, bucket_names
 from fieldctr.data.npy import NpyWriter
@@ -30,6 +31,7 @@ from fieldctr.data.reader import Reader
 from fieldctr.data.shards import SCALARS, Shards, gaps, row_columns, write_shards
 from fieldctr.data.specs import FieldSpec, HistorySpec, Spec, StatisticSpec, number, refuse_twins
 from fieldctr.data.table import SPLITS, Table, explained, refuse_short_lines
+from fieldctr.data.tally import weight_facts
 from fieldctr.data.vocabularies import Known, known_texts, numbered
 from fieldctr.errors import UserError
 
@@ -73,6 +75,7 @@ def encode(
     shards = Shards.of(reader, parts)
     tally = shards.tally()
     tally.refuse_degenerate()
+    weights = {"weight": weight_facts(weight, shards.weights(), tally.rows)} if weight else {}
 
     fields = sum(isinstance(spec, FieldSpec) for spec in specs)
     known = known_texts(shards, fields, statistics.used(specs), budget)
@@ -81,13 +84,15 @@ def encode(
     encoding = _learn(specs, known[:fields], shards, folder)
     items = {spec.name: own.ids for spec, own in zip(specs, known[:fields], strict=False)}
     seen = seen.followed_by(histories.write(specs, shards, items, budget, folder))
-    facts = tally.facts() | {"fields": field_facts(specs, encoding.schema(), known, tally, seen), **table.facts}
+    facts: dict[str, Any] = (
+        tally.facts() | weights | {"fields": field_facts(specs, encoding.schema(), known, tally, seen), **table.facts}
+    )
     if counts:
         facts["counts"] = counts
     grouping: list[np.ndarray] = []  # per shard the group (codes,) of each code
     if group:
         texts, grouping = numbered(shards, reader.specs[-1], budget)
-        facts["group"] = {"column": group, "groups": len(texts)}
+        facts |= {"group": {"column": group, "groups": len(texts)}}
     rules = _rules(encoding, known, len(shards.folders))
     for split in SPLITS:
         _write_ids(encoding, rules, grouping, shards, folder / split)
@@ -95,6 +100,8 @@ def encode(
     encoding.save(folder)
     statistics.save(learned, folder)
     shutil.rmtree(folder / SHARDS, ignore_errors=True)
+    if group:
+        facts["group"]["blank"] = without_group(folder)
     if "pctr" in extra:
         facts |= attainable(folder)
     write_json(folder / FACTS_FILE, facts)

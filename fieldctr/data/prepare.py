@@ -45,6 +45,7 @@ class DatasetConfig:
     train_fraction: Share = 1.0  # of the train rows that are kept; vocabularies are learned from these alone
     fraction_seed: Annotated[int, Between(0, 2**32 - 1)] = 1
     weight: str | None = None  # column of sample weights; null: each row counts once
+    negative_rate: Annotated[float, Between(1e-9, 1)] | None = None  # share of the non-clicks that the table still has
 
 
 def prepared(
@@ -91,7 +92,7 @@ def prepared(
                     max_memory_gb=max_memory_gb, source=partial(_table, placed) if engine == "ray" else None,
                 )  # fmt: skip
                 cached(data_dir, key, write)
-        dataset = Dataset.load(folder, name=config.name)
+        dataset = Dataset.load(folder, name=config.name, negative_rate=config.negative_rate)
         rows = dataset.facts["rows"]
         refuse_other_rows(published, rows | {"train": rows["train"] + rows["dropped"].get(THINNED, 0)})
     except UserError as error:

@@ -1,6 +1,7 @@
 """A model on a whole split: its logits and their exact metrics."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -33,7 +34,7 @@ def evaluate(
     if not np.isfinite(logit).all():
         bad = int((~np.isfinite(logit)).sum())
         raise UserError(f"{bad} of {len(logit)} logits are not finite numbers. {CAUSES}")
-    return Evaluation(metrics(split.label, logit, split.group, split.pctr, extra), logit)
+    return Evaluation(metrics(split.label, logit, split.group, split.pctr, extra, weight=split.weight), logit)
 
 
 def predict(model: nn.Module, split: Split, *, batch_size: int, runtime: Runtime) -> np.ndarray:
@@ -43,8 +44,9 @@ def predict(model: nn.Module, split: Split, *, batch_size: int, runtime: Runtime
     logit = torch.empty(len(split), device=runtime.device)
     start = 0
     with torch.inference_mode(), runtime.autocast():
-        for inputs, label in Batches(split, batch_size=batch_size, device=runtime.device).ordered():
-            logit[start : start + len(label)] = model(inputs).logit
-            start += len(label)
+        rows = replace(split, weight=None)  # which a logit does not depend on
+        for batch in Batches(rows, batch_size=batch_size, device=runtime.device).ordered():
+            logit[start : start + len(batch.label)] = model(batch.inputs).logit
+            start += len(batch.label)
     model.train(was_training)
     return logit.cpu().numpy()

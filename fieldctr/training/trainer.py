@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits
 
 from fieldctr.config import OptimizerConfig, TrainerConfig
 from fieldctr.data.batches import Batches
@@ -25,6 +24,7 @@ from fieldctr.nn.embedding import Inputs
 from fieldctr.training import checkpoint
 from fieldctr.training.diagnostics import ROWS, diagnose
 from fieldctr.training.evaluate import CAUSES, evaluate
+from fieldctr.training.loss import batch_loss
 from fieldctr.training.optim import Optimizer
 from fieldctr.training.progress import Progress
 from fieldctr.training.recompute import keep_activations, recompute_layers
@@ -133,8 +133,8 @@ class Fitting:
                 self.run_epoch(epoch, start, progress, log)
 
     def run_epoch(self, epoch: int, start: int, progress: Progress, log: Callable[[Record], None]) -> None:
-        for inputs, label in self.batches.shuffled(self.seed, epoch, start):
-            self.train_step(inputs, label)
+        for inputs, label, weight in self.batches.shuffled(self.seed, epoch, start):
+            self.train_step(inputs, label, weight)
             if (self.state.step - 1) % self.steps_per_epoch + 1 in self.eval_steps:
                 record, better = self.evaluate()
                 progress.evaluated(record, better=better)
@@ -147,11 +147,11 @@ class Fitting:
                 self.save()
             progress.tick(self.state.step, self.epochs, self.mean_loss)
 
-    def train_step(self, inputs: Inputs, label: Tensor) -> None:
+    def train_step(self, inputs: Inputs, label: Tensor, weight: Tensor | None = None) -> None:
         """Forward, backward, update. Nothing here waits for the device."""
         with self.runtime.autocast():
             output = self.model(inputs)
-        loss = binary_cross_entropy_with_logits(output.logit.float(), label) + output.penalty
+        loss = batch_loss(output, label, weight)
         loss.backward()
         self.optimizer.step(self.state.lr)
         self.loss_sum += loss.detach()
