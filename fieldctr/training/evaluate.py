@@ -11,12 +11,9 @@ from torch import nn
 from fieldctr.data.batches import Batches
 from fieldctr.data.dataset import Split
 from fieldctr.errors import UserError
+from fieldctr.training.causes import causes
 from fieldctr.training.metrics import metrics
 from fieldctr.training.runtime import Runtime
-
-CAUSES = (
-    "Likely causes: optimizer.lr too high, a large initial scale (model.embedding_std), or an unscaled numeric field"
-)
 
 
 class Evaluation(NamedTuple):
@@ -33,7 +30,7 @@ def evaluate(
     logit = predict(model, split, batch_size=batch_size, runtime=runtime)
     if not np.isfinite(logit).all():
         bad = int((~np.isfinite(logit)).sum())
-        raise UserError(f"{bad} of {len(logit)} logits are not finite numbers. {CAUSES}")
+        raise UserError(f"{bad} of {len(logit)} logits are not finite numbers. {causes(model, split)}")
     return Evaluation(metrics(split.label, logit, split.group, split.pctr, extra, weight=split.weight), logit)
 
 
