@@ -1,6 +1,6 @@
 """A prepared table in words: what became of every row, and what each field knows."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from fieldctr.data.dataset import Dataset
@@ -11,7 +11,8 @@ from fieldctr.data.table import SPLITS
 def describe(dataset: Dataset) -> str:
     """Rows in and out with reasons, positive rates, and per field its vocabulary and its missing and unseen shares."""
     facts = dataset.facts
-    parts = [_rows(dataset.name, facts), _extra(facts), _fields(facts["fields"]), _unread(facts["fields"])]
+    lines = "\n".join(_extra(facts, dataset.negative_rate))
+    parts = [_rows(dataset.name, facts), lines, _fields(facts["fields"]), _unread(facts["fields"])]
     return "\n\n".join(filter(None, parts))
 
 
@@ -23,14 +24,28 @@ def _rows(name: str, facts: dict[str, Any]) -> str:
     return grid([[name, "rows", "clicks"], *lines])
 
 
-def _extra(facts: dict[str, Any]) -> str:
-    lines = [f"{what}: {count:,}" for what, count in facts.get("counts", {}).items()]
+def _extra(facts: dict[str, Any], negative_rate: float | None) -> Iterator[str]:
+    yield from (f"{what}: {count:,}" for what, count in facts.get("counts", {}).items())
     if "group" in facts:
-        lines.append(f"groups of gAUC: {facts['group']['groups']:,} values of {facts['group']['column']}")
+        group = facts["group"]
+        blank = group.get("blank", {})  # older tables do not say
+        nobody = f"; rows without one, which count in no group: {_each(blank, share)}" if any(blank.values()) else ""
+        yield f"groups of gAUC: {group['groups']:,} values of {group['column']}{nobody}"
+    if "weight" in facts:
+        weight = facts["weight"]
+        rates = f"click rate by weight: {_each(weight['positive_rate'], '{:.2%}'.format)}"
+        yield f"sample weights in {weight['column']}: mean {_each(weight['mean'], '{:.4g}'.format)}; {rates}"
+    if negative_rate is not None:
+        rate = facts.get("weight", facts)["positive_rate"]
+        before = {split: rate[split] / (rate[split] + (1 - rate[split]) / negative_rate) for split in SPLITS}
+        rates = _each(before, "{:.3%}".format)
+        yield f"negative_rate {negative_rate:g}: click rate before non-clicks were left out: {rates}"
     if "bayes_auc" in facts:
-        best = ", ".join(f"{split} {facts['bayes_auc'][split]:.4f}" for split in SPLITS)
-        lines.append(f"attainable AUC: {best}")
-    return "\n".join(lines)
+        yield f"attainable AUC: {_each(facts['bayes_auc'], '{:.4f}'.format)}"
+
+
+def _each(numbers: Mapping[str, float], spell: Callable[[float], str]) -> str:
+    return ", ".join(f"{split} {spell(numbers[split])}" for split in SPLITS)
 
 
 def _fields(fields: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -22,7 +23,7 @@ from fieldctr.data.budget import Budget
 from fieldctr.data.dataset import FACTS_FILE, SCHEMA_FILE, Split
 from fieldctr.data.distributed import Recipe, write_with_ray
 from fieldctr.data.encoding import Encoding, Rule, apply
-from fieldctr.data.facts import attainable, field_facts
+from fieldctr.data.facts import attainable, field_facts, without_group
 from fieldctr.data.hashing import hashed
 from fieldctr.data.lexicon import WORDS, bucket_codes, bucket_names
 from fieldctr.data.npy import NpyWriter
@@ -32,6 +33,7 @@ from fieldctr.data.shards import SCALARS, Shards, finite, gaps, row_columns, wri
 from fieldctr.data.specs import FieldSpec, HistorySpec, Spec, StatisticSpec, refuse_twins
 from fieldctr.data.spelling import number
 from fieldctr.data.table import LABEL, SPLITS, Table, labels_explained
+from fieldctr.data.tally import weight_facts
 from fieldctr.data.vocabularies import Known, known_texts, numbered
 from fieldctr.errors import UserError
 
@@ -77,6 +79,7 @@ def encode(
     tally = shards.tally()
     with labels_explained(table):
         tally.refuse_degenerate()
+    weights = {"weight": weight_facts(weight, shards.weights(), tally.rows)} if weight else {}
 
     fields = sum(isinstance(spec, FieldSpec) for spec in specs)
     known = known_texts(shards, fields, statistics.used(specs), budget)
@@ -86,13 +89,13 @@ def encode(
     items = {spec.name: own.ids for spec, own in zip(specs, known[:fields], strict=False)}
     seen = seen.followed_by(histories.write(specs, shards, items, budget, folder))
     fields_told = field_facts(specs, encoding.schema(), known, tally, seen, unread=shards.unread())
-    facts = tally.facts() | {"fields": fields_told, **table.facts}
+    facts: dict[str, Any] = tally.facts() | weights | {"fields": fields_told, **table.facts}
     if counts:
         facts["counts"] = counts
     grouping: list[np.ndarray] = []  # per shard the group (codes,) of each code
     if group:
         texts, grouping = numbered(shards, reader.specs[-1], budget)
-        facts["group"] = {"column": group, "groups": len(texts)}
+        facts |= {"group": {"column": group, "groups": len(texts)}}
     rules = _rules(encoding, known, len(shards.folders))
     for split in SPLITS:
         _write_ids(encoding, rules, grouping, shards, folder / split)
@@ -100,6 +103,8 @@ def encode(
     encoding.save(folder)
     statistics.save(learned, folder)
     shutil.rmtree(folder / SHARDS, ignore_errors=True)
+    if group:
+        facts["group"]["blank"] = without_group(folder)
     if "pctr" in extra:
         facts |= attainable(folder)
     write_json(folder / FACTS_FILE, facts)

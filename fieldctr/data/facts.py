@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fieldctr.data.npy import read_chunks
 from fieldctr.data.specs import Spec
 from fieldctr.data.statistics import Seen
 from fieldctr.data.table import SPLITS
@@ -46,11 +47,26 @@ def _unread(cells: np.ndarray) -> dict[str, object]:
     return {reason: by_split(count.tolist()) for reason, count in reasons if count.any()}
 
 
+def without_group(folder: Path) -> dict[str, object]:
+    """Per split the share of the rows whose group is blank: nobody's."""
+    shares = {}
+    for split in SPLITS:
+        groups = list(read_chunks(folder / f"{split}.group.npy"))
+        shares[split] = sum(int((part == 0).sum()) for part in groups) / sum(map(len, groups))
+    return shares
+
+
 def attainable(folder: Path) -> dict[str, object]:
-    """Per split the AUC and log loss of the true click probabilities against the labels that were drawn from them."""
+    """Per split the AUC and log loss of the true click probabilities against the labels that were drawn from them.
+
+    Rows count by their weights, where they have some.
+    """
     best, logloss = {}, {}
     for split in SPLITS:
         p, label = (np.load(folder / f"{split}.{name}.npy").astype(np.float64) for name in ("pctr", "label"))
-        best[split] = auc(label, p)
-        logloss[split] = float(-np.where(label > 0, np.log(p), np.log1p(-p)).mean())
+        path = folder / f"{split}.weight.npy"
+        weight = np.load(path) if path.exists() else None
+        best[split] = auc(label, p, weight)
+        losses = -np.where(label > 0, np.log(p), np.log1p(-p))
+        logloss[split] = float(losses.mean() if weight is None else np.average(losses, weights=weight))
     return {"bayes_auc": best, "bayes_logloss": logloss}

@@ -50,6 +50,7 @@ class DatasetConfig:
     fraction_seed: Annotated[int, Between(0, 2**32 - 1)] = 1
     null_words: bool = True  # nan, NULL, None and their like mean missing, for fields that do not set their own
     weight: str | None = None  # column of sample weights; null: each row counts once
+    negative_rate: Annotated[float, Between(1e-9, 1)] | None = None  # share of the non-clicks that the table still has
 
 
 def prepared(
@@ -96,7 +97,7 @@ def prepared(
                     max_memory_gb=max_memory_gb, source=partial(_table, placed) if engine == "ray" else None,
                 )  # fmt: skip
                 cached(data_dir, key, write)
-        dataset = Dataset.load(folder, name=config.name)
+        dataset = Dataset.load(folder, name=config.name, negative_rate=config.negative_rate)
         rows = dataset.facts["rows"]
         refuse_other_rows(published, rows | {"train": rows["train"] + rows["dropped"].get(THINNED, 0)})
     except UserError as error:

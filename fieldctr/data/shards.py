@@ -21,7 +21,7 @@ from fieldctr.artifacts import write_json
 from fieldctr.data.budget import Limits
 from fieldctr.data.npy import read_blocks
 from fieldctr.data.reader import CHUNK, Chunk, Reader, require
-from fieldctr.data.spelling import NOT_FINITE, NULL_WORD, number
+from fieldctr.data.spelling import LARGEST, NOT_FINITE, NULL_WORD, number
 from fieldctr.data.table import DROP, EVENTS, LABEL, PCTR, SPLIT, SPLITS, column, parse_at_a_time
 from fieldctr.data.tally import Tally
 from fieldctr.errors import LabelError, UserError
@@ -102,6 +102,14 @@ class Shards:
             parts, several = read(folder / f"{split}.{name}"), CHUNK // _record(folder)["chunk"]
             while some := list(islice(parts, several)):
                 yield shard, some[0] if len(some) == 1 else join(some)
+
+    def weights(self) -> np.ndarray:
+        """(3, 2) per split the weights of its non-clicks and of its clicks; in blocks that no shard's size changes."""
+        sums = np.zeros((len(SPLITS), 2))
+        for s, split in enumerate(SPLITS):
+            for label, weight in zip(self.column(split, "label"), self.column(split, "weight"), strict=True):
+                sums[s] += np.bincount(label > 0.5, weight, minlength=2)
+        return sums
 
     def has(self, name: str) -> bool:
         """Whether the table has such a column."""
@@ -281,7 +289,7 @@ def _rows_of_splits(extra: pl.DataFrame, frame: pl.LazyFrame, tally: Tally) -> l
         raise LabelError(f"label is not binary: found {found}, expected 0 and 1. Give the source a label rule.")
     if "weight" in extra.columns:
         weight = extra["weight"].to_numpy()[kept & (split < len(SPLITS))]
-        if len(bad := weight[~((weight >= 0) & (weight < np.inf))]):
+        if len(bad := weight[~((weight >= 0) & (weight <= LARGEST))]):
             found = "a blank" if np.isnan(bad[0]) else f"{bad[0]:g}"
-            raise UserError(f"the weight of a row is {found}, expected a finite number of 0 or more in every row")
+            raise UserError(f"the weight of a row is {found}, expected a number from 0 to {LARGEST:.3g} in every row")
     return [np.flatnonzero(kept & (split == s)) for s in range(len(SPLITS) + 1)]

@@ -255,7 +255,7 @@ def test_rows_without_a_value_in_train_are_zero_and_counted(tmp_path: Path) -> N
     assert facts["fields"]["word"]["missing"] == {"train": 0.25, "valid": 0.0, "test": 0.5}
     assert facts["fields"]["word"]["unseen"] == {"train": pytest.approx(1 / 3), "valid": 0.5, "test": 1.0}
     assert facts["rows"] == {"read": 8, "dropped": {}, "train": 4, "valid": 2, "test": 2}
-    assert facts["group"] == {"column": "word", "groups": 3}
+    assert facts["group"] == {"column": "word", "groups": 3, "blank": facts["fields"]["word"]["missing"]}
 
 
 def test_groups_tell_users_apart_that_train_never_saw(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def split(rows: int, seed: int) -> Split:
     logit = first[ids[:, 0]] + second[ids[:, 1], ids[:, 2]]
     pctr = 1 / (1 + np.exp(-logit))
     label = (generator.random(rows) < pctr).astype(np.float32)
-    return Split(ids, label, group=ids[:, 0], pctr=pctr.astype(np.float32))
+    return Split(ids, label, group=ids[:, 0] + 1, pctr=pctr.astype(np.float32))
 
 
 def trainer_config(**changes: Any) -> TrainerConfig:
