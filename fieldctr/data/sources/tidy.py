@@ -10,6 +10,7 @@ import polars as pl
 from fieldctr.config import nearest
 from fieldctr.data.files import concat, exists, find, with_folder_keys
 from fieldctr.data.labels import shown, with_label
+from fieldctr.data.new_rows import NewRows
 from fieldctr.data.reading import Reading
 from fieldctr.data.scan import scan, settled
 from fieldctr.data.splits import FILE, ROW, needs_rows, with_split
@@ -30,6 +31,7 @@ def read(
     format: str = "auto",
     quote: str | None = "auto",
     encoding: str = "auto",
+    new_rows: NewRows | None = None,
 ) -> Table:
     """The files `raw_dir/files` (a name, a glob or a folder, read in the order of their names), one below the other.
 
@@ -42,6 +44,8 @@ def read(
     """
     cure = f"Get it from {origin}." if origin else "It is your table."
     reading = Reading(format, separator, header, quote or "none", encoding, null_values)
+    if new_rows:
+        return Table(new_rows.scan(reading), (new_rows.path,))
     named = _named(files, split)
     found = _found(raw_dir, named, cure)
     paths = tuple(path for _, path in found)
