@@ -10,7 +10,8 @@ from fieldctr.data.table import SPLITS
 def describe(dataset: Dataset) -> str:
     """Rows in and out with reasons, positive rates, and per field its vocabulary and its missing and unseen shares."""
     facts = dataset.facts
-    return "\n\n".join(filter(None, [_rows(dataset.name, facts), _extra(facts), _fields(facts["fields"])]))
+    parts = [_rows(dataset.name, facts), _extra(facts), _fields(facts["fields"]), _cut(facts["fields"])]
+    return "\n\n".join(filter(None, parts))
 
 
 def _rows(name: str, facts: dict[str, Any]) -> str:
@@ -46,6 +47,17 @@ def _fields(fields: dict[str, Any]) -> str:
         for name, field in fields.items()
     ]
     return grid([head, *lines])
+
+
+def _cut(fields: dict[str, Any]) -> str:
+    """What longer lists than their field has room for lost."""
+    lines = []
+    for name, field in fields.items():
+        if "cut" in field:
+            shares = ", ".join(f"{split} {share(field['cut']['share'][split])}" for split in SPLITS)
+            rows, values = (sum(field["cut"][what].values()) for what in ("rows", "values"))
+            lines.append(f"{name}: {values:,} values of {rows:,} rows were more than max_length and cut ({shares})")
+    return "\n".join(lines)
 
 
 def share(x: float) -> str:

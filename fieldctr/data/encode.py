@@ -8,7 +8,7 @@ Joins on the raw table, the obvious way, cost twice as much.
 """
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -24,16 +24,19 @@ from fieldctr.data.encoding import Encoding, Rule, apply
 from fieldctr.data.facts import attainable, field_facts
 from fieldctr.data.hashing import hashed
 from fieldctr.data.lexicon import WORDS, bucket_codes, bucket_names
+from fieldctr.data.lists import resolved
 from fieldctr.data.npy import NpyWriter
 from fieldctr.data.numbers import Binning, Scaling, fit_bins, fit_scaling
-from fieldctr.data.reader import Reader
-from fieldctr.data.shards import SCALARS, Shards, gaps, row_columns, write_shards
+from fieldctr.data.ragged import joined, part, values_of
+from fieldctr.data.reader import NO_CODES, Reader
+from fieldctr.data.shards import SCALARS, Block, Shards, gaps, row_columns, write_shards
 from fieldctr.data.specs import FieldSpec, HistorySpec, Spec, StatisticSpec, number, refuse_twins
 from fieldctr.data.table import SPLITS, Table, explained, refuse_short_lines
 from fieldctr.data.vocabularies import Known, known_texts, numbered
 from fieldctr.errors import UserError
 
 SHARDS = "shards"  # folder of pass one
+CELLS = 1 << 23  # ids that pass two has in memory at a time
 
 
 def encode(
@@ -57,6 +60,8 @@ def encode(
     """
     budget = Budget.of(max_memory_gb)
     parts = work or folder / SHARDS
+    with explained(table.files, table.separator):
+        specs = resolved(specs, list(table.frame.collect_schema()))
     refuse_twins(specs)
     times = dict.fromkeys((*statistics.times(specs), *histories.times(specs)))
     reader = Reader.of(specs, tuple(times), group)
@@ -81,7 +86,9 @@ def encode(
     encoding = _learn(specs, known[:fields], shards, folder)
     items = {spec.name: own.ids for spec, own in zip(specs, known[:fields], strict=False)}
     seen = seen.followed_by(histories.write(specs, shards, items, budget, folder))
-    facts = tally.facts() | {"fields": field_facts(specs, encoding.schema(), known, tally, seen), **table.facts}
+    cut = dict(zip((spec.name for spec in reader.lists), shards.cut(), strict=True))
+    by_field = field_facts(specs, encoding.schema(), known, tally, seen, cut=cut)
+    facts = tally.facts() | {"fields": by_field, **table.facts}
     if counts:
         facts["counts"] = counts
     grouping: list[np.ndarray] = []  # per shard the group (codes,) of each code
@@ -112,14 +119,14 @@ def encode_rows(frame: pl.LazyFrame, folder: Path) -> Split:
         label = number("label", schema["label"]) if "label" in schema else pl.lit(float("nan"))
         lexicons, chunks = reader.lexicons(schema), []
         for chunk in reader.chunks(frame, {"label": label}):
-            columns = reader.codes(lexicons, chunk.texts)
+            columns, _ = reader.codes(lexicons, chunk.texts)
             reader.count(lexicons, 0, columns)
             chunks.append((columns, chunk.numbers, chunk.extra["label"]))
         texts = [lexicon.texts() for lexicon in lexicons]
     if not chunks:
         raise UserError("no rows to encode")
     columns, numbers, labels = zip(*chunks, strict=True)
-    codes = reader.aligned([np.concatenate(parts) for parts in zip(*columns, strict=True)])
+    codes = reader.aligned([joined(parts) for parts in zip(*columns, strict=True)])
     numbers = np.concatenate(numbers, axis=1)
     hashes = _hashes(reader, texts, statistics.used(encoding.specs))
     learned = statistics.load(encoding.specs, reader, hashes, folder)
@@ -196,18 +203,28 @@ def _write_ids(
         id_file = npy("ids", np.int32, sum(spec.width for spec in encoding.stored))
         value_file = npy("values", np.float32, schema.num_numeric) if schema.num_numeric else None
         group_file = npy("group", np.int32) if grouping else None
-        for block, numbers in zip(shards.blocks(split), statistics.numbers(shards, folder, split), strict=True):
+        for block, numbers in _pieces(shards, folder, split, schema.num_columns):
             ids, values = apply(rules[block.shard], encoding.stored, block.codes, numbers)
             id_file.append(ids)
             if value_file:
                 value_file.append(values)
             if group_file:
-                group_file.append(grouping[block.shard][block.codes[-1]])
+                group_file.append(grouping[block.shard][values_of(block.codes[-1])])
         for name in scalars:
             file = npy(name, SCALARS[name])
             for part in shards.column(split, name):
                 file.append(part)
     (folder / f"{split}.statistics").unlink(missing_ok=True)
+
+
+def _pieces(shards: Shards, folder: Path, split: str, columns: int) -> Iterator[tuple[Block, np.ndarray]]:
+    """The blocks of a split, with its numbers (Q, n), in pieces of at most CELLS ids."""
+    rows = max(CELLS // columns, 1)
+    for block, numbers in zip(shards.blocks(split), statistics.numbers(shards, folder, split), strict=True):
+        for start in range(0, numbers.shape[1], rows):
+            codes = [each if each is NO_CODES else part(each, start, start + rows) for each in block.codes]
+            own = numbers[:, start : start + rows]
+            yield Block(block.shard, codes, own), own
 
 
 def _hashes(reader: Reader, texts: list[pl.Series], used: set[str]) -> dict[str, list[np.ndarray]]:

@@ -20,6 +20,7 @@ import polars as pl
 from fieldctr.artifacts import write_json
 from fieldctr.data.budget import Limits
 from fieldctr.data.npy import read_blocks
+from fieldctr.data.ragged import Codes, Ragged, joined, taken
 from fieldctr.data.reader import CHUNK, Chunk, Reader, require
 from fieldctr.data.specs import number
 from fieldctr.data.table import EVENTS, SPLITS, parse_at_a_time
@@ -29,8 +30,9 @@ from fieldctr.errors import UserError
 T = TypeVar("T")
 SCALARS = {"label": np.float32, "pctr": np.float32, "weight": np.float32}  # one number per row
 NO_SPLIT = -1
-FORMAT = 2  # of a shard's files; raise it when they change, lest what was written before be read
+FORMAT = 3  # of a shard's files; raise it when they change, lest what was written before be read
 NARROW = 1 << 16  # codes below it take 2 bytes
+WIDE_CODES, NARROW_CODES, LISTS = range(3)  # how the codes of a field are stored
 SHARD_FILE, WORDS_FILE = "shard.json", "words.arrow"
 
 
@@ -38,7 +40,7 @@ class Block(NamedTuple):
     """The rows of one chunk that belong to one split."""
 
     shard: int
-    codes: list[np.ndarray]  # S of (n,), NO_CODES for a numeric field
+    codes: list[Codes]  # per spec of the reader, NO_CODES for a numeric field
     numbers: np.ndarray  # (Q + T, n)
 
 
@@ -66,6 +68,11 @@ class Shards:
     def blanks(self) -> np.ndarray:
         """(Q, 3) per numeric field and split the rows without a number."""
         return np.sum([record["blanks"] for record in map(_record, self.folders)], axis=0).reshape(-1, len(SPLITS))
+
+    def cut(self) -> np.ndarray:
+        """(M, 3, 2) per multi-valued field and split the values that were one too many, and the rows that had them."""
+        cut = np.sum([record["cut"] for record in map(_record, self.folders)], axis=0)
+        return cut.reshape(-1, len(SPLITS), 2)
 
     def words(self, i: int) -> Iterator[tuple[pl.Series, np.ndarray]]:
         """Per shard what the codes of the i-th of the specs with texts say, and their counts (3, codes)."""
@@ -160,6 +167,7 @@ class _Writer:
         self.chunk, self.reader, self.lexicons = chunk, reader, reader.lexicons(schema)
         self.rows, self.tally = 0, Tally()
         self.blanks = np.zeros((reader.num_numeric, len(SPLITS)), np.int64)
+        self.cut = np.zeros((len(reader.lists), len(SPLITS), 2), np.int64)
         self.whole, self.folder = folder / f"{first:012}", folder / f".{first:012}"
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir()
@@ -167,13 +175,15 @@ class _Writer:
 
     def add(self, chunk: Chunk, frame: pl.LazyFrame) -> None:
         """Append rows to the files of their splits."""
-        columns = self.reader.codes(self.lexicons, chunk.texts)
+        columns, cut = self.reader.codes(self.lexicons, chunk.texts)
         self.rows += len(chunk.extra)
         *splits, events = _rows_of_splits(chunk.extra, frame, self.tally)
         for s, rows in enumerate(splits):
             codes, numbers = self._save(SPLITS[s], rows, columns, chunk)
             self.reader.count(self.lexicons, s, codes)
             self.blanks[:, s] += np.isnan(numbers[: len(self.blanks)]).sum(1)
+            self.cut[:, s, 0] += cut[:, rows].sum(1)
+            self.cut[:, s, 1] += np.count_nonzero(cut[:, rows], axis=1)
             self.tally.add(s, chunk.extra["label"].to_numpy()[rows])
         if len(events):
             codes, _ = self._save(EVENTS, events, columns, chunk)
@@ -196,15 +206,14 @@ class _Writer:
             "dropped": self.tally.dropped,
             "events": self.tally.events,
             "blanks": self.blanks.tolist(),
+            "cut": self.cut.tolist(),
         }
         write_json(self.folder / SHARD_FILE, record)
         self.folder.rename(self.whole)
 
-    def _save(
-        self, split: str, rows: np.ndarray, columns: list[np.ndarray], chunk: Chunk
-    ) -> tuple[list[np.ndarray], np.ndarray]:
+    def _save(self, split: str, rows: np.ndarray, columns: list[Codes], chunk: Chunk) -> tuple[list[Codes], np.ndarray]:
         """Append the chunk's `rows` to the files of a split; gives their codes and numbers."""
-        codes, numbers = [np.take(column, rows) for column in columns], np.take(chunk.numbers, rows, axis=1)
+        codes, numbers = [taken(column, rows) for column in columns], np.take(chunk.numbers, rows, axis=1)
         self._save_codes(split, codes)
         np.save(self._file(split, "numbers"), numbers)
         for name, kind in SCALARS.items():
@@ -212,15 +221,21 @@ class _Writer:
                 np.save(self._file(split, name), chunk.extra[name].to_numpy()[rows].astype(kind))
         return codes, numbers
 
-    def _save_codes(self, split: str, codes: list[np.ndarray]) -> None:
-        narrow = np.array([column.max(initial=0) < NARROW for column in codes], bool)
-        np.save(self._file(split, "codes"), narrow)
-        for chosen, kind in ((narrow, np.uint16), (~narrow, np.uint32)):
-            some = [codes[i] for i in np.flatnonzero(chosen)]
-            block = np.empty((len(some), len(codes[0]) if codes else 0), kind)
+    def _save_codes(self, split: str, codes: list[Codes]) -> None:
+        """The fields with a code per row as two blocks, by the bytes that they need; behind these the lists."""
+        kinds = np.array([_stored(column) for column in codes], np.int8)
+        file = self._file(split, "codes")
+        np.save(file, kinds)
+        plain = [column for column in codes if not isinstance(column, Ragged)]
+        for kind in (NARROW_CODES, WIDE_CODES):
+            some = [column for column in plain if _stored(column) == kind]
+            block = np.empty((len(some), len(plain[0]) if plain else 0), _kind(kind == NARROW_CODES))
             for line, column in zip(block, some, strict=True):
                 line[:] = column
-            np.save(self._file(split, "codes"), block)
+            np.save(file, block)
+        for column in codes:
+            for part in column if isinstance(column, Ragged) else ():
+                np.save(file, part.astype(_kind(part.max(initial=0) < NARROW)))
 
     def _file(self, split: str, name: str) -> BinaryIO:
         path = self.folder / f"{split}.{name}"
@@ -229,19 +244,30 @@ class _Writer:
         return self.files[path]
 
 
-def _read_codes(path: Path) -> Iterator[list[np.ndarray]]:
+def _stored(codes: Codes) -> int:
+    if isinstance(codes, Ragged):
+        return LISTS
+    return NARROW_CODES if codes.max(initial=0) < NARROW else WIDE_CODES
+
+
+def _kind(narrow: bool) -> type:
+    return np.uint16 if narrow else np.uint32
+
+
+def _read_codes(path: Path) -> Iterator[list[Codes]]:
     parts = read_blocks(path)
-    for narrow in parts:
-        lines = {True: iter(next(parts)), False: iter(next(parts))}
-        yield [next(lines[bool(small)]) for small in narrow]
+    for kinds in parts:
+        lines = {kind: iter(next(parts)) for kind in (NARROW_CODES, WIDE_CODES)}
+        columns: list[Codes | None] = [None if kind == LISTS else next(lines[kind]) for kind in kinds.tolist()]
+        yield [Ragged(next(parts), next(parts).astype(np.int64)) if column is None else column for column in columns]
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(parts, axis=-1)
 
 
-def _joined_codes(parts: list[list[np.ndarray]]) -> list[np.ndarray]:
-    return [np.concatenate(column) for column in zip(*parts, strict=True)]
+def _joined_codes(parts: list[list[Codes]]) -> list[Codes]:
+    return [joined(column) for column in zip(*parts, strict=True)]
 
 
 def _record(shard: Path) -> dict:
