@@ -347,7 +347,10 @@ def test_tables_without_a_history_are_recorded_as_before(tmp_path: Path) -> None
     [
         ({"past": {"kind": "multi", "shares": "itme"}, "item": {}}, ["past.shares=itme", "no such field", "item"]),
         ({"past": {"kind": "multi", "shares": "item"}, "item": {"kind": "value"}}, ["kind value", "categorical"]),
-        ({"past": {"kind": "cross", "shares": "item"}, "item": {}}, ["no key 'dataset.fields.past.shares' for kind cross"]),
+        (
+            {"past": {"kind": "cross", "shares": "item"}, "item": {}},
+            ["no key 'dataset.fields.past.shares' for kind cross"],
+        ),
         ({"item": {"shares": "item"}}, ["item.shares=item", "another field"]),
         ({"a": {}, "b": {"shares": "a"}, "c": {"shares": "b"}}, ["c.shares=b", "table of another", "Set shares=a"]),
         ({"a": {}, "b": {"shares": "a", "num_buckets": 7}}, ["num_buckets is 7", "its owner's: None"]),
