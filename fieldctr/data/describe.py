@@ -12,7 +12,8 @@ def describe(dataset: Dataset) -> str:
     """Rows in and out with reasons, positive rates, and per field its vocabulary and its missing and unseen shares."""
     facts = dataset.facts
     lines = "\n".join(_extra(facts, dataset.negative_rate))
-    parts = [_rows(dataset.name, facts), lines, _fields(facts["fields"]), _unread(facts["fields"])]
+    fields = facts["fields"]
+    parts = [_rows(dataset.name, facts), lines, _fields(fields), "\n".join([*_unread(fields), *_cut(fields)])]
     return "\n\n".join(filter(None, parts))
 
 
@@ -65,7 +66,7 @@ def _fields(fields: dict[str, Any]) -> str:
     return grid([head, *lines])
 
 
-def _unread(fields: dict[str, Any]) -> str:
+def _unread(fields: dict[str, Any]) -> list[str]:
     """The cells that are not blank and were taken for missing."""
     meanings = {
         "null_words": f"hold a word for no value ({', '.join(NULL_WORDS)}); null_words: false makes them values",
@@ -76,7 +77,20 @@ def _unread(fields: dict[str, Any]) -> str:
         for reason, meaning in meanings.items():
             if cells := sum(field.get(reason, {}).values()):
                 lines.append(f"field '{name}': {cells:,} cells taken for missing: they {meaning}")
-    return "\n".join(lines)
+    return lines
+
+
+def _cut(fields: dict[str, Any]) -> list[str]:
+    """What longer lists than their field has room for lost."""
+    lines = []
+    for name, field in fields.items():
+        if "cut" in field:
+            shares = ", ".join(f"{split} {share(field['cut']['share'][split])}" for split in SPLITS)
+            rows, values = (sum(field["cut"][what].values()) for what in ("rows", "values"))
+            lines.append(
+                f"field '{name}': {values:,} values of {rows:,} rows were more than max_length: cut ({shares})"
+            )
+    return lines
 
 
 def share(x: float) -> str:

@@ -15,7 +15,7 @@ from fieldctr.data.dataset import Dataset
 from fieldctr.data.encode import encode
 from fieldctr.data.published import Published, refuse_other_files, refuse_other_rows
 from fieldctr.data.regroup import Regrouping, regrouped
-from fieldctr.data.specs import Spec, field_specs
+from fieldctr.data.specs import LATER, Spec, field_specs
 from fieldctr.data.splits import THINNED, thinned
 from fieldctr.data.table import Table, digests
 from fieldctr.data.unfinished import unfinished
@@ -31,6 +31,7 @@ SILENT = {  # keys that came later: tables without stay found
     "buckets": 1,
     "num_buckets": None,
     "shares": "",
+    **LATER,
 }
 
 
