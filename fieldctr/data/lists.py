@@ -23,7 +23,7 @@ from fieldctr.config import nearest
 from fieldctr.data.lexicon import Lexicon
 from fieldctr.data.ragged import Ragged
 from fieldctr.data.specs import FieldSpec, Spec
-from fieldctr.data.spelling import canonical, spelled
+from fieldctr.data.spelling import NULL_WORDS, canonical, spelled
 from fieldctr.data.table import OWN, column
 from fieldctr.errors import UserError
 

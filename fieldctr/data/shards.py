@@ -256,8 +256,8 @@ class _Writer:
             for line, own in zip(block, some, strict=True):
                 line[:] = own
             np.save(file, block)
-        for column in codes:
-            for part in column if isinstance(column, Ragged) else ():
+        for own in codes:
+            for part in own if isinstance(own, Ragged) else ():
                 np.save(file, part.astype(_kind(part.max(initial=0) < NARROW)))
 
     def _file(self, split: str, name: str) -> BinaryIO:
