@@ -116,7 +116,7 @@ class EncoderConfig:
     width: Positive  # of the vectors of kind random
     pooling: Literal["mean", "last", "cls"]
     attention: Literal["eager", "sdpa"]
-    dtype: Literal["fp32", "bf16", "4bit"]  # of the base; LoRA weights are fp32
+    dtype: Literal["auto", "fp32", "bf16", "4bit"]  # of the base; LoRA weights are fp32. auto: bf16 if native
     max_tokens: Positive
     template: Template  # long lists all field names in every prompt, as the paper does
     values_per_field: Positive

@@ -9,7 +9,7 @@ import polars as pl
 
 from fieldctr.config import as_name
 from fieldctr.data.files import find, scan_all
-from fieldctr.data.profiles import Side, with_side
+from fieldctr.data.profiles import Side, with_side, without
 from fieldctr.data.reading import Reading
 from fieldctr.errors import UserError
 
@@ -22,17 +22,24 @@ class Sides(NamedTuple):
     readings: dict[Path, Reading]  # of the files
 
 
-def with_joins(frame: pl.LazyFrame, joins: Mapping[str, Any], raw_dir: Path, reading: Reading) -> Sides:
+def with_joins(
+    frame: pl.LazyFrame, joins: Mapping[str, Any], raw_dir: Path, reading: Reading, *, lacking: bool = False
+) -> Sides:
     """`joins` is {name: {files, on, ...}}, joined in this order, see `fieldctr.data.profiles.with_side`.
 
     `files` is a name, a glob or a folder in `raw_dir`; `on` a column that both tables have, {column of the samples:
     column of the side table}, or a list of such columns. Further keys are those of `Reading`; the separator, quotes,
-    encoding and null values are the samples' where a join does not set its own.
+    encoding and null values are the samples' where a join does not set its own. With `lacking` the columns that the
+    samples have already stay theirs, and a side table that adds none is left alone.
     """
     counts, readings = dict[str, pl.LazyFrame](), dict[Path, Reading]()
     for name, node in joins.items():
         try:
             side, how = _side(str(name), node, raw_dir, replace(reading, format="auto", header=None))
+            if lacking:
+                side = without(side, frame.collect_schema())
+            if side is None:
+                continue
             joined = with_side(frame, side)
         except UserError as error:
             raise UserError(f"joins.{name}: {error}") from error

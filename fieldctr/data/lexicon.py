@@ -42,7 +42,7 @@ class Lexicon:
         """The codes (n,) uint32 of texts."""
         if len(self.hashes) < min(2 * self.size, SLOTS[1]):
             self._make_room(4 * len(self.hashes))
-        if self.size > 1:
+        if self.size > 1 or not len(texts):
             return self._code(texts)
         pieces, start = [], 0  # doubling, lest most of the first texts be looked up before one of them is remembered
         while start < len(texts):
@@ -87,6 +87,10 @@ class Lexicon:
         else:
             more = np.bincount(codes)
             self.counts[split, : len(more)] += more
+
+    def count_missing(self, split: int, rows: int) -> None:
+        """Add rows of one split that have no value."""
+        self.counts[split, 0] += rows
 
     def see(self, codes: np.ndarray) -> None:
         """Take note of codes (n,) of no split: their texts are known, and counted nowhere."""

@@ -15,7 +15,7 @@ from fieldctr.data.dataset import Dataset
 from fieldctr.data.encode import encode
 from fieldctr.data.published import Published, refuse_other_files, refuse_other_rows
 from fieldctr.data.regroup import Regrouping, regrouped
-from fieldctr.data.specs import Spec, field_specs
+from fieldctr.data.specs import LATER, Spec, field_specs
 from fieldctr.data.splits import THINNED, thinned
 from fieldctr.data.table import Table, digests
 from fieldctr.data.unfinished import unfinished
@@ -31,6 +31,7 @@ SILENT = {  # keys that came later: tables without stay found
     "buckets": 1,
     "num_buckets": None,
     "shares": "",
+    **LATER,
 }
 
 
@@ -50,6 +51,7 @@ class DatasetConfig:
     fraction_seed: Annotated[int, Between(0, 2**32 - 1)] = 1
     null_words: bool = True  # nan, NULL, None and their like mean missing, for fields that do not set their own
     weight: str | None = None  # column of sample weights; null: each row counts once
+    negative_rate: Annotated[float, Between(1e-9, 1)] | None = None  # share of the non-clicks that the table still has
 
 
 def prepared(
@@ -96,7 +98,7 @@ def prepared(
                     max_memory_gb=max_memory_gb, source=partial(_table, placed) if engine == "ray" else None,
                 )  # fmt: skip
                 cached(data_dir, key, write)
-        dataset = Dataset.load(folder, name=config.name)
+        dataset = Dataset.load(folder, name=config.name, negative_rate=config.negative_rate)
         rows = dataset.facts["rows"]
         refuse_other_rows(published, rows | {"train": rows["train"] + rows["dropped"].get(THINNED, 0)})
     except UserError as error:

@@ -69,6 +69,13 @@ def with_side(frame: pl.LazyFrame, side: Side) -> Joined:
     )
 
 
+def without(side: Side, names: Iterable[str]) -> Side | None:
+    """The table without columns of these names, but for its key; None if it then adds nothing."""
+    known, keys = set(names), set(side.on.values())
+    kept = [name for name in side.rows.collect_schema() if name in keys or name not in known]
+    return side._replace(rows=side.rows.select(*map(column, kept))) if set(kept) - keys else None
+
+
 def repeats(table: pl.LazyFrame, key: str) -> pl.LazyFrame:
     """One number: how many rows share their key with another, all but one for each key."""
     return table.select(pl.len() - pl.col(key).n_unique())

@@ -28,8 +28,18 @@ Part = Literal["minute", "hour", "weekday", "is_weekend", "day", "month", "year"
 
 SHARED = ("kind", "text", "synonym")
 KEYS: dict[str, tuple[str, ...]] = {  # what a kind accepts besides SHARED and, if it is read from one, column
-    "categorical": ("min_count", "missing", "null_words", "num_buckets"),
-    "multi": ("min_count", "null_words", "separator", "max_length", "num_buckets", "shares"),
+    "categorical": ("min_count", "missing", "null_words", "num_buckets", "shares"),
+    "multi": (
+        "min_count",
+        "null_words",
+        "separator",
+        "max_length",
+        "num_buckets",
+        "shares",
+        "keep",
+        "columns",
+        "padding",
+    ),
     "quantile": ("bins", "null_words"),
     "log_square": ("min_count", "missing", "null_words"),
     "value": ("null_words", "scale"),
@@ -45,6 +55,7 @@ DERIVED = (*STATISTICS, *get_args(HistoryKind))  # read from no column of their 
 AND = " & "  # between the parts of a cross
 MAX_FOLDS = 255  # see fieldctr.data.counts
 MAX_BUCKETS = 2**31 - 2  # ids are int32
+LATER: dict[str, object] = {"keep": "first", "padding": ()}  # keys that say nothing, and are left out of records
 
 
 @dataclass(frozen=True)
@@ -59,17 +70,19 @@ class FieldSpec:
     null_words: bool = True  # nan, NULL, None and their like mean missing: fieldctr.data.spelling.NULL_WORDS
     separator: str = ","  # multi; a list column needs none
     max_length: Positive = 8  # multi: values kept per row
-    shares: str = ""  # multi: the column is a history of this categorical field: its vocabulary and table; repeats stay
+    shares: str = ""  # this categorical field's vocabulary and table. multi: a history of its values; repeats stay
     bins: Positive = 16  # quantile
     scale: Literal["standard", "none"] = "standard"  # value
     part: Part = "hour"  # datetime; weekday counts from Monday = 1
     unit: str = "s"  # datetime: s | ms | us since 1970 in UTC, iso, or a format such as %d/%m/%Y
     text: str = ""  # what a language model reads
     synonym: str = ""  # the same in other words: to see whether a gain depends on the wording
-    columns: tuple[str, ...] = ()  # cross: a value of each makes one value; `column` is the first
+    columns: tuple[str, ...] = ()  # cross, multi: a value of each makes one value, or a list; `column` is the first
     bucket: int = 0  # categorical, when schema=split: only values of this hash bucket, the others are missing
     buckets: int = 1
     num_buckets: Annotated[int, Between(1, MAX_BUCKETS)] | None = None  # id = 1 + hash % num_buckets; no vocabulary
+    keep: Literal["first", "last"] = "first"  # multi: which values of a longer list; last where `shares` is set
+    padding: tuple[str, ...] = ()  # multi: values, spelled so, that fill up lists and mean nothing
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -202,6 +215,8 @@ def _parse(name: str, node: Mapping[str, Any], usual: FieldSpec) -> Spec:
         if len(columns) < 2:
             raise UserError(f"{where}.columns={list(columns)} is not allowed: expected two columns or more")
         plain = replace(plain, column=columns[0], columns=columns)
+    if kind == "multi" and isinstance(plain, FieldSpec):
+        plain = _listed(replace(plain, keep="last" if node.get("shares") else "first"), node, where)
     hints = get_type_hints(type(plain), include_extras=True)
     lists = [key for key in node if hints[key] == tuple[str, ...]]  # which YAML has not
     given = {key: checked(value, hints[key], f"{where}.{key}") for key, value in node.items() if key not in lists}
@@ -217,6 +232,22 @@ def _names(value: Any, key: str) -> Any:
     return [as_name(name, key) for name in value] if isinstance(value, list) else value and as_name(value, key)
 
 
+def _listed(plain: FieldSpec, node: Mapping[str, Any], where: str) -> FieldSpec:
+    """With the columns, or patterns of them, and the padding that the node of a multi-valued field names."""
+    columns = checked(node.get("columns", []), str | list[str], f"{where}.columns")
+    padding = checked(node.get("padding", []), list[str | int | float | bool], f"{where}.padding")
+    plain = replace(plain, padding=tuple(filter(None, map(text_of, padding))))
+    if "columns" not in node:
+        return plain
+    if not columns:
+        raise UserError(f"{where}.columns is empty: expected columns, or a pattern such as genre_*")
+    for key in ("column", "separator"):
+        if key in node:
+            raise UserError(f"{where} has columns and {key}: each column holds one value. Drop one of them.")
+    names = (columns,) if isinstance(columns, str) else tuple(columns)
+    return replace(plain, column=names[0], columns=names)
+
+
 def _refuse_sources(spec: StatisticSpec, fields: Mapping[str, Spec]) -> None:
     """UserError for a statistic of nothing, of one thing twice, of numbers, of statistics, of two lists."""
     where = f"dataset.fields.{spec.name}.of={list(spec.of)} is not allowed"
@@ -226,18 +257,22 @@ def _refuse_sources(spec: StatisticSpec, fields: Mapping[str, Spec]) -> None:
         if name in fields and (fields[name].numeric or fields[name].kind in DERIVED):
             expected = "expected one of kind categorical, multi, log_square or datetime"
             raise UserError(f"{where}: '{name}' is a field of kind {fields[name].kind}, {expected}")
-    if sum(fields[name].width > 1 for name in spec.of if name in fields) > 1:
+    if sum(fields[name].kind == "multi" for name in spec.of if name in fields) > 1:
         raise UserError(f"{where}: expected at most one field of kind multi")
 
 
 def _owner(spec: FieldSpec | HistorySpec, fields: Mapping[str, Spec]) -> FieldSpec:
-    """The field that a history is of; UserError where that is no categorical one."""
+    """The field whose table it has; UserError where that is no categorical one with a table of its own."""
     key = "of" if isinstance(spec, HistorySpec) else "shares"
     where, owner = f"dataset.fields.{spec.name}.{key}={spec.shares}", fields.get(spec.shares)
     if owner is None:
         raise UserError(f"{where}: no such field. {nearest(spec.shares, fields)}All: {', '.join(fields)}")
     if not isinstance(owner, FieldSpec) or owner.kind != "categorical":
         raise UserError(f"{where} is not allowed: it is of kind {owner.kind}, expected a field of kind categorical")
+    if owner is spec:
+        raise UserError(f"{where} is not allowed: expected another field")
+    if owner.shares:
+        raise UserError(f"{where} is not allowed: that field has the table of another. Set {key}={owner.shares}")
     return owner
 
 
@@ -270,19 +305,18 @@ def _source(spec: Spec) -> str:
 
 
 def values(spec: FieldSpec, schema: Mapping[str, pl.DataType]) -> pl.Expr:
-    """The field's value per row: text, a list of texts (multi) or a number (quantile, value); null where missing.
+    """The field's value per row: text, or a number (quantile, value); null where missing. For lists see data.lists.
 
     A number is as `fieldctr.data.spelling.told_number` gives it, a text as `meaning` makes a value of it.
     """
+    for name in spec.reads:
+        if isinstance(schema[name], pl.List | pl.Array | pl.Struct | pl.Binary):
+            raise UserError(f"field '{spec.name}': column '{name}' holds {schema[name]}. A list needs kind: multi.")
     if spec.kind == "cross":
         return _crossed(spec, schema)
     dtype = schema[spec.column]
-    if spec.kind != "multi" and isinstance(dtype, pl.List | pl.Array | pl.Struct | pl.Binary):
-        raise UserError(f"field '{spec.name}': column '{spec.column}' holds {dtype}. A list needs kind: multi.")
     if spec.kind in ("categorical", "log_square"):
         return spelled(column(spec.column), dtype) if spec.buckets == 1 else _of_bucket(spec, dtype)
-    if spec.kind == "multi":
-        return _parts(spec, dtype)
     if spec.kind == "datetime":
         return _datetime_part(spec, dtype)
     return told_number(column(spec.column), dtype, null_words=spec.null_words)
@@ -320,16 +354,6 @@ def _of_bucket(spec: FieldSpec, dtype: pl.DataType) -> pl.Expr:
     bucket = by_word(lambda known: (hashed(known) % spec.buckets).astype("int64").tolist(), pl.Int64())
     own = texts.map_batches(bucket, return_dtype=pl.Int64, is_elementwise=True)
     return pl.when(own == spec.bucket).then(texts)
-
-
-def _parts(spec: FieldSpec, dtype: pl.DataType) -> pl.Expr:
-    if isinstance(dtype, pl.List):
-        parts = column(spec.column).list.eval(spelled(pl.element(), dtype.inner))
-    else:
-        parts = spelled(column(spec.column), dtype).str.split(spec.separator)
-    clean = parts.list.eval(canonical(pl.element().str.strip_chars()))
-    known = clean.list.eval(pl.element().filter(pl.element() != ""))
-    return (known if spec.shares else known.list.unique(maintain_order=True)).list.head(spec.max_length)
 
 
 def _datetime_part(spec: FieldSpec, dtype: pl.DataType) -> pl.Expr:

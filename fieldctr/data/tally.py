@@ -45,6 +45,22 @@ class Tally:
         return f"{kept}; dropped {self.dropped.total():,}"
 
 
+def weight_facts(column: str, sums: np.ndarray, rows: np.ndarray) -> dict[str, object]:
+    """Mean weight and weighted positive rate per split: from (3, 2) sums over non-clicks and clicks, and (3,) rows.
+
+    UserError for a split of which one class weighs nothing: no AUC could be computed on it.
+    """
+    for split, (others, clicks) in zip(SPLITS, sums.tolist(), strict=True):
+        if not others or not clicks:
+            raise UserError(
+                f"the weights in column '{column}' sum to {clicks:g} over the clicks of split '{split}' and to "
+                f"{others:g} over its other rows, expected both above 0. Change the weights or the split rule."
+            )
+    whole = sums.sum(1)
+    mean, rate = by_split((whole / rows).tolist()), by_split((sums[:, 1] / whole).tolist())
+    return {"column": column, "mean": mean, "positive_rate": rate}
+
+
 def by_split(numbers: list) -> dict[str, object]:
     """One number per split, by its name."""
     return dict(zip(SPLITS, numbers, strict=True))

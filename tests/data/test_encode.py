@@ -48,7 +48,8 @@ def values_of(spec: FieldSpec, row: Row) -> list[str]:
     if spec.kind == "multi":
         parts = [canonical(part.strip()) for part in (raw or "").split(spec.separator)]
         known = [part for part in parts if part]
-        return (known if spec.shares else list(dict.fromkeys(known)))[: spec.max_length]
+        known = known if spec.shares else list(dict.fromkeys(known))
+        return known[-spec.max_length :] if spec.keep == "last" else known[: spec.max_length]
     if spec.kind == "log_square":
         x = number(raw)
         return [] if x is None else [str(math.floor(math.log(x) ** 2) if x > 2 else int(x))]
@@ -255,7 +256,7 @@ def test_rows_without_a_value_in_train_are_zero_and_counted(tmp_path: Path) -> N
     assert facts["fields"]["word"]["missing"] == {"train": 0.25, "valid": 0.0, "test": 0.5}
     assert facts["fields"]["word"]["unseen"] == {"train": pytest.approx(1 / 3), "valid": 0.5, "test": 1.0}
     assert facts["rows"] == {"read": 8, "dropped": {}, "train": 4, "valid": 2, "test": 2}
-    assert facts["group"] == {"column": "word", "groups": 3}
+    assert facts["group"] == {"column": "word", "groups": 3, "blank": facts["fields"]["word"]["missing"]}
 
 
 def test_groups_tell_users_apart_that_train_never_saw(tmp_path: Path) -> None:
@@ -345,7 +346,13 @@ def test_tables_without_a_history_are_recorded_as_before(tmp_path: Path) -> None
     [
         ({"past": {"kind": "multi", "shares": "itme"}, "item": {}}, ["past.shares=itme", "no such field", "item"]),
         ({"past": {"kind": "multi", "shares": "item"}, "item": {"kind": "value"}}, ["kind value", "categorical"]),
-        ({"past": {"shares": "item"}, "item": {}}, ["no key 'dataset.fields.past.shares' for kind categorical"]),
+        (
+            {"past": {"kind": "cross", "shares": "item"}, "item": {}},
+            ["no key 'dataset.fields.past.shares' for kind cross"],
+        ),
+        ({"item": {"shares": "item"}}, ["item.shares=item", "another field"]),
+        ({"a": {}, "b": {"shares": "a"}, "c": {"shares": "b"}}, ["c.shares=b", "table of another", "Set shares=a"]),
+        ({"a": {}, "b": {"shares": "a", "num_buckets": 7}}, ["num_buckets is 7", "its owner's: None"]),
         ({"past": {"kind": "multi", "shares": "item"}, "item": {"num_buckets": 9}}, ["num_buckets is None", "9"]),
     ],
 )

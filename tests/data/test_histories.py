@@ -209,7 +209,7 @@ def test_batches_are_those_of_histories_written_row_by_row(wide: bool, tmp_path:
     for part in (split, split.sample(50, seed=1), split.take(slice(None, None, 3))):
         one, other = (Batches(each, batch_size=16, device=device) for each in (part, per_row(part)))
         for order in (lambda batches: batches.shuffled(1, 2), Batches.ordered):
-            for (inputs, label), (expected, expected_label) in zip(order(one), order(other), strict=True):
+            for (inputs, label, _), (expected, expected_label, _) in zip(order(one), order(other), strict=True):
                 assert torch.equal(inputs.ids, expected.ids)
                 assert inputs.ids.dtype == torch.int32
                 assert torch.equal(inputs.values, expected.values)
@@ -225,7 +225,7 @@ def test_cuda_slices_the_same_histories(share: float, tmp_path: Path, monkeypatc
     batches = Batches(split, batch_size=16, device=torch.device("cuda"))
     assert batches.resident == (share > 0)
     expected = Batches(per_row(split), batch_size=16, device=torch.device("cpu"))
-    for (inputs, _), (same, _) in zip(batches.shuffled(1, 2), expected.shuffled(1, 2), strict=True):
+    for (inputs, *_), (same, *_) in zip(batches.shuffled(1, 2), expected.shuffled(1, 2), strict=True):
         assert inputs.ids.is_cuda
         assert torch.equal(inputs.ids.cpu(), same.ids)
 
@@ -277,7 +277,7 @@ def test_a_table_without_an_event_is_refused(tmp_path: Path) -> None:
         ({"of": "past"}, ["past.of=past", "kind history"]),
         ({"by": "tags"}, ["past.by=tags", "kind multi", "categorical or cross"]),
         ({"by": None}, ["past.by=null", "expected str"]),
-        ({"time": 5}, ["past.time=5", "expected str"]),
+        ({"time": True}, ["past.time: true is no name", "Quote it"]),
         ({"max_length": 0}, ["past.max_length=0", ">= 1"]),
         ({"shares": "item"}, ["no key 'dataset.fields.past.shares' for kind history", "of, by, time"]),
         ({"kind": "histroy"}, ["kind=histroy", "history"]),

@@ -18,6 +18,7 @@ import numpy as np
 import polars as pl
 from polars.io.plugins import register_io_source
 
+from fieldctr.data.new_rows import NewRows
 from fieldctr.data.table import LABEL, PCTR, SPLIT, SPLITS, Table
 from fieldctr.errors import UserError
 
@@ -57,6 +58,7 @@ def read(
     pair_strength: float,
     drift: float,
     numeric: float,
+    new_rows: NewRows | None = None,
 ) -> Table:
     """A log of `rows` samples, no file needed: the first 80 % train, then 10 % valid, then 10 % test.
 
@@ -64,6 +66,8 @@ def read(
     change from the first row to the last). `numeric` is the strength of price and account age, always columns.
     """
     del raw_dir
+    if new_rows:
+        return Table(new_rows.scan(), (new_rows.path,))
     planted = [name for name in FIELDS if name not in SPARSE]
     if not 0 <= num_pairs <= len(planted) * (len(planted) - 1) // 2:
         raise UserError(f"dataset.source.num_pairs={num_pairs} is not possible with {len(planted)} fields to pair")

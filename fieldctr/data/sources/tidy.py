@@ -11,6 +11,7 @@ from fieldctr.config import nearest
 from fieldctr.data.files import concat, exists, find, with_folder_keys
 from fieldctr.data.joins import with_joins
 from fieldctr.data.labels import shown, with_label
+from fieldctr.data.new_rows import NewRows
 from fieldctr.data.reading import Reading
 from fieldctr.data.scan import scan, settled
 from fieldctr.data.splits import FILE, ROW, needs_rows, with_split
@@ -32,6 +33,7 @@ def read(
     quote: str | None = "auto",
     encoding: str = "auto",
     joins: Mapping[str, Any] | None = None,
+    new_rows: NewRows | None = None,
 ) -> Table:
     """The files `raw_dir/files` (a name, a glob or a folder, read in the order of their names), one below the other.
 
@@ -45,6 +47,9 @@ def read(
     """
     cure = f"Get it from {origin}." if origin else "It is your table."
     reading = Reading(format, separator, header, quote or "none", encoding, null_values)
+    if new_rows:
+        sides = with_joins(new_rows.scan(reading), joins or {}, raw_dir, reading, lacking=True)
+        return Table(sides.frame, (new_rows.path, *sides.readings), readings=sides.readings)
     named = _named(files, split)
     found = _found(raw_dir, named, cure)
     paths = tuple(path for _, path in found)
@@ -61,10 +66,17 @@ def read(
     return Table(
         frame,
         (*paths, *sides.readings),
+        facts=_told(reading, readings),
         counts=sides.counts,
         readings=sides.readings | readings,
         about_label=partial(shown, label),
     )
+
+
+def _told(reading: Reading, readings: Mapping[Path, Reading]) -> dict[str, object]:
+    """For facts.json what the files told of themselves and new rows cannot: what quotes mean, where they are text."""
+    quotes = {own.quote for own in readings.values() if own.format == "csv"} - {'"'}
+    return {"reading": {"quote": quotes.pop()}} if reading.quote == "auto" and quotes else {}
 
 
 def _named(files: str | Mapping[str, str], split: Mapping[str, Any]) -> Mapping[str, str]:
