@@ -25,7 +25,8 @@ from fieldctr.data.ragged import Ragged
 from fieldctr.data.specs import FieldSpec, Spec, canonical_words, spelled
 from fieldctr.errors import UserError
 
-OF_THE_PROGRAM = frozenset({"label", "split", "drop", "pctr"})  # columns that no pattern means
+# Columns that no pattern means: see fieldctr.data.table and fieldctr.data.splits.
+OF_THE_PROGRAM = frozenset({"label", "split", "drop", "pctr", "row number", "split of the file"})
 TYPICAL = 8  # values of a row that memory is planned for; rows with more are read fewer at a time
 LEAST = 1 << 16  # values that are read at a time in any case
 LETTERS = 4  # bytes of a text that stand for a value of it
