@@ -179,6 +179,7 @@ def _unquoted(parts: pl.Series, separator: str) -> pl.Series:
     """Parts of printed lists without the separator behind them and the quotes around them."""
     text = r"'((?:[^'\\]|\\.)*)'|" + r'"((?:[^"\\]|\\.)*)"|(.*?)'
     plain = parts.str.replace(rf"(?s)^\s*(?:{text})\s*(?:{_ends(separator)})?$", "${1}${2}${3}")
+    plain = plain.str.replace(r"^(-?\d+)\.$", "$1")  # numpy's 3. is 3
     rows = (parts.str.contains("\\", literal=True) & parts.str.contains(r"^\s*['\"]")).arg_true()
     if not len(rows):
         return plain
