@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from fieldctr.analysis.counters import counts_own_label
 from fieldctr.analysis.findings import SIGMAS, Finding
 from fieldctr.analysis.survey import KeyFacts, Survey, fixed_by
 from fieldctr.ranking import auc, counted_auc
@@ -16,7 +17,6 @@ LEAK, SURE_LEAK = 0.8, 0.95  # AUC of one field alone, on valid
 LEAK_LEAD = 0.05  # by which it beats all other fields together
 SMOOTHING = 10.0  # rows at the train rate that a value's click rate starts with
 DISPERSION = 0.8  # variance of the items' click rates around their field value's, over what chance alone gives
-ODDS = 4.0  # odds of a click where the field changes within a user or item, over the odds where it stays
 COPIED = 0.01  # share of a later split's rows that stand in train, less the share of train's that stand there twice
 REPEATED = 0.05  # the former alone
 ROWS = 200_000  # of valid, on which naive Bayes is evaluated
@@ -100,22 +100,20 @@ def dispersion(facts: KeyFacts, value: np.ndarray) -> tuple[float, float]:
 
 
 def moves_with_label(survey: Survey) -> Iterator[Finding]:
-    """Fields that change within a user or item just where it clicks: counters that count the row's own label."""
+    """Fields that go up within a user or item just where it clicks: counters that count the row's own label."""
     told: set[int] = set()
-    # Read backwards in time, a history changes at each click. It holds earlier rows only, by construction.
-    histories = {i for i, name in enumerate(survey.names) if survey.facts[name]["kind"] == "history"}
     for key, facts in survey.keys.items():
-        varying = set(range(len(survey.names))) - {key, *fixed_by(facts, key), *histories} - told
-        for i in sorted(varying):
-            stays, changes = facts.changes[i] + 0.5  # non-click, click
-            odds = abs(math.log(changes[1] * stays[0] / changes[0] / stays[1]))
-            error = math.sqrt((1 / changes).sum() + (1 / stays).sum())
-            if odds > math.log(ODDS) and odds > SIGMAS * error:
+        rate = facts.clicks.sum() / facts.rows.sum()
+        for i in sorted(set(facts.moves.counts) - set(fixed_by(facts, key)) - told):
+            exact, kept = i in survey.numbers.exact, survey.rows[0] / survey.rows.sum()
+            found = counts_own_label(facts.moves, i, exact=exact, rate=rate, kept=kept)
+            if found:
                 told.add(i)
-                text = f"within one {survey.names[key]} it changes where the label does: the odds of a click are "
-                text += f"{changes[1] / changes[0]:.2g} where it changes and {stays[1] / stays[0]:.2g} where it stays"
-                cure = "It counts this row's own label: count earlier rows only, or drop it"
-                yield Finding("error", "moves_with_label", survey.names[i], text, cure, odds)
+                text = f"within one {survey.names[key]} it goes up in {found.clicks:.0%} of the clicks and in "
+                text += f"{found.others:.1%} of the other rows"
+                text += ", read from the last row to the first" if found.backwards else ""
+                cure = "It counts this row's own label: count earlier rows only, or leave it out"
+                yield Finding("error", "moves_with_label", survey.names[i], text, cure, math.log(found.odds))
 
 
 def repeated_rows(survey: Survey) -> Iterator[Finding]:

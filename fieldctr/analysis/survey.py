@@ -1,7 +1,8 @@
 """What the rules of lint look at: counts of a prepared table, taken in blocks.
 
 Two passes over the ids. The first counts every value by split and label; the second, over train only, follows the rows
-of one user or item at a time, on at most KEY_ROWS rows of each.
+of one user or item at a time, on at most KEY_ROWS rows of each. Id 0, missing or unseen, is nobody: no row without a
+known user is followed, and no field is the same in two rows that lack it.
 """
 
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fieldctr.analysis.codes import Coder
+from fieldctr.analysis.counters import Moves, Numbers
 from fieldctr.data.dataset import Dataset, Split
 from fieldctr.data.table import SPLITS
 
@@ -27,9 +29,10 @@ class KeyFacts(NamedTuple):
 
     clicks: np.ndarray  # (K,) per followed value of the key
     rows: np.ndarray  # (K,)
-    first: np.ndarray  # (F, K) code in its first row, -1 before
-    agreeing: np.ndarray  # (F,) rows whose code is that of the first row
-    changes: np.ndarray  # (F, 2, 2) rows behind another one of their value, by [code changed] and label
+    first: np.ndarray  # (F, K) code in the first of its rows that has one, 0 before
+    known: np.ndarray  # (F,) rows that have a code
+    agreeing: np.ndarray  # (F,) those whose code is the first one
+    moves: Moves  # from one row to the next of the same value
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Survey:
     dataset: Dataset
     coder: Coder
     counts: tuple[np.ndarray, ...]  # per field (3, 2, codes) int64: split, label
+    numbers: Numbers  # of the fields that can count
     keys: dict[int, KeyFacts]  # by position of the key field
     repeated: dict[str, float]  # by split: share of its rows that stand in train too (of train: twice), value for value
 
@@ -79,7 +83,8 @@ def survey(dataset: Dataset) -> Survey:
             hashes[s].append(row_hash[row_hash % np.uint64(keep) == 0])
     known = np.sort(np.concatenate(hashes[0]))
     repeated = {name: _share_in(np.concatenate(hashes[s]), known, 1 + (s == 0)) for s, name in enumerate(SPLITS)}
-    return Survey(dataset, coder, counts, follow(dataset, coder, counts), repeated)
+    numbers = Numbers.of(dataset)
+    return Survey(dataset, coder, counts, numbers, follow(dataset, coder, counts, numbers), repeated)
 
 
 def hash_rows(split: Split, rows: slice) -> np.ndarray:
@@ -113,20 +118,22 @@ def key_fields(coder: Coder, counts: tuple[np.ndarray, ...]) -> list[int]:
     return sorted(seen, key=lambda i: -seen[i])[:KEYS]
 
 
-def follow(dataset: Dataset, coder: Coder, counts: tuple[np.ndarray, ...]) -> dict[int, KeyFacts]:
+def follow(dataset: Dataset, coder: Coder, counts: tuple[np.ndarray, ...], numbers: Numbers) -> dict[int, KeyFacts]:
     """The second pass."""
     places = {key: _followed(counts[key][0].sum(0)) for key in key_fields(coder, counts)}
-    num_fields, facts = dataset.schema.num_fields, {}
+    num_fields, facts, train = dataset.schema.num_fields, {}, dataset.train
     for key, place in places.items():
         size = int(place.max()) + 1
-        first = np.full((num_fields, size), -1, np.int32)
-        zeros = (np.zeros(shape, np.int64) for shape in (size, size, num_fields, (num_fields, 2, 2)))
-        clicks, rows, agreeing, changes = zeros
-        facts[key] = KeyFacts(clicks, rows, first, agreeing, changes)
-    for rows, codes in coder.blocks(dataset.train):
-        label = dataset.train.label[rows] > 0.5
+        shapes = (size, size, (num_fields, size), num_fields, num_fields)
+        clicks, rows, first, known, agreeing = (np.zeros(shape, np.int64) for shape in shapes)
+        countable = [i for i in numbers.fields if i != key]
+        facts[key] = KeyFacts(clicks, rows, first, known, agreeing, Moves(countable))
+    for rows, codes in coder.blocks(train):
+        clicked = train.label[rows] > 0.5
+        values = None if train.values is None else train.values[rows]
+        number = {i: numbers.rows(i, codes[i], train.ids[rows], values) for i in numbers.fields} if facts else {}
         for key, place in places.items():
-            _follow_block(facts[key], place[codes[key]], codes, label)
+            _follow_block(facts[key], place[codes[key]], codes, number, clicked)
     return facts
 
 
@@ -139,24 +146,27 @@ def _followed(count: np.ndarray) -> np.ndarray:
     return place
 
 
-def _follow_block(facts: KeyFacts, place: np.ndarray, codes: np.ndarray, label: np.ndarray) -> None:
+def _follow_block(
+    facts: KeyFacts, place: np.ndarray, codes: np.ndarray, number: dict[int, np.ndarray], clicked: np.ndarray
+) -> None:
     order = np.argsort(place, kind="stable")
     order = order[np.searchsorted(place[order], 0) :]
-    key, clicked = place[order], label[order]
+    key = place[order]
     facts.rows[:] += np.bincount(key, minlength=len(facts.rows))
-    facts.clicks[:] += np.bincount(key[clicked], minlength=len(facts.rows))
-    start = np.flatnonzero(np.diff(key, prepend=-1))
-    behind = key[1:] == key[:-1]
+    facts.clicks[:] += np.bincount(key[clicked[order]], minlength=len(facts.rows))
     for i, code in enumerate(codes):
         own, first = code[order], facts.first[i]
-        fresh = start[first[key[start]] < 0]
-        first[key[fresh]] = own[fresh]
-        facts.agreeing[i] += np.count_nonzero(own == first[key])
-        cell = 2 * (own[1:] != own[:-1]) + clicked[1:]
-        facts.changes[i] += np.bincount(cell[behind], minlength=4).reshape(2, 2)
+        seen, own = key[own > 0], own[own > 0]
+        start = np.flatnonzero(np.diff(seen, prepend=-1))
+        fresh = start[first[seen[start]] == 0]
+        first[seen[fresh]] = own[fresh]
+        facts.known[i] += len(own)
+        facts.agreeing[i] += np.count_nonzero(own == first[seen])
+    for i in facts.moves.counts:
+        facts.moves.add(i, number[i], place, order, clicked)
 
 
 def fixed_by(facts: KeyFacts, key: int) -> list[int]:
-    """Fields with one value per value of the key, in 99 % of the rows."""
-    same = facts.agreeing >= 0.99 * facts.rows.sum()
+    """Fields with one value per value of the key, in 99 % of the rows that have one; in half of all rows at least."""
+    same = (facts.agreeing >= 0.99 * facts.known) & (facts.known >= 0.5 * facts.rows.sum())
     return [i for i in np.flatnonzero(same).tolist() if i != key]
