@@ -20,8 +20,9 @@ from fieldctr.data.encoding import VOCABULARY_FILE
 ODDS = 4.0  # of a click where it goes up, over the odds elsewhere; also of going up at a click, over going down
 CLOCK = 0.01  # share of moves between different users or items that go down, at most: it runs with the file
 ALIKE, SAME_STEP = 0.5, 0.01  # share of a count's steps that are as long as the middle one, to so much
-MISSED = 1 / 3  # of the click rate, at most, is that of the rows where an exact number does not go up
+MISSED = 0.5  # of the click rate, at most, is that of the rows where an exact number does not go up
 SHARP = 0.9  # of the share of clicks that rows which are left out for valid and test would leave where it goes up
+BLOCK_SHARP = 0.8  # the same of a field that changes where a block of rows begins
 STEPS = 1000  # kept of a block
 FALL, STAY, RISE = 0, 1, 2
 
@@ -56,9 +57,14 @@ class Numbers(NamedTuple):
         return cls(tables, values, exact)
 
     def rows(self, i: int, code: np.ndarray, ids: np.ndarray, values: np.ndarray | None) -> np.ndarray:
-        """(n,) float64 of field i, NaN where it is missing or unseen; of rows given by codes, ids and values."""
+        """(n,) float64 of field i, NaN where it is missing or unseen, of rows given by codes, ids and values.
+
+        What cannot count has its codes, which tell where it changes.
+        """
         if i in self.tables:
             return self.tables[i][code]
+        if i not in self.values:
+            return np.where(code > 0, code, np.nan)
         column, own = self.values[i]
         assert values is not None
         return np.where(ids[:, column] > 0, values[:, own].astype(np.float64), np.nan)
@@ -79,7 +85,7 @@ def _numbers(dataset: Dataset, names: list[str]) -> dict[str, tuple[np.ndarray, 
 
 
 class Moves:
-    """How the fields that can count move between neighbours: rows of one user or item, one behind the other."""
+    """How fields move between neighbours: rows of one user or item, one behind the other."""
 
     def __init__(self, fields: list[int]) -> None:
         self.counts = {i: np.zeros((3, 2, 2), np.int64) for i in fields}  # fall | stay | rise, label before, label
@@ -96,7 +102,7 @@ class Moves:
         known &= key[order][1:] == key[order][:-1]
         cell = 4 * move + 2 * label[:-1] + label[1:]
         self.counts[i] += np.bincount(cell[known], minlength=12).reshape(3, 2, 2)
-        self.steps[i].append(np.abs(np.diff(number)[known & (move != STAY)])[:STEPS])
+        self.steps[i].append(np.diff(number)[known & (move == RISE)][:STEPS])
 
 
 def _move(number: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -112,33 +118,42 @@ class Evidence(NamedTuple):
     clicks: float  # share of the clicks where it goes up
     others: float  # share of the other rows
     odds: float  # of a click where it goes up, over those elsewhere
-    backwards: bool  # the file has its latest rows first
 
 
 def counts_own_label(moves: Moves, i: int, *, exact: bool, rate: float, kept: float) -> Evidence | None:
     """Whether field i goes up at clicks as only a counter of them does. `kept`: share of all rows that train has."""
-    across = moves.across[i]
-    if min(across[FALL], across[RISE]) <= CLOCK * (across[FALL] + across[RISE]) and across.sum():
+    table, across = moves.counts[i], moves.across[i]
+    clock = across[RISE] > 0 and across[FALL] <= CLOCK * (across[FALL] + across[RISE])
+    if clock or (exact and _one_way(table) and not _alike(moves.steps[i])):
         return None
-    steps = np.concatenate(moves.steps[i]) if moves.steps[i] else np.empty(0)
-    forwards = moves.counts[i]
-    for backwards, table in ((False, forwards), (True, mirrored(forwards))):
-        if _one_way(table) and exact and not _steps_alike(steps):
-            continue
-        odds, sigmas = own_effect(table)
-        other, _ = own_effect(mirrored(table))
-        (down, _, up), rows = table[:, :, 1].sum(1), table.sum((1, 2))
-        missed = (table[:RISE, :, 1].sum() / max(1, rows[:RISE].sum())) if exact else 0.0
-        if (
-            sigmas > SIGMAS
-            and odds > ODDS * max(1.0, other)
-            and up >= ODDS * down
-            and up >= SHARP * share_of_clicks(rate, kept) * rows[RISE]
-            and missed <= MISSED * rate
-        ):
-            clicks, rest = table[:, :, 1].sum(), table[:, :, 0].sum()
-            return Evidence(float(up / clicks), float(table[RISE, :, 0].sum() / rest), odds, backwards)
+    odds, sigmas = own_effect(table)
+    other, _ = own_effect(mirrored(table))
+    before, _ = own_effect(table.transpose(0, 2, 1))  # of a click in the row before: what counts earlier rows has this
+    (down, _, up), rows = table[:, :, 1].sum(1), table.sum((1, 2))
+    sharp = up >= SHARP * share_of_clicks(rate, kept) * rows[RISE]
+    missed = table[:RISE, :, 1].sum() > MISSED * rate * rows[:RISE].sum()
+    if (
+        sigmas > SIGMAS
+        and odds > max(ODDS, ODDS * other, before)
+        and up >= ODDS * down
+        and sharp
+        and not (missed and exact)
+    ):
+        return Evidence(up / table[:, :, 1].sum(), table[RISE, :, 0].sum() / table[:, :, 0].sum(), odds)
     return None
+
+
+def begins_blocks(moves: Moves, i: int, *, rate: float, kept: float) -> bool:
+    """Whether field i changes where the clicks are, and often downwards: each click leads rows that belong to it.
+
+    Negatives that were drawn for a click stand behind it; visits that begin with a click are the same. There the order
+    of the rows makes everything that grows go up at clicks.
+    """
+    table = moves.counts[i]
+    clicks, rows = table[:, :, 1].sum(1), table.sum((1, 2))
+    changed = clicks[FALL] + clicks[RISE]
+    sharp = changed >= BLOCK_SHARP * share_of_clicks(rate, kept) * (rows[FALL] + rows[RISE])
+    return bool(sharp and clicks[STAY] <= MISSED * rate * rows[STAY] and 0 < clicks[FALL] * ODDS >= clicks[RISE])
 
 
 def mirrored(table: np.ndarray) -> np.ndarray:
@@ -174,6 +189,7 @@ def _one_way(table: np.ndarray) -> bool:
     return bool(fall <= CLOCK * (fall + rise))
 
 
-def _steps_alike(steps: np.ndarray) -> bool:
-    """A count goes by one, a clock by whatever time has passed."""
+def _alike(blocks: list[np.ndarray]) -> bool:
+    """Whether steps are of one size: a count goes by one, a clock by whatever time has passed."""
+    steps = np.concatenate([np.empty(0), *blocks])
     return not len(steps) or bool((np.abs(steps / np.median(steps) - 1) < SAME_STEP).mean() >= ALIKE)

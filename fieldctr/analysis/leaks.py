@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fieldctr.analysis.counters import counts_own_label
+from fieldctr.analysis.counters import begins_blocks, counts_own_label
 from fieldctr.analysis.findings import SIGMAS, Finding
 from fieldctr.analysis.survey import KeyFacts, Survey, fixed_by
 from fieldctr.ranking import auc, counted_auc
@@ -103,15 +103,15 @@ def moves_with_label(survey: Survey) -> Iterator[Finding]:
     """Fields that go up within a user or item just where it clicks: counters that count the row's own label."""
     told: set[int] = set()
     for key, facts in survey.keys.items():
-        rate = facts.clicks.sum() / facts.rows.sum()
-        for i in sorted(set(facts.moves.counts) - set(fixed_by(facts, key)) - told):
-            exact, kept = i in survey.numbers.exact, survey.rows[0] / survey.rows.sum()
-            found = counts_own_label(facts.moves, i, exact=exact, rate=rate, kept=kept)
+        rate, kept = float(facts.clicks.sum() / facts.rows.sum()), float(survey.rows[0] / survey.rows.sum())
+        if any(begins_blocks(facts.moves, i, rate=rate, kept=kept) for i in facts.moves.counts):
+            continue
+        for i in sorted(set(survey.numbers.fields) - {key, *fixed_by(facts, key)} - told):
+            found = counts_own_label(facts.moves, i, exact=i in survey.numbers.exact, rate=rate, kept=kept)
             if found:
                 told.add(i)
                 text = f"within one {survey.names[key]} it goes up in {found.clicks:.0%} of the clicks and in "
                 text += f"{found.others:.1%} of the other rows"
-                text += ", read from the last row to the first" if found.backwards else ""
                 cure = "It counts this row's own label: count earlier rows only, or leave it out"
                 yield Finding("error", "moves_with_label", survey.names[i], text, cure, math.log(found.odds))
 

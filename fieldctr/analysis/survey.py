@@ -14,9 +14,10 @@ import numpy as np
 from fieldctr.analysis.codes import Coder
 from fieldctr.analysis.counters import Moves, Numbers
 from fieldctr.data.dataset import Dataset, Split
+from fieldctr.data.specs import DERIVED
 from fieldctr.data.table import SPLITS
 
-KEYS = 4  # fields with the most values that stand for users and items
+KEYS = 8  # fields with the most values that stand for users and items
 KEY_VALUES = 50  # that such a field has at least
 KEY_REPEATS = 3  # train rows per value, at least
 KEY_HEAD = 0.1  # of the rows, at most, that one value holds: no user or item is so frequent
@@ -122,16 +123,19 @@ def follow(dataset: Dataset, coder: Coder, counts: tuple[np.ndarray, ...], numbe
     """The second pass."""
     places = {key: _followed(counts[key][0].sum(0)) for key in key_fields(coder, counts)}
     num_fields, facts, train = dataset.schema.num_fields, {}, dataset.train
+    names = [field.name for field in dataset.schema.fields]
+    derived = {name for name, own in dataset.facts["fields"].items() if own["kind"] in DERIVED}  # of earlier rows
     for key, place in places.items():
         size = int(place.max()) + 1
         shapes = (size, size, (num_fields, size), num_fields, num_fields)
         clicks, rows, first, known, agreeing = (np.zeros(shape, np.int64) for shape in shapes)
-        countable = [i for i in numbers.fields if i != key]
-        facts[key] = KeyFacts(clicks, rows, first, known, agreeing, Moves(countable))
+        others = [i for i in range(num_fields) if i != key and names[i] not in derived]
+        facts[key] = KeyFacts(clicks, rows, first, known, agreeing, Moves(others))
     for rows, codes in coder.blocks(train):
         clicked = train.label[rows] > 0.5
         values = None if train.values is None else train.values[rows]
-        number = {i: numbers.rows(i, codes[i], train.ids[rows], values) for i in numbers.fields} if facts else {}
+        followed = {i for own in facts.values() for i in own.moves.counts}
+        number = {i: numbers.rows(i, codes[i], train.ids[rows], values) for i in followed}
         for key, place in places.items():
             _follow_block(facts[key], place[codes[key]], codes, number, clicked)
     return facts
