@@ -126,7 +126,9 @@ def users_that_differ(rng: np.random.Generator) -> pl.DataFrame:
     frame = pl.DataFrame({"user": user, "item": item, "label": clicks(rng, taste(rng, user))})
     for key in ("user", "item"):
         earlier = pl.col("label").cum_sum().over(key) - pl.col("label")
-        frame = frame.with_columns(earlier.alias(f"{key}_clicks"), pl.int_range(8000).over(key).alias(f"{key}_rows"))
+        frame = frame.with_columns(
+            earlier.alias(f"{key}_clicks"), pl.int_range(pl.len()).over(key).alias(f"{key}_rows")
+        )
     return frame.with_columns(time=pl.int_range(8000) // 50)
 
 
