@@ -116,7 +116,7 @@ class EncoderConfig:
     width: Positive  # of the vectors of kind random
     pooling: Literal["mean", "last", "cls"]
     attention: Literal["eager", "sdpa"]
-    dtype: Literal["fp32", "bf16", "4bit"]  # of the base; LoRA weights are fp32
+    dtype: Literal["auto", "fp32", "bf16", "4bit"]  # of the base; LoRA weights are fp32. auto: bf16 if native
     max_tokens: Positive
     template: Template  # long lists all field names in every prompt, as the paper does
     values_per_field: Positive
@@ -214,7 +214,28 @@ def checked(value: Any, hint: Any, key: str) -> Any:
         return value
     if isinstance(value, int) and not isinstance(value, bool) and _accepts(float(value), hint):
         return float(value)  # YAML writes 1 for 1.0
-    raise UserError(f"{key}={'null' if value is None else value} is not allowed: expected {spell(hint)}")
+    raise UserError(f"{key}={yaml(value)} is not allowed: expected {spell(hint)}{_quoted(value, hint)}")
+
+
+def yaml(value: Any) -> str:
+    """A value as YAML writes it."""
+    return str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
+
+
+def as_name(value: Any, key: str) -> str:
+    """A column's or field's name: a text, or a whole number for its digits; UserError for what YAML took otherwise."""
+    if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
+        return str(value)
+    raise UserError(f'{key}: {yaml(value)} is no name. Quote it, if a text is meant: "{yaml(value)}"')
+
+
+def _quoted(value: Any, hint: Any) -> str:
+    """What to do where YAML read yes, no, null or a number, and a text is expected."""
+    texts = _accepts("", hint) or _accepts([""], hint)
+    unquoted = [one for one in (value if isinstance(value, list) else [value]) if not isinstance(one, str)]
+    if texts and unquoted and isinstance(unquoted[0], bool | int | float):
+        return f'. Quote it, if a text is meant: "{yaml(unquoted[0])}"'
+    return ""
 
 
 def _accepts(value: Any, hint: Any) -> bool:

@@ -7,3 +7,7 @@ class UserError(Exception):
     The command line prints the text alone and exits with 2; anything else that is raised is a defect of the program
     and keeps its traceback.
     """
+
+
+class LabelError(UserError):
+    """Labels that cannot be: who knows the rule behind them adds it to the message."""

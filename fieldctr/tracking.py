@@ -87,7 +87,8 @@ class WandbMirror:
             x_disable_stats=True,
             x_disable_meta=True,
             x_disable_machine_info=True,
-            init_timeout=30,
+            init_timeout=30 if config.mode == "online" else 600,  # offline nothing but a busy machine takes long
+            x_service_wait=600,  # as does its own process at any time
         )
         self.run = wandb.init(
             project=config.project,

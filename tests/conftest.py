@@ -1,9 +1,14 @@
-"""What every test gets: one torch thread, and no place to write but its own."""
+"""What every test gets: one torch thread, few of polars, no place to write but its own, and as long as it takes.
+
+A time limit in a test ends what hangs. No test may fail because the machine is slow or busy: none compares seconds, and
+what happens to another process at a moment that matters happens in that process, or waits for it.
+"""
 
 import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +16,8 @@ from typing import Any
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two torch threads on a busy core cost up to ten times the CPU of one
+os.environ.setdefault("POLARS_MAX_THREADS", "2")  # each takes memory, and tests of memory know nothing of cores
+HANGS_S = 1800
 
 
 @pytest.fixture(scope="session")
@@ -19,11 +26,24 @@ def call() -> Callable[..., subprocess.CompletedProcess[str]]:
     script = Path(sys.executable).parent / "fieldctr"
 
     def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run([script, *arguments], cwd=folder, capture_output=True, text=True, timeout=300)
+        done = subprocess.run([script, *arguments], cwd=folder, capture_output=True, text=True, timeout=HANGS_S)
         assert "Traceback" not in done.stderr, done.stderr
         return done
 
     return run
+
+
+@pytest.fixture(scope="session")
+def until() -> Callable[[subprocess.Popen[str], Callable[[], object]], None]:
+    """Wait until something is true, or the process that would make it so has ended."""
+
+    def wait(process: subprocess.Popen[str], condition: Callable[[], object]) -> None:
+        deadline = time.monotonic() + HANGS_S
+        while process.poll() is None and not condition():
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+
+    return wait
 
 
 @pytest.fixture(scope="session")

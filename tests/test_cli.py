@@ -18,7 +18,7 @@ SCRIPT = Path(sys.executable).parent / "fieldctr"
 def call(*arguments: str, folder: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     without = {key: value for key, value in os.environ.items() if key not in ("FIELDCTR_DATA", "HYDRA_FULL_ERROR")}
     return subprocess.run(
-        [SCRIPT, *arguments], capture_output=True, text=True, cwd=folder, env=without | environment, timeout=120
+        [SCRIPT, *arguments], capture_output=True, text=True, cwd=folder, env=without | environment, timeout=1800
     )
 
 

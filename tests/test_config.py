@@ -38,7 +38,7 @@ def test_a_whole_number_passes_for_a_float_and_keeps_its_value() -> None:
     [
         ("lr", "fast", ["optimizer.lr=fast", "float >= 0"]),
         ("lr", None, ["optimizer.lr=null"]),
-        ("lr", True, ["optimizer.lr=True"]),
+        ("lr", True, ["optimizer.lr=true"]),
         ("beta1", 1.5, ["from 0 to 1"]),
         ("embedding_update", "lzy", ["dense | lazy"]),
         ("beta3", 0.5, ["no key 'optimizer.beta3'", "beta1"]),

@@ -36,7 +36,7 @@ def download(hub: Path, *names: str) -> subprocess.CompletedProcess[str]:
     root = hub.parents[4]
     environment = os.environ | {"FIELDCTR_DATA": str(root / "data"), "RECZOO_HUB": f"file://{root}/hub"}
     command = [root / "scripts/download_reczoo.sh", *names]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=1800)
 
 
 def found(hub: Path) -> dict[str, bytes]:

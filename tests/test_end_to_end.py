@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ SMALL = ["dataset=synthetic", "dataset.source.rows=20000", "trainer.max_epochs=2
 
 Call = Callable[..., subprocess.CompletedProcess[str]]
 Result = Callable[[Path], dict[str, Any]]
+Until = Callable[[subprocess.Popen[str], Callable[[], object]], None]
 
 pytestmark = pytest.mark.slow
 
@@ -112,11 +112,13 @@ def test_a_sweep_goes_on_after_a_failed_job_and_says_so(home: Path, call: Call) 
     assert "embedding_dim=0" in done.stderr
 
 
-def test_killed_anywhere_and_resumed_ends_as_if_undisturbed(home: Path, call: Call) -> None:
+def test_killed_anywhere_and_resumed_ends_as_if_undisturbed(home: Path, call: Call, until: Until) -> None:
+    """Before the run knows its folder, as it begins, and twice behind a checkpoint, while it trains or evaluates."""
     arguments = [SCRIPT, "train", "model=fat", *SMALL, "seed=3", "resume=true", "hydra.run.dir=killed"]
-    for delay in (1.0, 4.0, 5.0, 6.0):
-        process = subprocess.Popen(arguments, cwd=home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(delay)
+    for pattern in ("", "config.json", "checkpoint/step-*", "checkpoint/step-*"):
+        known = set(home.glob("killed/checkpoint/step-*"))
+        process = subprocess.Popen(arguments, cwd=home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True)
+        until(process, lambda pattern=pattern, known=known: not pattern or {*home.glob(f"killed/{pattern}")} - known)
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert call(home, *map(str, arguments[1:])).returncode == 0
@@ -125,18 +127,17 @@ def test_killed_anywhere_and_resumed_ends_as_if_undisturbed(home: Path, call: Ca
     assert records == [json.loads(line)["step"] for line in (home / "run/metrics.jsonl").read_text().splitlines()]
 
 
-def test_interrupting_a_run_says_how_to_go_on(home: Path) -> None:
+def test_interrupting_a_run_says_how_to_go_on(home: Path, until: Until) -> None:
+    endless = ["trainer.max_epochs=1000", "trainer.patience=9000"]
     process = subprocess.Popen(
-        [SCRIPT, "train", "model=fat", *SMALL[:2], "tracker=none", "trainer.max_epochs=1000", "hydra.run.dir=stopped"],
+        [SCRIPT, "train", "model=fat", *SMALL[:2], "tracker=none", *endless, "hydra.run.dir=stopped"],
         cwd=home,
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 60
-    while not list(home.glob("stopped/checkpoint/*")) and time.monotonic() < deadline:
-        time.sleep(0.2)
+    until(process, lambda: list(home.glob("stopped/checkpoint/step-*")))
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=1800)
     assert process.returncode == 130
     assert "resume=true" in errors
     assert "Traceback" not in errors

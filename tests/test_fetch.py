@@ -19,7 +19,7 @@ def fetch(folder: Path, published: bytes, md5: str = "") -> subprocess.Completed
     (folder / "published").write_bytes(published)
     code = f". {SCRIPTS}/fetch.sh; fetch file://{folder}/published table/log.gz {md5}"
     environment = os.environ | {"FIELDCTR_DATA": str(folder)}
-    return subprocess.run(["bash", "-euc", code], capture_output=True, text=True, env=environment, timeout=60)
+    return subprocess.run(["bash", "-euc", code], capture_output=True, text=True, env=environment, timeout=1800)
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_what_is_not_whole_gets_no_name(published: bytes, md5: str, table: Path)
 def test_a_publisher_that_does_not_answer_leaves_nothing(table: Path) -> None:
     code = f". {SCRIPTS}/fetch.sh; fetch file://{table}/nowhere log.gz"
     environment = os.environ | {"FIELDCTR_DATA": str(table)}
-    assert subprocess.run(["bash", "-euc", code], capture_output=True, env=environment, timeout=60).returncode != 0
+    assert subprocess.run(["bash", "-euc", code], capture_output=True, env=environment, timeout=1800).returncode != 0
     assert list(table.iterdir()) == []
 
 
@@ -61,7 +61,7 @@ def test_an_archive_becomes_a_folder_at_once(kind: str, inner: str, tmp_path: Pa
     archive = shutil.make_archive(str(tmp_path / "a"), kind, tmp_path / "raw")
     code = f". {SCRIPTS}/fetch.sh; unpack {Path(archive).name} table; unpack {Path(archive).name} table"
     environment = os.environ | {"FIELDCTR_DATA": str(tmp_path)}
-    done = subprocess.run(["bash", "-euc", code], capture_output=True, text=True, env=environment, timeout=60)
+    done = subprocess.run(["bash", "-euc", code], capture_output=True, text=True, env=environment, timeout=1800)
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in (tmp_path / "table").iterdir()) == ["README", "ratings.dat"]
     assert not list(tmp_path.glob(".*")), "no leftovers"
@@ -69,6 +69,6 @@ def test_an_archive_becomes_a_folder_at_once(kind: str, inner: str, tmp_path: Pa
 
 
 def test_taobao_says_how_to_get_the_links() -> None:
-    done = subprocess.run([SCRIPTS / "download_taobao.sh"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([SCRIPTS / "download_taobao.sh"], capture_output=True, text=True, timeout=1800)
     assert done.returncode == 2
     assert "tianchi.aliyun.com" in done.stderr

@@ -120,12 +120,12 @@ def test_a_changed_model_disagrees_with_its_twin(name: str, dataset: Dataset, mo
 
 
 def test_the_first_rows_of_a_history_keep_what_they_share() -> None:
-    schema = Schema((Field("item", 900), Field("past", 900, width=2, shares="item")))
-    ids = np.array([[800, 30, 0], [30, 800, 4]], np.int32)
+    schema = Schema((Field("item", 900), Field("past", 900, 2, shares="item"), Field("last", 900, shares="item")))
+    ids = np.array([[800, 30, 0, 0], [30, 800, 4, 500]], np.int32)
     split = Split(ids, np.ones(2, np.float32))
     small, batch = first_rows(Dataset(schema, split, split, split, Path()))
-    assert batch.ids.tolist() == [[3, 2, 0], [2, 3, 1]]
-    assert [field.vocab_size for field in small.fields] == [4, 4]
+    assert batch.ids.tolist() == [[4, 2, 0, 0], [2, 4, 1, 3]]
+    assert [field.vocab_size for field in small.fields] == [5, 5, 5]
     found, expected = losses("fm", parity.model_node("fm"), small, batch)
     assert found == pytest.approx(expected, abs=parity.TOLERANCE)
 

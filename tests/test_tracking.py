@@ -30,7 +30,7 @@ def test_wandb_runs_offline_without_account_prompt_or_home(tmp_path: Path, monke
     recorded = list(tmp_path.rglob("*.wandb"))
     assert len(recorded) == 1
     while b"field_pairs" not in recorded[0].read_bytes():  # its service writes on after the run has ended
-        assert time.monotonic() - began < 60
+        assert time.monotonic() - began < 1800
         time.sleep(0.2)
     assert "WANDB_DIR" not in os.environ
 

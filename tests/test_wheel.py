@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def run(*command: str | Path, folder: Path) -> str:
-    done = subprocess.run([*map(str, command)], cwd=folder, capture_output=True, text=True, timeout=300)
+    done = subprocess.run([*map(str, command)], cwd=folder, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -8,7 +8,9 @@ import polars as pl
 
 from fieldctr.analysis.findings import SIGMAS, Finding
 from fieldctr.data.reader import require
-from fieldctr.data.specs import moment, number
+from fieldctr.data.spelling import number
+from fieldctr.data.table import DROP, LABEL
+from fieldctr.data.times import moment
 
 FAR = 1.0  # logits between a day's click rate and the median day's
 SHOWN = 3  # days named in a finding
@@ -17,10 +19,10 @@ SHOWN = 3  # days named in a finding
 def click_rates_by_day(frame: pl.LazyFrame, column: str, unit: str) -> pl.DataFrame:
     """Day (UTC), rows and clicks of the rows that preparation keeps; `unit` as of a datetime field."""
     schema = frame.collect_schema()
-    require(schema, [column, "label"])
-    kept = frame.filter(pl.col("drop").is_null()) if "drop" in schema else frame
+    require(schema, [column, LABEL])
+    kept = frame.filter(pl.col(DROP).is_null()) if DROP in schema else frame
     day = moment(column, schema[column], unit).dt.date()
-    label = number("label", schema["label"])
+    label = number(pl.col(LABEL), schema[LABEL])
     rates = kept.select(day=day, label=label).group_by("day").agg(rows=pl.len(), clicks=pl.col("label").sum())
     return rates.drop_nulls("day").sort("day").collect(engine="streaming")
 

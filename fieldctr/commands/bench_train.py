@@ -75,10 +75,10 @@ def measure(fitting: Fitting, steps: int) -> tuple[float, float, float]:
     with FlopCounter() as counter:
         fitting.train_step(*next(batches))
     wall, cpu = [], []
-    for inputs, label in islice(batches, WARM_UP + steps):
+    for batch in islice(batches, WARM_UP + steps):
         fitting.runtime.synchronize()
         begin, cpu_begin = time.perf_counter(), time.process_time()
-        fitting.train_step(inputs, label)
+        fitting.train_step(*batch)
         fitting.runtime.synchronize()
         wall.append(time.perf_counter() - begin)
         cpu.append(time.process_time() - cpu_begin)

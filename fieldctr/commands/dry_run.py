@@ -84,12 +84,12 @@ def second_step(
     trainer = Trainer(settings, config.optimizer, runtime, seed=config.seed)
     fitting = Fitting(trainer, build().to(runtime.device), dataset.train, dataset.valid, folder=None)
     fitting.model.train()
-    inputs, label = next(iter(fitting.batches.shuffled(config.seed, 0, 0)))
-    fitting.train_step(inputs, label)
+    batch = next(fitting.batches.shuffled(config.seed, 0, 0))
+    fitting.train_step(*batch)
     clock, share = (time.perf_counter, 1) if runtime.device.type == "cuda" else (time.process_time, runtime.threads)
     runtime.synchronize()
     begin = clock()
-    fitting.train_step(inputs, label)
+    fitting.train_step(*batch)
     runtime.synchronize()
     return (clock() - begin) / share
 

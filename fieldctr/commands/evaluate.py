@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fieldctr.artifacts import write_json
-from fieldctr.commands.trained import load_trained
+from fieldctr.commands.trained import downsampled, load_trained
 from fieldctr.config import RuntimeConfig, parse
 from fieldctr.training.evaluate import evaluate
 
@@ -33,6 +33,8 @@ def main(node: dict[str, Any]) -> None:
         runtime=trained.runtime,
         extra=trained.config.trainer.extra_metrics,
     ).metrics
+    if trained.dataset.negative_rate is not None:
+        print(downsampled(trained.dataset.negative_rate))
     recorded = trained.result.get(config.split, {})
     print(f"{trained.result['model']} on {config.split} of {trained.result['dataset']}, {trained.runtime.describe()}")
     for name, value in found.items():

@@ -16,6 +16,7 @@ from fieldctr.data.specs import field_specs
 from fieldctr.data.values import FieldValues, field_values, num_distinct, row_texts
 from fieldctr.errors import UserError
 from fieldctr.llm.cost import Alternatives, Units
+from fieldctr.llm.encoder import with_dtype
 from fieldctr.llm.field_embeddings import FieldEmbeddings, field_embeddings
 from fieldctr.llm.placebo import Source, stand_in
 from fieldctr.llm.prompts import field_prompts, opaque
@@ -43,7 +44,7 @@ def embedded(
 
     `described` is the dataset's node.
     """
-    config, values = parse(EncoderConfig, encoder, "encoder"), field_values(dataset.folder)
+    config, values = settled(parse(EncoderConfig, encoder, "encoder"), device), field_values(dataset.folder)
     found = field_embeddings(
         config,
         field_prompts(values, names, config),
@@ -56,6 +57,16 @@ def embedded(
     if after > before + TOGETHER:
         print(f"warning: SSFT pulled the fields together: mean cosine {before:.3f} -> {after:.3f}", file=sys.stderr)
     return found
+
+
+def settled(config: EncoderConfig, device: torch.device) -> EncoderConfig:
+    """The same with a dtype in place of dtype=auto, and a line that says which; no dtype concerns kind random."""
+    if config.dtype != "auto" or config.kind == "random":
+        return config
+    config, here = with_dtype(config, device), "GPU" if device.type == "cuda" else "processor"
+    reason = f"native on this {here}" if config.dtype == "bf16" else f"this {here} only emulates bf16, which is slower"
+    print(f"encoder.dtype=auto: {config.dtype} ({reason})", file=sys.stderr)
+    return config
 
 
 def alternatives(

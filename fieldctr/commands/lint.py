@@ -53,7 +53,7 @@ def main(node: dict[str, Any]) -> None:
 def time_of(dataset: dict[str, Any]) -> TimeConfig | None:
     """The column that a datetime field of the table, or its split by time, is made of."""
     config = parse(DatasetConfig, dataset, "dataset")
-    for spec in field_specs(config.fields, config.min_count):
+    for spec in field_specs(config.fields, config.min_count, null_words=config.null_words):
         if spec.kind == "datetime":
             return TimeConfig(spec.column, spec.unit)
     split = config.source.get("split") or {}
@@ -63,6 +63,6 @@ def time_of(dataset: dict[str, Any]) -> TimeConfig | None:
 def by_day(dataset: dict[str, Any], time: TimeConfig) -> tuple[list[Finding], str]:
     """Findings about days, and a line on all days; reads the raw table."""
     table: Table = build(dataset["source"], "dataset.source", Path(dataset["raw_dir"]))
-    with explained(table.files, table.separator):
+    with explained(table.files, readings=table.written):
         days = click_rates_by_day(table.frame, time.column, time.unit)
     return list(odd_days(days, time.column)), spell_days(days, time.column)

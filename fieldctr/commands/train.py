@@ -3,6 +3,7 @@
 import contextlib
 import sys
 import warnings
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor
 from fieldctr.catalog import options
 from fieldctr.commands.launch import choice, run_folder
 from fieldctr.commands.machine import start_runtime
+from fieldctr.commands.trained import downsampled
 from fieldctr.config import TrainConfig, TrainerConfig, parse
 from fieldctr.data.batches import Batches
 from fieldctr.data.dataset import Dataset
@@ -79,6 +81,8 @@ def train(config: TrainConfig, run: Run) -> dict[str, Any]:
     for share in sorted({scale for scale in lr_scales(model).values() if scale < 1}):
         say(f"wide matrices learn at {share:.3g} of optimizer.lr: {share * config.optimizer.lr:.3g}")
     say(f"{runtime.describe()}; settings: {settings_name()}; results go to {run.folder}")
+    for note in how_rows_count(dataset, config.trainer):
+        say(note)
 
     with tracker:
         with run.stage("fit"):
@@ -117,6 +121,16 @@ def train(config: TrainConfig, run: Run) -> dict[str, Any]:
             "schema_digest": dataset.schema.fingerprint(),
         }
     )
+
+
+def how_rows_count(dataset: Dataset, trainer: TrainerConfig) -> Iterator[str]:
+    """What a reader of the metrics must know of the samples."""
+    if dataset.train.weight is not None:
+        yield "samples count by their weights, in the loss and in all metrics"
+        if trainer.extra_metrics:
+            yield "trainer.extra_metrics know no weights and count each sample once: their names end in _unweighted"
+    if dataset.negative_rate is not None:
+        yield downsampled(dataset.negative_rate)
 
 
 def fitted(
@@ -188,7 +202,7 @@ def draw(folder: Path, dataset: Dataset, model: CTRModel, runtime: Runtime) -> d
     backbone, matrices = model.backbone, {}
     if hasattr(backbone, "pair_weights"):
         matrices["field_pairs"] = backbone.pair_weights()  # ty: ignore[not-callable]
-    found = diagnostics(model, next(Batches(dataset.valid, batch_size=ROWS, device=runtime.device).ordered())[0])
+    found = diagnostics(model, next(Batches(dataset.valid, batch_size=ROWS, device=runtime.device).ordered()).inputs)
     if found:
         matrices |= found.matrices
         for text in found.warnings:

@@ -17,7 +17,11 @@ from fieldctr.training.runtime import Runtime
 
 
 class Trained(NamedTuple):
-    """What `fieldctr train` left in a folder, folded and ready to compute on `runtime`."""
+    """What `fieldctr train` left in a folder, folded and ready to compute on `runtime`.
+
+    Its logits are those of the table it was trained on: `training.metrics.recalibrated(logit, dataset.negative_rate)`
+    are those of all rows.
+    """
 
     config: TrainConfig
     result: dict[str, Any]
@@ -29,7 +33,11 @@ class Trained(NamedTuple):
 def load_trained(folder: Path, *, outputs: Path, runtime: RuntimeConfig) -> Trained:
     """The finished run in `folder`, its prepared table below `outputs`; UserError when either is missing."""
     config, result = parse(TrainConfig, load_config(folder), ""), load_result(folder)
-    dataset = Dataset.load(table_of(folder, result, outputs=outputs), name=result["dataset"])
+    dataset = Dataset.load(
+        table_of(folder, result, outputs=outputs),
+        name=result["dataset"],
+        negative_rate=config.dataset.get("negative_rate"),
+    )
     weights = load_file(folder / "model.safetensors")
     # Field embeddings are saved with what reads them: no encoder is needed.
     saved = {"model": weights.get("backbone.field_embeddings"), "enhancer": weights.get("enhancer.field_embeddings")}
@@ -55,3 +63,11 @@ def table_of(folder: Path, result: Mapping[str, Any], *, outputs: Path, key: str
             f"or make it again: fieldctr prepare dataset={result['dataset']}"
         )
     return data_folder
+
+
+def downsampled(negative_rate: float) -> str:
+    """Of which rows the metrics are."""
+    return (
+        f"dataset.negative_rate={negative_rate:g}: loss and metrics are those of the table as it is, non-clicks "
+        "down-sampled; fieldctr predict gives the pCTR of all rows"
+    )

@@ -7,6 +7,7 @@ Histories are sliced where the split is.
 
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,17 +15,28 @@ from torch import Tensor
 
 from fieldctr.data.dataset import Split
 from fieldctr.data.past import places
+from fieldctr.errors import UserError
 from fieldctr.nn.embedding import Inputs
 
 RESIDENT_SHARE = 0.25  # of the device's free memory
 
 
+class Batch(NamedTuple):
+    """Some samples of a split."""
+
+    inputs: Inputs
+    label: Tensor  # (B,) float32
+    weight: Tensor | None = None  # (B,) float32, over the mean of the split; None: each sample counts once
+
+
 class Batches:
-    """(Inputs, label (B,)) on `device`; the last batch of a pass may be smaller."""
+    """Batches of a split on `device`; the last one of a pass may be smaller."""
 
     def __init__(self, split: Split, *, batch_size: int, device: torch.device) -> None:
         self.batch_size, self.device, self.rows = batch_size, device, len(split)
-        arrays = [split.ids, split.label, split.values, split.windows, split.past and split.past.events]
+        self.weighted = split.weight is not None
+        weight = None if split.weight is None else over_mean(split.weight)
+        arrays = [split.ids, split.label, weight, split.values, split.windows, split.past and split.past.events]
         tensors = [torch.from_numpy(array) for array in arrays if array is not None]  # memory-mapped, still on disk
         self.resident = device.type == "cpu" or _fits(tensors, device)
         self.tensors = [tensor.to(device) for tensor in tensors] if self.resident else tensors
@@ -35,7 +47,7 @@ class Batches:
         """Batches per pass."""
         return math.ceil(self.rows / self.batch_size)
 
-    def shuffled(self, seed: int, epoch: int, start_step: int = 0) -> Iterator[tuple[Inputs, Tensor]]:
+    def shuffled(self, seed: int, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         """All rows in an order that depends on (seed, epoch) alone; the first `start_step` batches are passed over."""
         order = permutation(self.rows, seed, epoch)
         if self.resident:
@@ -43,12 +55,12 @@ class Batches:
         for rows in order.split(self.batch_size)[start_step:]:
             yield self._batch([tensor.index_select(0, rows) for tensor in self.tensors])
 
-    def ordered(self) -> Iterator[tuple[Inputs, Tensor]]:
+    def ordered(self) -> Iterator[Batch]:
         """All rows in their order."""
         for start in range(0, self.rows, self.batch_size):
             yield self._batch([tensor[start : start + self.batch_size] for tensor in self.tensors])
 
-    def _batch(self, parts: list[Tensor]) -> tuple[Inputs, Tensor]:
+    def _batch(self, parts: list[Tensor]) -> Batch:
         if self.events is not None:
             *parts, windows = parts
             past = [_at(self.events, place) for place in places(windows, self.steps)]
@@ -57,7 +69,16 @@ class Batches:
             # The host allocator keeps a pinned block until the stream has read it, so none is overwritten too early.
             parts = [part.pin_memory().to(self.device, non_blocking=True) for part in parts]
         ids, label, *values = parts
-        return Inputs(ids, *values), label
+        weight = values.pop(0) if self.weighted else None
+        return Batch(Inputs(ids, *values), label, weight)
+
+
+def over_mean(weight: np.ndarray) -> np.ndarray:
+    """(R,) float32 weights over their mean, so that equal ones are exactly 1; UserError where they sum to nothing."""
+    mean = weight.mean(dtype=np.float64)
+    if not mean > 0:
+        raise UserError(f"the weights of these {len(weight):,} rows sum to 0: nothing could be learned from them")
+    return np.divide(weight, mean, out=np.empty(len(weight), np.float32), dtype=np.float64, casting="same_kind")
 
 
 def permutation(rows: int, seed: int, epoch: int) -> Tensor:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fieldctr.data.ragged import Codes
 from fieldctr.data.shards import Shards
 
 
@@ -13,7 +14,7 @@ class Block(NamedTuple):
 
     start: int  # the first row's position in the split
     shard: int  # whose codes these are
-    codes: list[np.ndarray]  # S of (n,)
+    codes: list[Codes]  # per spec of the reader
     times: np.ndarray  # (times, n) microseconds
     label: np.ndarray  # (n,)
 

@@ -24,7 +24,9 @@ class Split:
     ids: np.ndarray  # (R, S') int32 local ids, those of histories aside: ask `ids_of` for all S
     label: np.ndarray  # (R,) float32, 1.0 = click
     values: np.ndarray | None = None  # (R, N) float32, numeric fields; 0 where missing
-    group: np.ndarray | None = None  # (R,) int32, code of the sample's group (user) for gAUC; not the clipped id
+    group: np.ndarray | None = (
+        None  # (R,) int32, code of the sample's group (user) for gAUC from 1, 0 for none; not its id
+    )
     pctr: np.ndarray | None = None  # (R,) float32, true click probability, where a generator knows it
     weight: np.ndarray | None = None  # (R,) float32 sample weights; None: each row counts once
     windows: np.ndarray | None = None  # (R, 2H) int32 or int64 starts, then ends, of each history in `past`
@@ -72,13 +74,14 @@ class Dataset:
     test: Split
     folder: Path
     name: str = ""
+    negative_rate: float | None = None  # share of the non-clicks that were kept; None: all, for all one knows
 
     @classmethod
-    def load(cls, folder: Path, *, name: str) -> "Dataset":
-        """A folder that `encode` wrote."""
+    def load(cls, folder: Path, *, name: str, negative_rate: float | None = None) -> "Dataset":
+        """A folder that `encode` wrote. `negative_rate` is in no file of it: it changes none."""
         schema = Schema.load(folder / SCHEMA_FILE)
         splits = (Split.load(folder, split, schema) for split in ("train", "valid", "test"))
-        return cls(schema, *splits, folder, name)
+        return cls(schema, *splits, folder, name, negative_rate)
 
     @property
     def digest(self) -> str:

@@ -8,32 +8,39 @@ Joins on the raw table, the obvious way, cost twice as much.
 """
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from fieldctr.artifacts import write_json
 from fieldctr.data import histories, statistics
+from fieldctr.data.bad_lines import explained, refuse_bad_lines
 from fieldctr.data.budget import Budget
 from fieldctr.data.dataset import FACTS_FILE, SCHEMA_FILE, Split
 from fieldctr.data.distributed import Recipe, write_with_ray
 from fieldctr.data.encoding import Encoding, Rule, apply
-from fieldctr.data.facts import attainable, field_facts
+from fieldctr.data.facts import attainable, field_facts, without_group
 from fieldctr.data.hashing import hashed
 from fieldctr.data.lexicon import WORDS, bucket_codes, bucket_names
+from fieldctr.data.lists import resolved
 from fieldctr.data.npy import NpyWriter
 from fieldctr.data.numbers import Binning, Scaling, fit_bins, fit_scaling
-from fieldctr.data.reader import Reader
-from fieldctr.data.shards import SCALARS, Shards, gaps, row_columns, write_shards
-from fieldctr.data.specs import FieldSpec, HistorySpec, Spec, StatisticSpec, number, refuse_twins
-from fieldctr.data.table import SPLITS, Table, explained, refuse_short_lines
+from fieldctr.data.ragged import joined, part, values_of
+from fieldctr.data.reader import NO_CODES, Reader
+from fieldctr.data.shards import SCALARS, Block, Shards, finite, gaps, row_columns, write_shards
+from fieldctr.data.specs import FieldSpec, HistorySpec, Spec, StatisticSpec, refuse_twins
+from fieldctr.data.spelling import number
+from fieldctr.data.table import LABEL, SPLITS, Table, labels_explained
+from fieldctr.data.tally import weight_facts
 from fieldctr.data.vocabularies import Known, known_texts, numbered
 from fieldctr.errors import UserError
 
 SHARDS = "shards"  # folder of pass one
+CELLS = 1 << 23  # ids that pass two has in memory at a time
 
 
 def encode(
@@ -57,22 +64,27 @@ def encode(
     """
     budget = Budget.of(max_memory_gb)
     parts = work or folder / SHARDS
+    with explained(table.files, table.separator):
+        specs = resolved(specs, list(table.frame.collect_schema()))
     refuse_twins(specs)
     times = dict.fromkeys((*statistics.times(specs), *histories.times(specs)))
     reader = Reader.of(specs, tuple(times), group)
-    with explained(table.files, table.separator):
-        if table.separator:
-            for path in table.files:
-                refuse_short_lines(path, table.separator)
+    with explained(table.files, readings=table.written):
+        for path, reading in table.written.items():
+            refuse_bad_lines(path, reading)
         extra = row_columns(table.frame.collect_schema(), group, weight)
         if source:
             write_with_ray(Recipe(source, reader, group, weight, parts.resolve()), budget.gb)
         else:
-            _write_here(table, reader, extra, parts, budget)
-        counts = {what: int(frame.collect().item()) for what, frame in table.counts.items()}
+            with labels_explained(table):
+                _write_here(table, reader, extra, parts, budget)
+        found = pl.collect_all(table.counts.values())  # of one pass over what they share
+        counts = {what: int(number.item()) for what, number in zip(table.counts, found, strict=True)}
     shards = Shards.of(reader, parts)
     tally = shards.tally()
-    tally.refuse_degenerate()
+    with labels_explained(table):
+        tally.refuse_degenerate()
+    weights = {"weight": weight_facts(weight, shards.weights(), tally.rows)} if weight else {}
 
     fields = sum(isinstance(spec, FieldSpec) for spec in specs)
     known = known_texts(shards, fields, statistics.used(specs), budget)
@@ -81,13 +93,15 @@ def encode(
     encoding = _learn(specs, known[:fields], shards, folder)
     items = {spec.name: own.ids for spec, own in zip(specs, known[:fields], strict=False)}
     seen = seen.followed_by(histories.write(specs, shards, items, budget, folder))
-    facts = tally.facts() | {"fields": field_facts(specs, encoding.schema(), known, tally, seen), **table.facts}
+    cut = dict(zip((spec.name for spec in reader.lists), shards.cut(), strict=True))
+    fields_told = field_facts(specs, encoding.schema(), known, tally, seen, unread=shards.unread(), cut=cut)
+    facts: dict[str, Any] = tally.facts() | weights | {"fields": fields_told, **table.facts}
     if counts:
         facts["counts"] = counts
     grouping: list[np.ndarray] = []  # per shard the group (codes,) of each code
     if group:
         texts, grouping = numbered(shards, reader.specs[-1], budget)
-        facts["group"] = {"column": group, "groups": len(texts)}
+        facts |= {"group": {"column": group, "groups": len(texts)}}
     rules = _rules(encoding, known, len(shards.folders))
     for split in SPLITS:
         _write_ids(encoding, rules, grouping, shards, folder / split)
@@ -95,13 +109,15 @@ def encode(
     encoding.save(folder)
     statistics.save(learned, folder)
     shutil.rmtree(folder / SHARDS, ignore_errors=True)
+    if group:
+        facts["group"]["blank"] = without_group(folder)
     if "pctr" in extra:
         facts |= attainable(folder)
     write_json(folder / FACTS_FILE, facts)
 
 
 def encode_rows(frame: pl.LazyFrame, folder: Path) -> Split:
-    """New raw rows as the prepared `folder` would have encoded them. Without a column `label` labels are NaN.
+    """New raw rows as the prepared `folder` would have encoded them. Without LABEL labels are NaN.
 
     Their histories are what the prepared rows tell of their users; they are no events of each other's.
     """
@@ -109,17 +125,17 @@ def encode_rows(frame: pl.LazyFrame, folder: Path) -> Split:
     reader = Reader.of(encoding.specs, histories.times(encoding.specs))
     with explained(()):
         schema = frame.collect_schema()
-        label = number("label", schema["label"]) if "label" in schema else pl.lit(float("nan"))
-        lexicons, chunks = reader.lexicons(schema), []
+        label = number(pl.col(LABEL), schema[LABEL]) if LABEL in schema else pl.lit(float("nan"))
+        lexicons, chunks = reader.lexicons(), []
         for chunk in reader.chunks(frame, {"label": label}):
-            columns = reader.codes(lexicons, chunk.texts)
+            columns, _ = reader.codes(lexicons, chunk.texts)
             reader.count(lexicons, 0, columns)
-            chunks.append((columns, chunk.numbers, chunk.extra["label"]))
+            chunks.append((columns, finite(chunk.numbers), chunk.extra["label"]))
         texts = [lexicon.texts() for lexicon in lexicons]
     if not chunks:
         raise UserError("no rows to encode")
     columns, numbers, labels = zip(*chunks, strict=True)
-    codes = reader.aligned([np.concatenate(parts) for parts in zip(*columns, strict=True)])
+    codes = reader.aligned([joined(parts) for parts in zip(*columns, strict=True)])
     numbers = np.concatenate(numbers, axis=1)
     hashes = _hashes(reader, texts, statistics.used(encoding.specs))
     learned = statistics.load(encoding.specs, reader, hashes, folder)
@@ -196,18 +212,28 @@ def _write_ids(
         id_file = npy("ids", np.int32, sum(spec.width for spec in encoding.stored))
         value_file = npy("values", np.float32, schema.num_numeric) if schema.num_numeric else None
         group_file = npy("group", np.int32) if grouping else None
-        for block, numbers in zip(shards.blocks(split), statistics.numbers(shards, folder, split), strict=True):
+        for block, numbers in _pieces(shards, folder, split, schema.num_columns):
             ids, values = apply(rules[block.shard], encoding.stored, block.codes, numbers)
             id_file.append(ids)
             if value_file:
                 value_file.append(values)
             if group_file:
-                group_file.append(grouping[block.shard][block.codes[-1]])
+                group_file.append(grouping[block.shard][values_of(block.codes[-1])])
         for name in scalars:
             file = npy(name, SCALARS[name])
             for part in shards.column(split, name):
                 file.append(part)
     (folder / f"{split}.statistics").unlink(missing_ok=True)
+
+
+def _pieces(shards: Shards, folder: Path, split: str, columns: int) -> Iterator[tuple[Block, np.ndarray]]:
+    """The blocks of a split, with its numbers (Q, n), in pieces of at most CELLS ids."""
+    rows = max(CELLS // columns, 1)
+    for block, numbers in zip(shards.blocks(split), statistics.numbers(shards, folder, split), strict=True):
+        for start in range(0, numbers.shape[1], rows):
+            codes = [each if each is NO_CODES else part(each, start, start + rows) for each in block.codes]
+            own = numbers[:, start : start + rows]
+            yield Block(block.shard, codes, own), own
 
 
 def _hashes(reader: Reader, texts: list[pl.Series], used: set[str]) -> dict[str, list[np.ndarray]]:

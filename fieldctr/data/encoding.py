@@ -12,7 +12,8 @@ import polars as pl
 from fieldctr.artifacts import write_json
 from fieldctr.data.lexicon import WORDS, bucket_codes, lookup
 from fieldctr.data.numbers import Binning, Scaling
-from fieldctr.data.specs import FieldSpec, HistorySpec, Spec, StatisticSpec
+from fieldctr.data.ragged import Codes, Ragged
+from fieldctr.data.specs import LATER, FieldSpec, HistorySpec, Spec, StatisticSpec
 from fieldctr.schema import Field, Schema
 
 ENCODING_FILE = "encoding.json"
@@ -59,7 +60,7 @@ class Encoding:
 
     def save(self, folder: Path) -> None:
         scales = [None if scale is None else scale._asdict() for scale in self.scales]
-        write_json(folder / ENCODING_FILE, {"fields": [asdict(spec) for spec in self.specs], "scales": scales})
+        write_json(folder / ENCODING_FILE, {"fields": list(map(_node, self.specs)), "scales": scales})
         tables = [pl.DataFrame(schema={"field": pl.String, **WORDS})]
         for spec, words in zip(self.specs, self.words, strict=True):
             if words is not None:
@@ -81,40 +82,50 @@ class Encoding:
         return cls(specs, tuple(known), tuple(scales))
 
 
+def _node(spec: Spec) -> dict[str, Any]:
+    return {key: value for key, value in asdict(spec).items() if (key, value) not in LATER.items()}
+
+
 def _spec(node: dict[str, Any]) -> Spec:
     if node["kind"] == "history":
         return HistorySpec(**node)
     if "of" not in node:
-        columns = tuple(node.pop("columns", ()))
-        return FieldSpec(columns=columns, **node)
+        columns, padding = tuple(node.pop("columns", ())), tuple(node.pop("padding", ()))
+        return FieldSpec(columns=columns, padding=padding, **node)
     of = tuple(node.pop("of"))
     return StatisticSpec(of=of, **node)
 
 
 def apply(
-    rules: Sequence[Rule], specs: Sequence[FieldSpec | StatisticSpec], codes: Sequence[np.ndarray], numbers: np.ndarray
+    rules: Sequence[Rule], specs: Sequence[FieldSpec | StatisticSpec], codes: Sequence[Codes], numbers: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Codes, S' of (n,), and numbers (Q, n), column by column, to ids (n, S) int32 and values (n, N) float32.
+    """Codes of each field (n,) or ragged, and numbers (Q, n), to ids (n, S) int32 and values (n, N) float32.
 
-    Both have the fields' columns first; S' >= S - statistics, which have a line of numbers only.
+    Both have the fields first, in their order; behind their codes, what a statistic or a group is of.
     """
     columns, rows = sum(spec.width for spec in specs), numbers.shape[1]
     ids, values = np.empty((columns, rows), np.int32), [np.empty((0, rows), np.float32)]
     column = numeric = 0
-    for rule, spec in zip(rules, specs, strict=True):
-        own = slice(column, column + spec.width)
+    for i, (rule, spec) in enumerate(zip(rules, specs, strict=True)):
+        own = ids[column : column + spec.width]
         if isinstance(rule, np.ndarray):
-            for line, part in zip(ids[own], codes[own], strict=True):
-                rule.take(part, out=line, mode="clip")  # 2x the speed of rule[part]
-            if spec.width > 1:
-                ids[own] = known_first(ids[own])
+            _look_up(rule, codes[i], own)
         elif isinstance(rule, Binning):
-            ids[own] = rule.ids(numbers[numeric])
+            own[:] = rule.ids(numbers[numeric])
         else:
-            ids[own] = ~np.isnan(numbers[numeric])
+            own[:] = ~np.isnan(numbers[numeric])
             values.append(rule.values(numbers[numeric]).astype(np.float32)[None])
         column, numeric = column + spec.width, numeric + spec.numeric
     return _transposed(ids), np.concatenate(values).T
+
+
+def _look_up(rule: np.ndarray, codes: Codes, out: np.ndarray) -> None:
+    """The ids of codes, to `out` (W, n); of a list the known ones first: an unseen value leaves no hole."""
+    if isinstance(codes, Ragged):
+        found = codes._replace(values=rule.take(codes.values, mode="clip"))
+        out[:] = found.kept(found.values > 0).padded(len(out))
+    else:
+        rule.take(codes, out=out[0], mode="clip")  # 2x the speed of rule[codes]
 
 
 def _transposed(ids: np.ndarray) -> np.ndarray:
@@ -123,9 +134,3 @@ def _transposed(ids: np.ndarray) -> np.ndarray:
     for start in range(0, len(turned), TURNED):
         turned[start : start + TURNED] = ids[:, start : start + TURNED].T
     return turned
-
-
-def known_first(ids: np.ndarray) -> np.ndarray:
-    """Ids (W, n) with the known ones of each row first, in their order: an unseen part leaves no hole."""
-    order = np.argsort(ids == 0, axis=0, kind="stable")
-    return np.take_along_axis(ids, order, axis=0)

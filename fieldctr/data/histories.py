@@ -28,6 +28,7 @@ from fieldctr.data.budget import Budget
 from fieldctr.data.lexicon import lookup
 from fieldctr.data.npy import NpyWriter
 from fieldctr.data.past import EVENTS_FILE, Past
+from fieldctr.data.ragged import Codes, values_of
 from fieldctr.data.reader import Reader
 from fieldctr.data.shards import Shards
 from fieldctr.data.specs import HistorySpec, Spec
@@ -85,10 +86,10 @@ class Users(NamedTuple):
     @classmethod
     def of(cls, spec: HistorySpec, numbers: list[np.ndarray], specs: Sequence[Spec], reader: Reader) -> Self:
         """For the codes of `reader`."""
-        line = _line(reader, reader.specs.index(spec.user(specs)))
+        line = reader.specs.index(spec.user(specs))
         return cls(spec, line, numbers, reader.times.index((spec.time, spec.unit)))
 
-    def rows(self, codes: Sequence[np.ndarray], times: np.ndarray, shard: int) -> tuple[np.ndarray, np.ndarray]:
+    def rows(self, codes: Sequence[Codes], times: np.ndarray, shard: int) -> tuple[np.ndarray, np.ndarray]:
         """User numbers (n,) and times (n,); UserError for a row without a time."""
         time = times[self.time]
         if np.isnan(time).any():
@@ -96,7 +97,7 @@ class Users(NamedTuple):
                 f"field '{self.spec.name}': column '{self.spec.time}' is blank in a row, which is then neither earlier "
                 "nor later than another. Leave such rows out."
             )
-        return self.numbers[shard][codes[self.line]], time
+        return self.numbers[shard][values_of(codes[self.line])], time
 
 
 class Gathering:
@@ -147,7 +148,7 @@ class History(NamedTuple):
     first: int  # position of its log among the events of all histories
 
     def windows(
-        self, split: int, codes: Sequence[np.ndarray], times: np.ndarray, shard: int
+        self, split: int, codes: Sequence[Codes], times: np.ndarray, shard: int
     ) -> tuple[np.ndarray, np.ndarray]:
         """Starts and ends (n,) of rows of a split."""
         users, time = self.users.rows(codes, times, shard)
@@ -175,13 +176,13 @@ def write(
         texts, numbers = numbered(shards, spec.user(specs), budget)
         everyone.append(pl.DataFrame({"value": texts, "id": np.arange(1, len(texts) + 1)}))
         users.append(Users.of(spec, numbers, specs, reader))
-    lines = [_line(reader, [field.name for field in reader.specs].index(spec.of)) for spec in own]
+    lines = [[field.name for field in reader.specs].index(spec.of) for spec in own]
     gathered = [Gathering(len(known) + 1) for known in everyone]
     for s, split in ((0, EVENTS), *enumerate(SPLITS)):
         for block in blocks(shards, split):
             for each, line, events in zip(users, lines, gathered, strict=True):
                 rows = each.rows(block.codes, block.times, block.shard)
-                ids = items[each.spec.of][block.shard][block.codes[line]]
+                ids = items[each.spec.of][block.shard][values_of(block.codes[line])]
                 if split != EVENTS:
                     events.show(s, *rows)
                 some = each.spec.clicked and split != EVENTS
@@ -205,7 +206,7 @@ def new_windows(
     specs: tuple[Spec, ...],
     reader: Reader,
     texts: Sequence[pl.Series],
-    codes: Sequence[np.ndarray],
+    codes: Sequence[Codes],
     times: np.ndarray,
     *,
     folder: Path,
@@ -232,11 +233,6 @@ def new_windows(
 
 def _own(specs: Sequence[Spec]) -> list[HistorySpec]:
     return [spec for spec in specs if isinstance(spec, HistorySpec)]
-
-
-def _line(reader: Reader, position: int) -> int:
-    """Of a field's codes."""
-    return sum(spec.width for spec in reader.specs[:position])
 
 
 def _save(histories: Sequence[History], everyone: Sequence[pl.DataFrame], folder: Path) -> None:
@@ -268,7 +264,7 @@ def _write_windows(histories: Sequence[History], shards: Shards, folder: Path, s
 
 
 def _windows(
-    histories: Sequence[History], split: int, codes: Sequence[np.ndarray], times: np.ndarray, shard: int
+    histories: Sequence[History], split: int, codes: Sequence[Codes], times: np.ndarray, shard: int
 ) -> np.ndarray:
     """(n, 2H): all starts, then all ends."""
     starts, ends = zip(*(history.windows(split, codes, times, shard) for history in histories), strict=True)

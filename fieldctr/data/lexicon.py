@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 from fieldctr.data.hashing import text_hashes
-from fieldctr.data.specs import canonical_words
+from fieldctr.data.spelling import LARGEST, NULL_WORDS, canonical
 from fieldctr.data.table import SPLITS
 
 WORD, LETTER, PLACE, BUCKET = 160, 3, 8, 36  # bytes of a distinct text, its letter, its place in a shard; of a bucket
@@ -26,7 +26,7 @@ class Lexicon:
     at a third of the cost of polars' own look-up. Two of 10^7 texts share a hash with a probability of 3e-6.
     """
 
-    def __init__(self, column: str = "value", meaning: Callable[[pl.Expr], pl.Expr] = canonical_words) -> None:
+    def __init__(self, column: str = "value", meaning: Callable[[pl.Expr], pl.Expr] = canonical) -> None:
         self.dtype = pl.Categorical(pl.Categories.random())
         # The first text gets code 0. And polars forgets a Categories mapping when its last Series dies: without this
         # one, codes would start again in the next chunk.
@@ -42,7 +42,7 @@ class Lexicon:
         """The codes (n,) uint32 of texts."""
         if len(self.hashes) < min(2 * self.size, SLOTS[1]):
             self._make_room(4 * len(self.hashes))
-        if self.size > 1:
+        if self.size > 1 or not len(texts):
             return self._code(texts)
         pieces, start = [], 0  # doubling, lest most of the first texts be looked up before one of them is remembered
         while start < len(texts):
@@ -88,6 +88,10 @@ class Lexicon:
             more = np.bincount(codes)
             self.counts[split, : len(more)] += more
 
+    def count_missing(self, split: int, rows: int) -> None:
+        """Add rows of one split that have no value."""
+        self.counts[split, 0] += rows
+
     def see(self, codes: np.ndarray) -> None:
         """Take note of codes (n,) of no split: their texts are known, and counted nowhere."""
         self._grow(int(codes.max(initial=0)) + 1)
@@ -107,10 +111,23 @@ class Lexicon:
 
         polars raises for a text that should be a number and is none.
         """
-        codes = pl.Series(self.column, np.arange(self.size, dtype=np.uint32))
-        read = codes.cat.to(self.dtype).cast(pl.String).to_frame()
-        said = read.select(self.meaning(pl.col(self.column))).to_series().rename("value").to_frame()
+        said = self._read().to_frame("read").select(self.meaning(pl.col("read").alias(self.column)).alias("value"))
         return said.select(pl.when(pl.col("value") != "").then("value")).to_series()
+
+    def unread(self, texts: pl.Series) -> np.ndarray:
+        """(2, 3) per split the cells that say nothing though they are not blank: NULL_WORDS, and infinite numbers.
+
+        `texts` is what `texts` gives.
+        """
+        codes = (texts.is_null() & (self._read() != "")).arg_true()
+        read = self._read().gather(codes)
+        infinite = (read.cast(pl.Float64, strict=False).fill_nan(None).abs() > LARGEST).fill_null(False)
+        reasons = (read.str.strip_chars().is_in(NULL_WORDS), infinite)
+        return np.array([self.counts[:, codes.filter(reason).to_numpy()].sum(1) for reason in reasons])
+
+    def _read(self) -> pl.Series:
+        """(size,) the texts as they were read; blank for code 0."""
+        return pl.Series(np.arange(self.size, dtype=np.uint32)).cat.to(self.dtype).cast(pl.String)
 
     def _grow(self, size: int) -> None:
         if size > self.counts.shape[1]:

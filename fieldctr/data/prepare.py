@@ -6,27 +6,32 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import polars as pl
+
 from fieldctr.artifacts import KEY_FILE, cached, stage_folder
-from fieldctr.config import Between, Positive, Share, build, checked, nearest, parse
+from fieldctr.config import Between, Positive, Share, as_name, build, nearest, parse
+from fieldctr.data.bad_lines import unforeseen, without_hints
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.encode import encode
 from fieldctr.data.published import Published, refuse_other_files, refuse_other_rows
 from fieldctr.data.regroup import Regrouping, regrouped
-from fieldctr.data.specs import Spec, field_specs
+from fieldctr.data.specs import LATER, Spec, field_specs
 from fieldctr.data.splits import THINNED, thinned
 from fieldctr.data.table import Table, digests
 from fieldctr.data.unfinished import unfinished
 from fieldctr.errors import UserError
 
 Engine = Literal["polars", "ray"]
-VERSION = 2  # of what the sources and the encoder write; raise it when the same input gives other files
+VERSION = 3  # of what the sources and the encoder write; raise it when the same input gives other files
 SILENT = {  # keys that came later: tables without stay found
     "missing": "",
+    "null_words": True,
     "columns": (),
     "bucket": 0,
     "buckets": 1,
     "num_buckets": None,
     "shares": "",
+    **LATER,
 }
 
 
@@ -44,7 +49,9 @@ class DatasetConfig:
     published: dict[str, Any] | None = None  # keys of Published, what the files must be; null takes any
     train_fraction: Share = 1.0  # of the train rows that are kept; vocabularies are learned from these alone
     fraction_seed: Annotated[int, Between(0, 2**32 - 1)] = 1
+    null_words: bool = True  # nan, NULL, None and their like mean missing, for fields that do not set their own
     weight: str | None = None  # column of sample weights; null: each row counts once
+    negative_rate: Annotated[float, Between(1e-9, 1)] | None = None  # share of the non-clicks that the table still has
 
 
 def prepared(
@@ -62,9 +69,9 @@ def prepared(
     Files that are not those which the node says were published are refused.
     `engine` and `max_memory_gb` (None: half of what the machine has left) change no byte of it.
     """
-    config = parse(DatasetConfig, node, "dataset")
+    config = parse(DatasetConfig, with_names(node), "dataset")
     try:
-        specs = field_specs(config.fields, config.min_count)
+        specs = field_specs(config.fields, config.min_count, null_words=config.null_words)
         entities(config.entities, config.fields)
         if schema:
             specs = regrouped(specs, parse(Regrouping, schema, "schema"))
@@ -91,11 +98,15 @@ def prepared(
                     max_memory_gb=max_memory_gb, source=partial(_table, placed) if engine == "ray" else None,
                 )  # fmt: skip
                 cached(data_dir, key, write)
-        dataset = Dataset.load(folder, name=config.name)
+        dataset = Dataset.load(folder, name=config.name, negative_rate=config.negative_rate)
         rows = dataset.facts["rows"]
         refuse_other_rows(published, rows | {"train": rows["train"] + rows["dropped"].get(THINNED, 0)})
     except UserError as error:
-        raise UserError(f"dataset '{config.name}': {error}") from error
+        raise UserError(f"dataset '{config.name}': {without_hints(error)}") from error
+    except (OSError, MemoryError):  # the machine's, not the table's
+        raise
+    except (Exception, pl.exceptions.PanicException) as error:  # the last net: a table nobody has seen
+        raise UserError(f"dataset '{config.name}' cannot be prepared: {unforeseen(error)}") from error
     return dataset
 
 
@@ -106,9 +117,17 @@ def _table(config: DatasetConfig) -> Table:
     return table._replace(frame=thinned(table.frame, config.train_fraction, config.fraction_seed))
 
 
+def with_names(node: Mapping[str, Any]) -> dict[str, Any]:
+    """The node with texts where YAML read a column's name as a number."""
+    names = {key: as_name(node[key], f"dataset.{key}") for key in ("group", "weight") if node.get(key) is not None}
+    fields = {as_name(name, "dataset.fields"): field for name, field in (node.get("fields") or {}).items()}
+    return {**node, **names, "fields": fields}
+
+
 def entities(node: Mapping[str, Any] | None, fields: Mapping[str, Any]) -> dict[str, list[str]]:
     """The node `dataset.entities`, without fields that are left out; a UserError names one that is not there at all."""
-    found = {kind: checked(names, list[str], f"dataset.entities.{kind}") for kind, names in (node or {}).items()}
+    where = "dataset.entities"
+    found = {kind: [as_name(name, f"{where}.{kind}") for name in names] for kind, names in (node or {}).items()}
     for kind, names in found.items():
         for name in names:
             if name not in fields:

@@ -1,8 +1,7 @@
 """Raw rows as chunks of texts and numbers, in constant memory."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +9,11 @@ import polars as pl
 
 from fieldctr.config import nearest
 from fieldctr.data.lexicon import Lexicon
-from fieldctr.data.specs import FieldSpec, HistorySpec, Spec, StatisticSpec, instant, meaning, values
+from fieldctr.data.lists import TYPICAL, cells, coded
+from fieldctr.data.ragged import Codes, Ragged, values_of
+from fieldctr.data.specs import FieldSpec, HistorySpec, Spec, StatisticSpec, meaning, values
+from fieldctr.data.table import OWN
+from fieldctr.data.times import instant
 from fieldctr.errors import UserError
 
 CHUNK = 1 << 16  # rows in memory at a time; what is fitted to numbers sees so many at once
@@ -22,9 +25,16 @@ NO_CODES = np.zeros(0, np.uint16)  # in the place of a numeric field's
 class Chunk(NamedTuple):
     """Rows column by column (counting is 1.5x faster), and the extra columns asked for."""
 
-    texts: pl.DataFrame  # a column per id column; none for a numeric field
-    numbers: np.ndarray  # (Q + T, n) float64, one line per numeric field and per time, NaN where missing
+    texts: pl.DataFrame  # a column per field with texts: texts, or the lists of a multi-valued one
+    numbers: np.ndarray  # (Q + T, n) float64, a line per numeric field, as `told_number` tells it, and per time
     extra: pl.DataFrame
+
+
+class Lists(NamedTuple):
+    """How many values of each row of the M multi-valued fields are left out."""
+
+    cut: np.ndarray  # (M, n) that were one too many
+    null_words: np.ndarray  # (M, n) that say that there is none
 
 
 @dataclass(frozen=True)
@@ -55,17 +65,23 @@ class Reader:
 
     @property
     def num_columns(self) -> int:
-        """Columns of codes or numbers that a row has."""
-        return sum(spec.width for spec in self.specs) + len(self.times)
+        """Columns of texts or numbers that memory is planned for; of a longer list it never holds more at a time."""
+        lists = (len(spec.columns) + min(spec.width, TYPICAL) for spec in self.lists)
+        return len(self.specs) - len(self.lists) + sum(lists) + len(self.times)
+
+    @property
+    def lists(self) -> list[FieldSpec]:
+        """The specs with lists of texts."""
+        return [spec for spec in self.specs if spec.kind == "multi"]
 
     @property
     def num_numeric(self) -> int:
         """How many specs have a number."""
         return len(self.specs) - len(self.texts)
 
-    def lexicons(self, schema: Mapping[str, pl.DataType]) -> list[Lexicon]:
+    def lexicons(self) -> list[Lexicon]:
         """Empty ones for the specs with texts."""
-        return [Lexicon(spec.column, meaning(spec, schema.get(spec.column))) for spec in self.texts]
+        return [Lexicon(spec.column, meaning(spec)) for spec in self.texts]
 
     def chunks(self, frame: pl.LazyFrame, extra: Mapping[str, pl.Expr], rows: int = CHUNK) -> Iterator[Chunk]:
         """The frame's rows in order, so many at a time."""
@@ -79,44 +95,45 @@ class Reader:
             values = batch.select(numbers).to_numpy() if numbers else np.empty((len(batch), 0))
             yield Chunk(batch.select(texts), values.T, batch.select(list(extra)))
 
-    def codes(self, lexicons: list[Lexicon], texts: pl.DataFrame) -> list[np.ndarray]:
-        """Per column of `texts` its codes (n,) uint32."""
-        owners = [lexicon for spec, lexicon in zip(self.texts, lexicons, strict=True) for _ in range(spec.width)]
-        return [lexicon.code(column) for column, lexicon in zip(texts.get_columns(), owners, strict=True)]
+    def codes(self, lexicons: list[Lexicon], texts: pl.DataFrame) -> tuple[list[Codes], Lists]:
+        """Per column of `texts` its codes uint32, (n,) or ragged; and what of the lists of each row is left out."""
+        columns, left_out = [], []
+        for spec, lexicon, column in zip(self.texts, lexicons, texts.get_columns(), strict=True):
+            if spec.kind == "multi":
+                found = coded(spec, lexicon, column)
+                columns.append(found.codes)
+                left_out.append((found.cut, found.null_words))
+            else:
+                columns.append(lexicon.code(column))
+        counts = np.array(left_out, np.int64).reshape(-1, 2, len(texts))
+        return columns, Lists(counts[:, 0], counts[:, 1])
 
-    def count(self, lexicons: list[Lexicon], split: int, codes: list[np.ndarray]) -> None:
+    def count(self, lexicons: list[Lexicon], split: int, codes: Sequence[Codes]) -> None:
         """Count the codes of rows of one split; of code 0 of a multi-valued field the rows without any value."""
-        columns = iter(codes)
-        for spec, lexicon in zip(self.texts, lexicons, strict=True):
-            lexicon.count(split, next(columns))
-            for part in islice(columns, spec.width - 1):
-                lexicon.count(split, part[part > 0])
+        for lexicon, column in zip(lexicons, codes, strict=True):
+            lexicon.count(split, values_of(column))
+            if isinstance(column, Ragged):
+                lexicon.count_missing(split, int((column.lengths == 0).sum()))
 
-    def see(self, lexicons: list[Lexicon], codes: list[np.ndarray]) -> None:
+    def see(self, lexicons: list[Lexicon], codes: Sequence[Codes]) -> None:
         """Take note of the codes of rows of no split."""
-        columns = iter(codes)
-        for spec, lexicon in zip(self.texts, lexicons, strict=True):
-            for part in islice(columns, spec.width):
-                lexicon.see(part)
+        for lexicon, column in zip(lexicons, codes, strict=True):
+            lexicon.see(values_of(column))
 
-    def aligned(self, columns: list[np.ndarray]) -> list[np.ndarray]:
+    def aligned(self, columns: Sequence[Codes]) -> list[Codes]:
         """The columns of codes with NO_CODES in the place of each numeric field."""
         rest = iter(columns)
-        return [part for spec in self.specs for part in ([NO_CODES] if spec.numeric else islice(rest, spec.width))]
+        return [NO_CODES if spec.numeric else next(rest) for spec in self.specs]
 
     def _columns(self, schema: pl.Schema) -> dict[str, pl.Expr]:
         columns = {}
         for i, spec in enumerate(self.specs):
-            value = values(spec, schema)
             if spec.numeric:
-                columns[f"number {i}"] = value.fill_null(float("nan"))
-            elif spec.kind == "multi":
-                for j in range(spec.width):
-                    columns[f"text {i} {j}"] = value.list.get(j, null_on_oob=True)
+                columns[f"number {i}"] = values(spec, schema).fill_null(float("nan"))
             else:
-                columns[f"text {i}"] = value
-        for i, (column, unit) in enumerate(self.times):
-            columns[f"number time {i}"] = instant(column, schema[column], unit).fill_null(float("nan"))
+                columns[f"text {i}"] = cells(spec, schema) if spec.kind == "multi" else values(spec, schema)
+        for i, (name, unit) in enumerate(self.times):
+            columns[f"number time {i}"] = instant(name, schema[name], unit).fill_null(float("nan"))
         return columns
 
 
@@ -124,4 +141,5 @@ def require(schema: pl.Schema, columns: Iterable[str]) -> None:
     """UserError for a column that the table lacks."""
     for column in columns:
         if column not in schema:
-            raise UserError(f"no column '{column}'. {nearest(column, schema)}All: {', '.join(schema)}")
+            names = [name for name in schema if not name.startswith(OWN)]
+            raise UserError(f"no column '{column}'. {nearest(column, names)}All: {', '.join(names)}")

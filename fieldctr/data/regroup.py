@@ -22,7 +22,7 @@ class Regrouping:
     """Node `schema`."""
 
     change: Literal["merge", "split", "shuffle"]
-    fields: list[str] | None  # which; null: all categorical ones without a history (shuffle: all of any kind)
+    fields: list[str] | None  # which; null: all categorical ones with a table of their own (shuffle: all of any kind)
     size: Annotated[int, Between(2)] | None  # fields per group (merge), or parts per field (split)
     seed: Annotated[int, Between(0, 2**32 - 1)]  # which fields meet (merge, shuffle)
 
@@ -61,7 +61,7 @@ def _renamed(spec: StatisticSpec | HistorySpec, names: Mapping[str, str]) -> Spe
 
 def _chosen(fields: Sequence[FieldSpec], owners: set[str], how: Regrouping) -> list[FieldSpec]:
     if how.fields is None:
-        free = (spec for spec in fields if spec.kind == "categorical" and spec.name not in owners)
+        free = (spec for spec in fields if spec.kind == "categorical" and not _with_others(spec, owners))
         return list(fields if how.change == "shuffle" else free)
     known = {spec.name: spec for spec in fields}
     for name in how.fields:
@@ -71,9 +71,14 @@ def _chosen(fields: Sequence[FieldSpec], owners: set[str], how: Regrouping) -> l
             raise UserError(
                 f"schema.fields: '{name}' is of kind {known[name].kind}; {how.change} needs categorical fields"
             )
-        if how.change != "shuffle" and name in owners:
-            raise UserError(f"schema.fields: '{name}' has a history, which shares its vocabulary: leave it out")
+        if how.change != "shuffle" and _with_others(known[name], owners):
+            raise UserError(f"schema.fields: '{name}' has a history or another field in its table: leave it out")
     return [spec for spec in fields if spec.name in how.fields]
+
+
+def _with_others(spec: FieldSpec, owners: set[str]) -> bool:
+    """Whether another field has the same vocabulary."""
+    return bool(spec.shares) or spec.name in owners
 
 
 def _parts(spec: FieldSpec, count: int) -> list[FieldSpec]:

@@ -20,17 +20,20 @@ import polars as pl
 from fieldctr.artifacts import write_json
 from fieldctr.data.budget import Limits
 from fieldctr.data.npy import read_blocks
+from fieldctr.data.ragged import Codes, Ragged, joined, taken
 from fieldctr.data.reader import CHUNK, Chunk, Reader, require
-from fieldctr.data.specs import number
-from fieldctr.data.table import EVENTS, SPLITS, parse_at_a_time
+from fieldctr.data.spelling import LARGEST, NOT_FINITE, NULL_WORD, number
+from fieldctr.data.table import DROP, EVENTS, LABEL, PCTR, SPLIT, SPLITS, column, parse_at_a_time
 from fieldctr.data.tally import Tally
-from fieldctr.errors import UserError
+from fieldctr.errors import LabelError, UserError
 
 T = TypeVar("T")
 SCALARS = {"label": np.float32, "pctr": np.float32, "weight": np.float32}  # one number per row
 NO_SPLIT = -1
-FORMAT = 2  # of a shard's files; raise it when they change, lest what was written before be read
+SHOWN = 10  # values in a message
+FORMAT = 3  # of a shard's files; raise it when they change, lest what was written before be read
 NARROW = 1 << 16  # codes below it take 2 bytes
+WIDE_CODES, NARROW_CODES, LISTS = range(3)  # how the codes of a field are stored
 SHARD_FILE, WORDS_FILE = "shard.json", "words.arrow"
 
 
@@ -38,7 +41,7 @@ class Block(NamedTuple):
     """The rows of one chunk that belong to one split."""
 
     shard: int
-    codes: list[np.ndarray]  # S of (n,), NO_CODES for a numeric field
+    codes: list[Codes]  # per spec of the reader, NO_CODES for a numeric field
     numbers: np.ndarray  # (Q + T, n)
 
 
@@ -66,6 +69,15 @@ class Shards:
     def blanks(self) -> np.ndarray:
         """(Q, 3) per numeric field and split the rows without a number."""
         return np.sum([record["blanks"] for record in map(_record, self.folders)], axis=0).reshape(-1, len(SPLITS))
+
+    def unread(self) -> np.ndarray:
+        """(specs, 2, 3) cells that are not blank and yet say nothing: NULL_WORDS, and infinite numbers, per split."""
+        return np.sum([record["unread"] for record in map(_record, self.folders)], axis=0).reshape(-1, 2, len(SPLITS))
+
+    def cut(self) -> np.ndarray:
+        """(M, 3, 2) per multi-valued field and split the values that were one too many, and the rows that had them."""
+        cut = np.sum([record["cut"] for record in map(_record, self.folders)], axis=0)
+        return cut.reshape(-1, len(SPLITS), 2)
 
     def words(self, i: int) -> Iterator[tuple[pl.Series, np.ndarray]]:
         """Per shard what the codes of the i-th of the specs with texts say, and their counts (3, codes)."""
@@ -98,6 +110,14 @@ class Shards:
             while some := list(islice(parts, several)):
                 yield shard, some[0] if len(some) == 1 else join(some)
 
+    def weights(self) -> np.ndarray:
+        """(3, 2) per split the weights of its non-clicks and of its clicks; in blocks that no shard's size changes."""
+        sums = np.zeros((len(SPLITS), 2))
+        for s, split in enumerate(SPLITS):
+            for label, weight in zip(self.column(split, "label"), self.column(split, "weight"), strict=True):
+                sums[s] += np.bincount(label > 0.5, weight, minlength=2)
+        return sums
+
     def has(self, name: str) -> bool:
         """Whether the table has such a column."""
         return (self.folders[0] / f"train.{name}").exists()
@@ -125,14 +145,14 @@ def gaps(folder: Path) -> Iterator[tuple[int, int | None]]:
 
 def row_columns(schema: pl.Schema, group: str | None, weight: str | None) -> dict[str, pl.Expr]:
     """What pass one reads besides the fields and the groups, of which it wants the column too."""
-    require(schema, ["label", "split", *([group] if group else []), *([weight] if weight else [])])
+    require(schema, [LABEL, SPLIT, *([group] if group else []), *([weight] if weight else [])])
     # Not replace_strict: polars 2.1 collects the whole table for it.
-    place = pl.col("split").cast(pl.String).cast(pl.Enum((*SPLITS, EVENTS)), strict=False)
+    place = pl.col(SPLIT).cast(pl.String).cast(pl.Enum((*SPLITS, EVENTS)), strict=False)
     split = place.to_physical().cast(pl.Int8).fill_null(NO_SPLIT)
-    extra = {"label": number("label", schema["label"]).fill_null(float("nan")), "split": split}
+    extra = {"label": number(pl.col(LABEL), schema[LABEL]).fill_null(float("nan")), "split": split}
     if weight:
-        extra["weight"] = number(weight, schema[weight]).fill_null(float("nan"))
-    return extra | {name: pl.col(name) for name in ("drop", "pctr") if name in schema}
+        extra["weight"] = number(column(weight), schema[weight]).fill_null(float("nan"))
+    return extra | {name: pl.col(own) for name, own in (("drop", DROP), ("pctr", PCTR)) if own in schema}
 
 
 def write_shards(
@@ -143,7 +163,7 @@ def write_shards(
     start, writer = first, None
     parse_at_a_time(limits.csv)
     for chunk in reader.chunks(frame, extra, limits.chunk):
-        writer = writer or _Writer(reader, frame.collect_schema(), folder, start, limits.chunk)
+        writer = writer or _Writer(reader, folder, start, limits.chunk)
         writer.add(chunk, frame)
         full = writer.rows >= limits.rows or sum(lexicon.bytes() for lexicon in writer.lexicons) >= limits.words
         if full and writer.rows % CHUNK == 0:
@@ -156,10 +176,13 @@ def write_shards(
 class _Writer:
     """A shard that is not whole yet."""
 
-    def __init__(self, reader: Reader, schema: pl.Schema, folder: Path, first: int, chunk: int) -> None:
-        self.chunk, self.reader, self.lexicons = chunk, reader, reader.lexicons(schema)
+    def __init__(self, reader: Reader, folder: Path, first: int, chunk: int) -> None:
+        self.chunk, self.reader, self.lexicons = chunk, reader, reader.lexicons()
         self.rows, self.tally = 0, Tally()
         self.blanks = np.zeros((reader.num_numeric, len(SPLITS)), np.int64)
+        self.unread = np.zeros((reader.num_numeric, 2, len(SPLITS)), np.int64)
+        self.cut = np.zeros((len(reader.lists), len(SPLITS), 2), np.int64)
+        self.null_words = np.zeros((len(reader.lists), len(SPLITS)), np.int64)
         self.whole, self.folder = folder / f"{first:012}", folder / f".{first:012}"
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir()
@@ -167,13 +190,18 @@ class _Writer:
 
     def add(self, chunk: Chunk, frame: pl.LazyFrame) -> None:
         """Append rows to the files of their splits."""
-        columns = self.reader.codes(self.lexicons, chunk.texts)
+        columns, lists = self.reader.codes(self.lexicons, chunk.texts)
         self.rows += len(chunk.extra)
         *splits, events = _rows_of_splits(chunk.extra, frame, self.tally)
         for s, rows in enumerate(splits):
             codes, numbers = self._save(SPLITS[s], rows, columns, chunk)
             self.reader.count(self.lexicons, s, codes)
-            self.blanks[:, s] += np.isnan(numbers[: len(self.blanks)]).sum(1)
+            own = numbers[: len(self.blanks)]
+            self.blanks[:, s] += (~np.isfinite(own)).sum(1)
+            self.unread[:, :, s] += np.stack([(own == reason).sum(1) for reason in (NULL_WORD, NOT_FINITE)], axis=1)
+            self.cut[:, s, 0] += lists.cut[:, rows].sum(1)
+            self.cut[:, s, 1] += np.count_nonzero(lists.cut[:, rows], axis=1)
+            self.null_words[:, s] += lists.null_words[:, rows].sum(1)
             self.tally.add(s, chunk.extra["label"].to_numpy()[rows])
         if len(events):
             codes, _ = self._save(EVENTS, events, columns, chunk)
@@ -183,10 +211,14 @@ class _Writer:
     def finish(self) -> None:
         """Say what the codes are, and give the folder its name. polars raises for a text that should be a number."""
         self.stack.close()
-        words = {}
+        words, unread = {}, []
         for i, lexicon in enumerate(self.lexicons):
-            counts = lexicon.counts[:, : lexicon.size].astype(np.uint32)
-            words |= {f"texts {i}": [lexicon.texts()], f"counts {i}": [pl.Series(counts.reshape(-1))]}
+            texts, counts = lexicon.texts(), lexicon.counts[:, : lexicon.size].astype(np.uint32)
+            words |= {f"texts {i}": [texts], f"counts {i}": [pl.Series(counts.reshape(-1))]}
+            unread.append(lexicon.unread(texts))
+        for spec, words_of in zip(self.reader.lists, self.null_words, strict=True):
+            unread[self.reader.texts.index(spec)][0] += words_of
+        by_kind = {True: iter(self.unread), False: iter(unread)}
         pl.DataFrame(words or {"none": [0]}).write_ipc(self.folder / WORDS_FILE)
         record = {
             "rows": self.rows,
@@ -196,31 +228,37 @@ class _Writer:
             "dropped": self.tally.dropped,
             "events": self.tally.events,
             "blanks": self.blanks.tolist(),
+            "unread": [next(by_kind[spec.numeric]).tolist() for spec in self.reader.specs],
+            "cut": self.cut.tolist(),
         }
         write_json(self.folder / SHARD_FILE, record)
         self.folder.rename(self.whole)
 
-    def _save(
-        self, split: str, rows: np.ndarray, columns: list[np.ndarray], chunk: Chunk
-    ) -> tuple[list[np.ndarray], np.ndarray]:
+    def _save(self, split: str, rows: np.ndarray, columns: list[Codes], chunk: Chunk) -> tuple[list[Codes], np.ndarray]:
         """Append the chunk's `rows` to the files of a split; gives their codes and numbers."""
-        codes, numbers = [np.take(column, rows) for column in columns], np.take(chunk.numbers, rows, axis=1)
+        codes, numbers = [taken(column, rows) for column in columns], np.take(chunk.numbers, rows, axis=1)
         self._save_codes(split, codes)
-        np.save(self._file(split, "numbers"), numbers)
+        np.save(self._file(split, "numbers"), finite(numbers))
         for name, kind in SCALARS.items():
             if name in chunk.extra:
                 np.save(self._file(split, name), chunk.extra[name].to_numpy()[rows].astype(kind))
         return codes, numbers
 
-    def _save_codes(self, split: str, codes: list[np.ndarray]) -> None:
-        narrow = np.array([column.max(initial=0) < NARROW for column in codes], bool)
-        np.save(self._file(split, "codes"), narrow)
-        for chosen, kind in ((narrow, np.uint16), (~narrow, np.uint32)):
-            some = [codes[i] for i in np.flatnonzero(chosen)]
-            block = np.empty((len(some), len(codes[0]) if codes else 0), kind)
-            for line, column in zip(block, some, strict=True):
-                line[:] = column
-            np.save(self._file(split, "codes"), block)
+    def _save_codes(self, split: str, codes: list[Codes]) -> None:
+        """The fields with a code per row as two blocks, by the bytes that they need; behind these the lists."""
+        kinds = np.array([_stored(column) for column in codes], np.int8)
+        file = self._file(split, "codes")
+        np.save(file, kinds)
+        plain = [column for column in codes if not isinstance(column, Ragged)]
+        for kind in (NARROW_CODES, WIDE_CODES):
+            some = [line for line in plain if _stored(line) == kind]
+            block = np.empty((len(some), len(plain[0]) if plain else 0), _kind(kind == NARROW_CODES))
+            for line, own in zip(block, some, strict=True):
+                line[:] = own
+            np.save(file, block)
+        for column in codes:
+            for part in column if isinstance(column, Ragged) else ():
+                np.save(file, part.astype(_kind(part.max(initial=0) < NARROW)))
 
     def _file(self, split: str, name: str) -> BinaryIO:
         path = self.folder / f"{split}.{name}"
@@ -229,19 +267,35 @@ class _Writer:
         return self.files[path]
 
 
-def _read_codes(path: Path) -> Iterator[list[np.ndarray]]:
+def finite(numbers: np.ndarray) -> np.ndarray:
+    """NaN in the place of what `told_number` gives for a missing number."""
+    return np.where(np.isfinite(numbers), numbers, np.nan)
+
+
+def _stored(codes: Codes) -> int:
+    if isinstance(codes, Ragged):
+        return LISTS
+    return NARROW_CODES if codes.max(initial=0) < NARROW else WIDE_CODES
+
+
+def _kind(narrow: bool) -> type:
+    return np.uint16 if narrow else np.uint32
+
+
+def _read_codes(path: Path) -> Iterator[list[Codes]]:
     parts = read_blocks(path)
-    for narrow in parts:
-        lines = {True: iter(next(parts)), False: iter(next(parts))}
-        yield [next(lines[bool(small)]) for small in narrow]
+    for kinds in parts:
+        lines = {kind: iter(next(parts)) for kind in (NARROW_CODES, WIDE_CODES)}
+        columns: list[Codes | None] = [None if kind == LISTS else next(lines[kind]) for kind in kinds.tolist()]
+        yield [Ragged(next(parts), next(parts).astype(np.int64)) if column is None else column for column in columns]
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(parts, axis=-1)
 
 
-def _joined_codes(parts: list[list[np.ndarray]]) -> list[np.ndarray]:
-    return [np.concatenate(column) for column in zip(*parts, strict=True)]
+def _joined_codes(parts: list[list[Codes]]) -> list[Codes]:
+    return [joined(column) for column in zip(*parts, strict=True)]
 
 
 def _record(shard: Path) -> dict:
@@ -256,15 +310,16 @@ def _rows_of_splits(extra: pl.DataFrame, frame: pl.LazyFrame, tally: Tally) -> l
         tally.dropped.update(extra["drop"].drop_nulls().to_list())
     split, label = extra["split"].to_numpy(), extra["label"].to_numpy()
     if (split[kept] == NO_SPLIT).any():
-        found = frame.select(pl.col("split").unique().sort()).collect().to_series().to_list()
-        raise UserError(f"column split holds {found}, expected only {', '.join(SPLITS)}")
+        found = frame.select(pl.col(SPLIT).unique().sort()).collect().to_series().to_list()
+        named = ", ".join("a blank" if name is None else repr(name) for name in found[:SHOWN])
+        raise UserError(f"the split rule gives {named}: expected only {', '.join(SPLITS)}. Name others in split.values")
     strange = np.unique(label[kept & (split < len(SPLITS)) & (label != 0) & (label != 1)])
     if len(strange):
         found = ", ".join("a blank" if np.isnan(y) else f"{y:g}" for y in strange[:5])
-        raise UserError(f"label is not binary: found {found}, expected 0 and 1. Give the source a label rule.")
+        raise LabelError(f"label is not binary: found {found}, expected 0 and 1. Give the source a label rule.")
     if "weight" in extra.columns:
         weight = extra["weight"].to_numpy()[kept & (split < len(SPLITS))]
-        if len(bad := weight[~((weight >= 0) & (weight < np.inf))]):
+        if len(bad := weight[~((weight >= 0) & (weight <= LARGEST))]):
             found = "a blank" if np.isnan(bad[0]) else f"{bad[0]:g}"
-            raise UserError(f"the weight of a row is {found}, expected a finite number of 0 or more in every row")
+            raise UserError(f"the weight of a row is {found}, expected a number from 0 to {LARGEST:.3g} in every row")
     return [np.flatnonzero(kept & (split == s)) for s in range(len(SPLITS) + 1)]

@@ -13,10 +13,12 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import polars as pl
-from polars.datatypes import DataTypeClass
 
-from fieldctr.config import Between, Positive, Weight, checked, nearest
+from fieldctr.config import Between, Positive, Weight, as_name, checked, nearest
 from fieldctr.data.hashing import hashed
+from fieldctr.data.spelling import by_word, canonical, spelled, text_of, told_number, value_texts, without_null_words
+from fieldctr.data.table import column
+from fieldctr.data.times import moment
 from fieldctr.errors import UserError
 
 Kind = Literal["categorical", "multi", "quantile", "log_square", "value", "datetime", "cross"]
@@ -26,24 +28,34 @@ Part = Literal["minute", "hour", "weekday", "is_weekend", "day", "month", "year"
 
 SHARED = ("kind", "text", "synonym")
 KEYS: dict[str, tuple[str, ...]] = {  # what a kind accepts besides SHARED and, if it is read from one, column
-    "categorical": ("min_count", "missing", "num_buckets"),
-    "multi": ("min_count", "separator", "max_length", "num_buckets", "shares"),
-    "quantile": ("bins",),
-    "log_square": ("min_count", "missing"),
-    "value": ("scale",),
+    "categorical": ("min_count", "missing", "null_words", "num_buckets", "shares"),
+    "multi": (
+        "min_count",
+        "null_words",
+        "separator",
+        "max_length",
+        "num_buckets",
+        "shares",
+        "keep",
+        "columns",
+        "padding",
+    ),
+    "quantile": ("bins", "null_words"),
+    "log_square": ("min_count", "missing", "null_words"),
+    "value": ("null_words", "scale"),
     "datetime": ("min_count", "part", "unit"),
-    "cross": ("min_count", "columns", "num_buckets"),
+    "cross": ("min_count", "columns", "null_words", "num_buckets"),
     "target_mean": ("of", "smoothing", "folds", "seed", "time", "unit", "bins"),
     "count": ("of", "folds", "seed", "time", "unit", "bins"),
     "history": ("of", "by", "time", "unit", "clicked", "max_length"),
 }
+NAMES = ("column", "columns", "of", "by", "time", "shares")  # keys that name columns or fields
 STATISTICS = get_args(StatisticKind)
 DERIVED = (*STATISTICS, *get_args(HistoryKind))  # read from no column of their own
 AND = " & "  # between the parts of a cross
 MAX_FOLDS = 255  # see fieldctr.data.counts
 MAX_BUCKETS = 2**31 - 2  # ids are int32
-TICKS = {"s": 1e6, "ms": 1e3, "us": 1.0}  # microseconds
-WHOLE = r"^(-?\d+)\.0+$"  # a whole number that passed through floats
+LATER: dict[str, object] = {"keep": "first", "padding": ()}  # keys that say nothing, and are left out of records
 
 
 @dataclass(frozen=True)
@@ -54,20 +66,23 @@ class FieldSpec:
     column: str
     kind: Kind = "categorical"
     min_count: Positive = 1
-    missing: str = ""  # categorical, log_square: one encoded value, spelled so, that means missing, such as -1
+    missing: str = ""  # categorical, log_square: one encoded value that means missing, such as -1
+    null_words: bool = True  # nan, NULL, None and their like mean missing: fieldctr.data.spelling.NULL_WORDS
     separator: str = ","  # multi; a list column needs none
     max_length: Positive = 8  # multi: values kept per row
-    shares: str = ""  # multi: the column is a history of this categorical field: its vocabulary and table; repeats stay
+    shares: str = ""  # this categorical field's vocabulary and table. multi: a history of its values; repeats stay
     bins: Positive = 16  # quantile
     scale: Literal["standard", "none"] = "standard"  # value
     part: Part = "hour"  # datetime; weekday counts from Monday = 1
     unit: str = "s"  # datetime: s | ms | us since 1970 in UTC, iso, or a format such as %d/%m/%Y
     text: str = ""  # what a language model reads
     synonym: str = ""  # the same in other words: to see whether a gain depends on the wording
-    columns: tuple[str, ...] = ()  # cross: a value of each makes one value; `column` is the first
+    columns: tuple[str, ...] = ()  # cross, multi: a value of each makes one value, or a list; `column` is the first
     bucket: int = 0  # categorical, when schema=split: only values of this hash bucket, the others are missing
     buckets: int = 1
     num_buckets: Annotated[int, Between(1, MAX_BUCKETS)] | None = None  # id = 1 + hash % num_buckets; no vocabulary
+    keep: Literal["first", "last"] = "first"  # multi: which values of a longer list; last where `shares` is set
+    padding: tuple[str, ...] = ()  # multi: values, spelled so, that fill up lists and mean nothing
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -149,12 +164,16 @@ class HistorySpec:
 Spec = FieldSpec | StatisticSpec | HistorySpec
 
 
-def field_specs(fields: Mapping[str, Any], default_min_count: int) -> tuple[Spec, ...]:
+def field_specs(fields: Mapping[str, Any], default_min_count: int, *, null_words: bool = True) -> tuple[Spec, ...]:
     """The specs of a dataset's `fields` node, those of statistics and histories last; without those that are false.
+
+    The dataset's own `min_count` and `null_words` are those of fields that set none.
 
     UserError for a stray key, a wrong value, a statistic of what cannot have one and a history of what has none.
     """
-    parsed = [_parse(name, node or {}, default_min_count) for name, node in fields.items() if node is not False]
+    named = {as_name(name, "dataset.fields"): node for name, node in fields.items()}
+    plain = FieldSpec("", "", min_count=default_min_count, null_words=null_words)
+    parsed = [_parse(name, node or {}, plain) for name, node in named.items() if node is not False]
     specs = sorted(parsed, key=lambda spec: (FieldSpec, StatisticSpec, HistorySpec).index(type(spec)))
     refuse_twins(tuple(specs))
     known = {spec.name: spec for spec in specs}
@@ -170,16 +189,19 @@ def field_specs(fields: Mapping[str, Any], default_min_count: int) -> tuple[Spec
     return tuple(specs)
 
 
-def _parse(name: str, node: Mapping[str, Any], default_min_count: int) -> Spec:
+def _parse(name: str, node: Mapping[str, Any], usual: FieldSpec) -> Spec:
     where = f"dataset.fields.{name}"
     if not isinstance(node, Mapping):
         raise UserError(f"{where}={node} is not allowed: expected null, false or keys such as kind, column")
+    if isinstance(node.get("missing"), int | float):
+        node = {**node, "missing": text_of(node["missing"])}
+    node = {key: _names(value, f"{where}.{key}") if key in NAMES else value for key, value in node.items()}
     kind = checked(node.get("kind", "categorical"), Kind | StatisticKind | HistoryKind, f"{where}.kind")
     known = (*SHARED, *KEYS[kind]) if kind in (*DERIVED, "cross") else (*SHARED, "column", *KEYS[kind])
     for key in node:
         if key not in known:
             raise UserError(f"no key '{where}.{key}' for kind {kind}. {nearest(key, known)}All: {', '.join(known)}")
-    plain: Spec = FieldSpec(name, column=name, min_count=default_min_count, text=name.replace("_", " "))
+    plain: Spec = replace(usual, name=name, column=name, text=name.replace("_", " "))
     if kind == "history":
         of, by, time = (checked(node.get(key), str, f"{where}.{key}") for key in ("of", "by", "time"))
         how = "seen" if node.get("clicked") is False else "clicked"
@@ -193,6 +215,8 @@ def _parse(name: str, node: Mapping[str, Any], default_min_count: int) -> Spec:
         if len(columns) < 2:
             raise UserError(f"{where}.columns={list(columns)} is not allowed: expected two columns or more")
         plain = replace(plain, column=columns[0], columns=columns)
+    if kind == "multi" and isinstance(plain, FieldSpec):
+        plain = _listed(replace(plain, keep="last" if node.get("shares") else "first"), node, where)
     hints = get_type_hints(type(plain), include_extras=True)
     lists = [key for key in node if hints[key] == tuple[str, ...]]  # which YAML has not
     given = {key: checked(value, hints[key], f"{where}.{key}") for key, value in node.items() if key not in lists}
@@ -201,6 +225,27 @@ def _parse(name: str, node: Mapping[str, Any], default_min_count: int) -> Spec:
             raise UserError(f"{where} has min_count and num_buckets: a hash counts no values. Drop one of them.")
         given["min_count"] = 1  # the dataset's own says nothing here
     return replace(plain, **given)
+
+
+def _names(value: Any, key: str) -> Any:
+    """Names of columns, where YAML can have read numbers."""
+    return [as_name(name, key) for name in value] if isinstance(value, list) else value and as_name(value, key)
+
+
+def _listed(plain: FieldSpec, node: Mapping[str, Any], where: str) -> FieldSpec:
+    """With the columns, or patterns of them, and the padding that the node of a multi-valued field names."""
+    columns = checked(node.get("columns", []), str | list[str], f"{where}.columns")
+    padding = checked(node.get("padding", []), list[str | int | float | bool], f"{where}.padding")
+    plain = replace(plain, padding=tuple(filter(None, map(text_of, padding))))
+    if "columns" not in node:
+        return plain
+    if not columns:
+        raise UserError(f"{where}.columns is empty: expected columns, or a pattern such as genre_*")
+    for key in ("column", "separator"):
+        if key in node:
+            raise UserError(f"{where} has columns and {key}: each column holds one value. Drop one of them.")
+    names = (columns,) if isinstance(columns, str) else tuple(columns)
+    return replace(plain, column=names[0], columns=names)
 
 
 def _refuse_sources(spec: StatisticSpec, fields: Mapping[str, Spec]) -> None:
@@ -212,18 +257,22 @@ def _refuse_sources(spec: StatisticSpec, fields: Mapping[str, Spec]) -> None:
         if name in fields and (fields[name].numeric or fields[name].kind in DERIVED):
             expected = "expected one of kind categorical, multi, log_square or datetime"
             raise UserError(f"{where}: '{name}' is a field of kind {fields[name].kind}, {expected}")
-    if sum(fields[name].width > 1 for name in spec.of if name in fields) > 1:
+    if sum(fields[name].kind == "multi" for name in spec.of if name in fields) > 1:
         raise UserError(f"{where}: expected at most one field of kind multi")
 
 
 def _owner(spec: FieldSpec | HistorySpec, fields: Mapping[str, Spec]) -> FieldSpec:
-    """The field that a history is of; UserError where that is no categorical one."""
+    """The field whose table it has; UserError where that is no categorical one with a table of its own."""
     key = "of" if isinstance(spec, HistorySpec) else "shares"
     where, owner = f"dataset.fields.{spec.name}.{key}={spec.shares}", fields.get(spec.shares)
     if owner is None:
         raise UserError(f"{where}: no such field. {nearest(spec.shares, fields)}All: {', '.join(fields)}")
     if not isinstance(owner, FieldSpec) or owner.kind != "categorical":
         raise UserError(f"{where} is not allowed: it is of kind {owner.kind}, expected a field of kind categorical")
+    if owner is spec:
+        raise UserError(f"{where} is not allowed: expected another field")
+    if owner.shares:
+        raise UserError(f"{where} is not allowed: that field has the table of another. Set {key}={owner.shares}")
     return owner
 
 
@@ -255,102 +304,56 @@ def _source(spec: Spec) -> str:
     return " x ".join(spec.of) if isinstance(spec, StatisticSpec) else f"{spec.of} by {spec.by}"
 
 
-def number(column: str, dtype: pl.DataType) -> pl.Expr:
-    """Column as Float64, null where blank or NaN; polars raises for text that is no number."""
-    return _number(pl.col(column), dtype)
-
-
-def _number(raw: pl.Expr, dtype: pl.DataType) -> pl.Expr:
-    if dtype == pl.String:
-        raw = raw.str.strip_chars()
-        raw = pl.when(raw != "").then(raw)
-    return raw.cast(pl.Float64).fill_nan(None)
-
-
-def spelled(raw: pl.Expr, dtype: pl.DataType | DataTypeClass) -> pl.Expr:
-    """Values as text, null or blank where missing. Whole floats lose their point here, texts per distinct value."""
-    if dtype.is_float():
-        whole = (raw == raw.floor()) & (raw.abs() < 2**63)
-        exact = raw.cast(pl.Int64, strict=False).cast(pl.String)
-        return pl.when(whole).then(exact).otherwise(raw.fill_nan(None).cast(pl.String))
-    return raw.cast(pl.String)
-
-
-def canonical_text(text: pl.Expr) -> pl.Expr:
-    """3.0 and 3 are one value; -0 is 0."""
-    return text.str.replace(WHOLE, "$1").str.replace("^-0$", "0")
-
-
-def canonical_words(texts: pl.Expr) -> pl.Expr:
-    """The same for many distinct texts, of which few have a point: 4x the speed."""
-    return texts.map_batches(_canonical, return_dtype=pl.String, is_elementwise=True)
-
-
-def _canonical(texts: pl.Series) -> pl.Series:
-    rows = (texts.str.contains(".", literal=True) | (texts == "-0")).arg_true()
-    if not len(rows):
-        return texts
-    some = texts.gather(rows).to_frame("text").select(canonical_text(pl.col("text"))).to_series()
-    return texts.scatter(rows, some)
-
-
 def values(spec: FieldSpec, schema: Mapping[str, pl.DataType]) -> pl.Expr:
-    """The field's value per row: text, a list of texts (multi) or a number (quantile, value); null where missing."""
+    """The field's value per row: text, or a number (quantile, value); null where missing. For lists see data.lists.
+
+    A number is as `fieldctr.data.spelling.told_number` gives it, a text as `meaning` makes a value of it.
+    """
+    for name in spec.reads:
+        if isinstance(schema[name], pl.List | pl.Array | pl.Struct | pl.Binary):
+            raise UserError(f"field '{spec.name}': column '{name}' holds {schema[name]}. A list needs kind: multi.")
     if spec.kind == "cross":
         return _crossed(spec, schema)
     dtype = schema[spec.column]
-    if spec.kind != "multi" and isinstance(dtype, pl.List | pl.Array | pl.Struct | pl.Binary):
-        raise UserError(f"field '{spec.name}': column '{spec.column}' holds {dtype}. A list needs kind: multi.")
-    if spec.kind == "categorical":
-        text = _known(spec, spelled(pl.col(spec.column), dtype))
-        return text if spec.buckets == 1 else _of_bucket(spec, text)
-    if spec.kind == "log_square":
-        column = pl.col(spec.column)
-        return column if dtype == pl.String else _log_square(spec, column, dtype)  # see meaning
-    others = {"multi": _parts, "datetime": _datetime_part}
-    return others[spec.kind](spec, dtype) if spec.kind in others else number(spec.column, dtype)
+    if spec.kind in ("categorical", "log_square"):
+        return spelled(column(spec.column), dtype) if spec.buckets == 1 else _of_bucket(spec, dtype)
+    if spec.kind == "datetime":
+        return _datetime_part(spec, dtype)
+    return told_number(column(spec.column), dtype, null_words=spec.null_words)
 
 
-def meaning(spec: FieldSpec, dtype: pl.DataType | None) -> Callable[[pl.Expr], pl.Expr]:
-    """What becomes of the texts that `values` gives: computed once per distinct text, 10x the speed of once per row."""
-    if spec.kind == "log_square" and dtype == pl.String:
-        return lambda text: _log_square(spec, text, pl.String())
-    return canonical_words
+def meaning(spec: FieldSpec) -> Callable[[pl.Expr], pl.Expr]:
+    """What becomes of the texts that `values` gives: computed once per distinct text, 10x the speed of once per row.
+
+    Null where a text means that there is no value.
+    """
+
+    def known(texts: pl.Expr) -> pl.Expr:
+        one = canonical(texts)
+        one = without_null_words(one) if spec.null_words else one
+        one = _log_square(one, spec) if spec.kind == "log_square" else one
+        return pl.when(one != spec.missing).then(one) if spec.missing else one
+
+    return known
 
 
-def _log_square(spec: FieldSpec, raw: pl.Expr, dtype: pl.DataType) -> pl.Expr:
-    x = _number(raw, dtype)
-    return _known(spec, pl.when(x > 2).then((x.log() ** 2).floor()).otherwise(x).cast(pl.Int64).cast(pl.String))
-
-
-def _known(spec: FieldSpec, text: pl.Expr) -> pl.Expr:
-    return pl.when(text != spec.missing).then(text) if spec.missing else text
+def _log_square(texts: pl.Expr, spec: FieldSpec) -> pl.Expr:
+    told = told_number(texts, pl.String(), null_words=spec.null_words)
+    x = pl.when(told.is_finite()).then(told)
+    return pl.when(x > 2).then((x.log() ** 2).floor()).otherwise(x).cast(pl.Int64).cast(pl.String)
 
 
 def _crossed(spec: FieldSpec, schema: Mapping[str, pl.DataType]) -> pl.Expr:
-    texts = [canonical_text(spelled(pl.col(name), schema[name])).fill_null("") for name in spec.columns]
-    return pl.when(pl.any_horizontal(text != "" for text in texts)).then(pl.concat_str(texts, separator=AND))
+    """Null where a part is: a blank is nobody, alone or in company."""
+    texts = [value_texts(column(name), schema[name], null_words=spec.null_words) for name in spec.columns]
+    return pl.concat_str(texts, separator=AND)
 
 
-def _of_bucket(spec: FieldSpec, text: pl.Expr) -> pl.Expr:
-    def buckets(texts: pl.Series) -> pl.Series:
-        known = texts.drop_nulls().unique()
-        return texts.replace_strict(
-            known, (hashed(known) % spec.buckets).astype("int64"), default=None, return_dtype=pl.Int64
-        )
-
-    own = canonical_text(text).map_batches(buckets, return_dtype=pl.Int64, is_elementwise=True)
-    return pl.when(own == spec.bucket).then(text)
-
-
-def _parts(spec: FieldSpec, dtype: pl.DataType) -> pl.Expr:
-    if isinstance(dtype, pl.List):
-        parts = pl.col(spec.column).list.eval(spelled(pl.element(), dtype.inner))
-    else:
-        parts = spelled(pl.col(spec.column), dtype).str.split(spec.separator)
-    clean = parts.list.eval(canonical_text(pl.element().str.strip_chars()))
-    known = clean.list.eval(pl.element().filter(pl.element() != ""))
-    return (known if spec.shares else known.list.unique(maintain_order=True)).list.head(spec.max_length)
+def _of_bucket(spec: FieldSpec, dtype: pl.DataType) -> pl.Expr:
+    texts = value_texts(column(spec.column), dtype, null_words=spec.null_words)
+    bucket = by_word(lambda known: (hashed(known) % spec.buckets).astype("int64").tolist(), pl.Int64())
+    own = texts.map_batches(bucket, return_dtype=pl.Int64, is_elementwise=True)
+    return pl.when(own == spec.bucket).then(texts)
 
 
 def _datetime_part(spec: FieldSpec, dtype: pl.DataType) -> pl.Expr:
@@ -358,27 +361,3 @@ def _datetime_part(spec: FieldSpec, dtype: pl.DataType) -> pl.Expr:
     if spec.part == "is_weekend":
         return (when.weekday() > 5).cast(pl.Int8).cast(pl.String)
     return getattr(when, spec.part)().cast(pl.String)
-
-
-def instant(column: str, dtype: pl.DataType, unit: str) -> pl.Expr:
-    """Column as Float64 microseconds, null where missing; numbers need not be since 1970 to be ordered."""
-    if unit in TICKS and not dtype.is_temporal():
-        return number(column, dtype) * TICKS[unit]
-    return moment(column, dtype, unit).dt.epoch("us").cast(pl.Float64)
-
-
-def moment(column: str, dtype: pl.DataType, unit: str) -> pl.Expr:
-    """Column as a Datetime in UTC; `unit` (see FieldSpec) says how to read numbers and texts."""
-    if dtype.is_temporal():
-        return pl.col(column).cast(pl.Datetime("us"))
-    if unit in TICKS:
-        return (number(column, dtype) * TICKS[unit]).cast(pl.Int64).cast(pl.Datetime("us"))
-    text = pl.col(column).cast(pl.String).str.strip_chars()
-    text = pl.when(text != "").then(text)
-    if unit == "iso":
-        return text.str.to_datetime(time_unit="us")
-    if "%" in unit:
-        if "%H" in unit and "%M" not in unit:  # polars reads no hour without its minutes
-            text, unit = text + " 00", f"{unit} %M"
-        return text.str.strptime(pl.Datetime("us"), unit)
-    raise UserError(f"unit={unit} of column '{column}' is not allowed: expected s | ms | us | iso | a format with %")

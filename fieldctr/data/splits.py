@@ -8,13 +8,15 @@ import polars as pl
 
 from fieldctr.config import nearest
 from fieldctr.data.hashing import hashed, place, row_places
-from fieldctr.data.specs import moment, number, spelled
+from fieldctr.data.spelling import by_word, meant, number, value_texts
+from fieldctr.data.table import DROP, OWN, SPLIT, column
+from fieldctr.data.times import moment
 from fieldctr.errors import UserError
 
 THINNING = 0x5EED  # added to a seed, so that thinning does not repeat the draw of a random split
-ROW = "row number"  # a column that rules add which need it, or the scan; no publisher's column is called so
+ROW = f"{OWN}row"  # a column that rules add which need it, or the scan
 THINNED = "not in train_fraction"
-FILE = "split of the file"  # a column that a source adds which knows what each of its files is for
+FILE = f"{OWN}file"  # a column that a source adds which knows what each of its files is for
 RULES: dict[str, tuple[str, ...]] = {
     "column": ("column", "values", "valid_from_train", "seed"),
     "time": ("column", "unit", "fractions", "cuts"),
@@ -26,14 +28,14 @@ RULES: dict[str, tuple[str, ...]] = {
 
 
 def with_split(frame: pl.LazyFrame, rule: Mapping[str, Any]) -> pl.LazyFrame:
-    """The frame with a column `split`. `rule` is one of
+    """The frame with SPLIT. `rule` is one of
 
     {by: column, column, values: {raw value: split}, valid_from_train: fraction, seed}, the last three optional
     {by: time, column, fractions: [train, valid, test]} or {by: time, column, cuts: [valid from, test from]},
     with unit as in a datetime field if the column is no number
     {by: order, column, unit, fractions}: as by time, but cut at exact numbers of rows
     {by: random, fractions, seed}
-    {by: hash, column, fractions, seed}: all rows of one value of the column land in one split
+    {by: hash, column, fractions, seed}: all rows of one value of the column land in one split, each blank one anywhere
     {by: file, valid_from_train, seed}: a file for each split, which the source's `files` then name
     """
     by = rule.get("by")
@@ -46,32 +48,34 @@ def with_split(frame: pl.LazyFrame, rule: Mapping[str, Any]) -> pl.LazyFrame:
         return by_random(frame, _fractions(rule), _need(rule, "seed"))
     if by == "file":
         return by_file(frame, rule.get("valid_from_train", 0), rule.get("seed", 0))
-    column, columns = _need(rule, "column"), [name for name in frame.collect_schema() if name != ROW]
-    if column not in columns:
-        raise UserError(f"split.column={column}: no such column. {nearest(column, columns)}All: {', '.join(columns)}")
+    name, columns = str(_need(rule, "column")), [one for one in frame.collect_schema() if not one.startswith(OWN)]
+    if name not in columns:
+        raise UserError(f"split.column={name}: no such column. {nearest(name, columns)}All: {', '.join(columns)}")
     if by == "hash":
-        return by_hash(frame, column, _fractions(rule), _need(rule, "seed"))
+        return by_hash(frame, name, _fractions(rule), _need(rule, "seed"))
     if by == "column":
-        return by_column(frame, column, rule.get("values"), rule.get("valid_from_train", 0), rule.get("seed", 0))
+        return by_column(frame, name, rule.get("values"), rule.get("valid_from_train", 0), rule.get("seed", 0))
     if "cuts" in rule:
-        return by_cuts(frame, column, rule["cuts"], rule.get("unit"))
+        return by_cuts(frame, name, rule["cuts"], rule.get("unit"))
     by_fractions = by_order if by == "order" else by_time
-    return by_fractions(frame, column, _fractions(rule), rule.get("unit"))
+    return by_fractions(frame, name, _fractions(rule), rule.get("unit"))
 
 
 def by_column(
-    frame: pl.LazyFrame, column: str, values: Mapping[Any, str] | None, valid: float, seed: int
+    frame: pl.LazyFrame, name: str, values: Mapping[Any, str] | None, valid: float, seed: int
 ) -> pl.LazyFrame:
     """The column's values name the split, through `values` where given; a fraction `valid` of train becomes valid."""
-    text = spelled(pl.col(column), frame.collect_schema()[column])
+    text = value_texts(column(name), frame.collect_schema()[name])
     split = text
-    for raw, name in (values or {}).items():  # not Expr.replace: polars 2.1 collects the whole table for it
-        split = pl.when(text == str(raw)).then(pl.lit(name)).otherwise(split)
+    for raw, part in (values or {}).items():  # not Expr.replace: polars 2.1 collects the whole table for it
+        if raw is None:
+            raise UserError('split.values: an unquoted null is no text. Quote it: "null"')
+        split = pl.when(text.is_in(meant(raw))).then(pl.lit(part)).otherwise(split)
     if not valid:
-        return frame.with_columns(split=split)
+        return frame.with_columns(split.alias(SPLIT))
     moved = (split == "train") & (_place(pl.col(ROW), seed) < valid)
     chosen = pl.when(moved).then(pl.lit("valid")).otherwise(split)
-    return _numbered(frame).with_columns(split=chosen).drop(ROW)
+    return _numbered(frame).with_columns(chosen.alias(SPLIT)).drop(ROW)
 
 
 def by_file(frame: pl.LazyFrame, valid: float, seed: int) -> pl.LazyFrame:
@@ -84,33 +88,35 @@ def by_file(frame: pl.LazyFrame, valid: float, seed: int) -> pl.LazyFrame:
 def by_random(frame: pl.LazyFrame, fractions: Sequence[float], seed: int) -> pl.LazyFrame:
     """By a hash of the row's number."""
     split = _cut(_place(pl.col(ROW), seed), *_inner(fractions))
-    return _numbered(frame).with_columns(split=split).drop(ROW)
+    return _numbered(frame).with_columns(split.alias(SPLIT)).drop(ROW)
 
 
-def by_hash(frame: pl.LazyFrame, column: str, fractions: Sequence[float], seed: int) -> pl.LazyFrame:
-    """By a hash of the column's text."""
-    text = spelled(pl.col(column), frame.collect_schema()[column]).fill_null("")
-    where = text.map_batches(lambda keys: _hashed(keys, seed), return_dtype=pl.Float64, is_elementwise=True)
-    return frame.with_columns(split=_cut(where, *_inner(fractions)))
+def by_hash(frame: pl.LazyFrame, name: str, fractions: Sequence[float], seed: int) -> pl.LazyFrame:
+    """By a hash of the column's text; a blank is nobody's, and its row goes by its number."""
+    text = value_texts(column(name), frame.collect_schema()[name])
+    keys = by_word(lambda known: place(hashed(known, seed)).tolist(), pl.Float64())
+    where = text.map_batches(keys, return_dtype=pl.Float64, is_elementwise=True)
+    split = _cut(where.fill_null(_place(pl.col(ROW), seed)), *_inner(fractions))
+    return _numbered(frame).with_columns(split.alias(SPLIT)).drop(ROW)
 
 
-def by_time(frame: pl.LazyFrame, column: str, fractions: Sequence[float], unit: str | None) -> pl.LazyFrame:
+def by_time(frame: pl.LazyFrame, name: str, fractions: Sequence[float], unit: str | None) -> pl.LazyFrame:
     """By quantiles of the time, for which the column is read once more. Rows of one instant stay together."""
-    time = _time(frame, column, unit)
+    time = _time(frame, name, unit)
     names = (f"{ROW} valid", f"{ROW} test")
     cuts = frame.select(**{n: time.quantile(q, "higher") for n, q in zip(names, _inner(fractions), strict=True)})
     joined = frame.join(cuts, how="cross", maintain_order="left")
-    return joined.with_columns(split=_cut(time, *map(pl.col, names))).drop(names)
+    return joined.with_columns(_cut(time, *map(pl.col, names)).alias(SPLIT)).drop(names)
 
 
-def by_order(frame: pl.LazyFrame, column: str, fractions: Sequence[float], unit: str | None) -> pl.LazyFrame:
+def by_order(frame: pl.LazyFrame, name: str, fractions: Sequence[float], unit: str | None) -> pl.LazyFrame:
     """The first int(f n) rows in the order of time, then the next; ties in the order of the file.
 
-    n leaves out rows with a reason in `drop`, which get a split all the same. The column is read once more and sorted
+    n leaves out rows with a reason in DROP, which get a split all the same. The column is read once more and sorted
     in memory: 12 bytes per row, and as much again while it sorts. Source: the cut of LLaCTR's released scripts.
     """
-    numbered, time = frame.with_row_index(ROW), _time(frame, column, unit)
-    kept = numbered.filter(pl.col("drop").is_null()) if "drop" in frame.collect_schema() else numbered
+    numbered, time = frame.with_row_index(ROW), _time(frame, name, unit)
+    kept = numbered.filter(pl.col(DROP).is_null()) if DROP in frame.collect_schema() else numbered
     train, valid = ((pl.len() * fraction).cast(pl.Int64) for fraction in fractions[:2])
     firsts = {f"{ROW} valid": train, f"{ROW} test": train + valid}  # places in the order of the first rows
     parts = {f"{name} {part}": pl.col(part).gather(at) for name, at in firsts.items() for part in ("time", "row")}
@@ -123,41 +129,45 @@ def by_order(frame: pl.LazyFrame, column: str, fractions: Sequence[float], unit:
     early, middle = map(before, firsts)
     late = pl.when(middle).then(pl.lit("valid")).when(time.is_not_null()).then(pl.lit("test"))
     joined = numbered.join(cuts, how="cross", maintain_order="left")
-    return joined.with_columns(split=pl.when(early).then(pl.lit("train")).otherwise(late)).drop(ROW, *parts)
+    split = pl.when(early).then(pl.lit("train")).otherwise(late)
+    return joined.with_columns(split.alias(SPLIT)).drop(ROW, *parts)
 
 
-def by_cuts(frame: pl.LazyFrame, column: str, cuts: Sequence[float | str], unit: str | None) -> pl.LazyFrame:
+def by_cuts(frame: pl.LazyFrame, name: str, cuts: Sequence[float | str], unit: str | None) -> pl.LazyFrame:
     """Valid from the first cut on, test from the second; cuts are numbers, or ISO texts (of UTC unless they say)."""
     if len(cuts) != 2:
         raise UserError(f"split.cuts={list(cuts)} is not allowed: expected [valid from, test from]")
-    return frame.with_columns(split=_cut(_time(frame, column, unit), *map(_instant, cuts)))
+    numbers = unit is None and not frame.collect_schema()[name].is_temporal()
+    if numbers and any(isinstance(cut, str) for cut in cuts):
+        raise UserError(f"split.cuts={list(cuts)} are dates: say with split.unit what the numbers in '{name}' are")
+    return frame.with_columns(_cut(_time(frame, name, unit), *map(_instant, cuts)).alias(SPLIT))
 
 
 def thinned(frame: pl.LazyFrame, fraction: float, seed: int) -> pl.LazyFrame:
-    """About a `fraction` of the train rows, whatever rule made the split; the others get a reason in column `drop`.
+    """About a `fraction` of the train rows, whatever rule made the split; the others get a reason in DROP.
 
     By a hash of the row's number: with one seed, the rows of a smaller fraction are among those of a larger one.
     """
-    left_out = (pl.col("split") == "train") & (_place(pl.col(ROW), seed + THINNING) >= fraction)
-    before = pl.col("drop") if "drop" in frame.collect_schema() else pl.lit(None, pl.String)
+    left_out = (pl.col(SPLIT) == "train") & (_place(pl.col(ROW), seed + THINNING) >= fraction)
+    before = pl.col(DROP) if DROP in frame.collect_schema() else pl.lit(None, pl.String)
     drop = before.fill_null(pl.when(left_out).then(pl.lit(THINNED)))
-    return frame.with_row_index(ROW).with_columns(drop=drop).drop(ROW)
+    return frame.with_row_index(ROW).with_columns(drop.alias(DROP)).drop(ROW)
 
 
 def needs_rows(rule: Mapping[str, Any]) -> bool:
     """Whether the rule wants the rows' numbers, which a scan counts for less than they cost behind it."""
-    return rule.get("by") == "random" or bool(rule.get("valid_from_train"))
+    return rule.get("by") in ("random", "hash") or bool(rule.get("valid_from_train"))
 
 
 def _numbered(frame: pl.LazyFrame) -> pl.LazyFrame:
     return frame if ROW in frame.collect_schema() else frame.with_row_index(ROW)
 
 
-def _time(frame: pl.LazyFrame, column: str, unit: str | None) -> pl.Expr:
-    dtype = frame.collect_schema()[column]
+def _time(frame: pl.LazyFrame, name: str, unit: str | None) -> pl.Expr:
+    dtype = frame.collect_schema()[name]
     if unit is None and not dtype.is_temporal():
-        return number(column, dtype)
-    return moment(column, dtype, unit or "us").dt.epoch("us").cast(pl.Float64)
+        return number(column(name), dtype)
+    return moment(name, dtype, unit or "us").dt.epoch("us").cast(pl.Float64)
 
 
 def _instant(cut: float | str) -> float:
@@ -180,11 +190,6 @@ def _place(row: pl.Expr, seed: int) -> pl.Expr:
     return row.map_batches(
         lambda rows: pl.Series(row_places(rows.to_numpy(), seed)), return_dtype=pl.Float64, is_elementwise=True
     )
-
-
-def _hashed(keys: pl.Series, seed: int) -> pl.Series:
-    known = keys.unique()
-    return keys.replace_strict(known, place(hashed(known, seed)), return_dtype=pl.Float64)
 
 
 def _fractions(rule: Mapping[str, Any]) -> list[float]:

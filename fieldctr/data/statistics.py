@@ -28,6 +28,7 @@ from fieldctr.data.counts import FOLD, Counting, Counts
 from fieldctr.data.hashing import mixed, row_places
 from fieldctr.data.npy import read_blocks
 from fieldctr.data.numbers import Binning, fit_bins
+from fieldctr.data.ragged import Codes, Ragged
 from fieldctr.data.reader import Reader
 from fieldctr.data.shards import Shards
 from fieldctr.data.specs import Spec, StatisticSpec
@@ -40,17 +41,19 @@ ALL = np.zeros(1, np.uint64)  # the key under which every row counts; as the key
 
 
 class Cross(NamedTuple):
-    """The inputs of a statistic: per input its code columns, and per shard the hash of each of its codes."""
+    """The inputs of a statistic: per input the place of its codes, and per shard the hash of each of its codes."""
 
-    parts: list[tuple[slice, list[np.ndarray]]]
+    parts: list[tuple[int, list[np.ndarray]]]
 
-    def keys(self, codes: Sequence[np.ndarray], shard: int = 0) -> np.ndarray:
-        """Codes, S of (n,), to keys (W, n) without folds: W > 1 for a multi-valued input, ALL where one is missing."""
-        key, missing = np.zeros((1, 1), np.uint64), np.zeros((1, 1), bool)
-        for columns, hashes in self.parts:
-            own = np.array([hashes[shard][part] for part in codes[columns]])
+    def keys(self, codes: Sequence[Codes], shard: int = 0) -> Ragged:
+        """Codes to keys without folds: one per value of a multi-valued input, else one; ALL where one is missing."""
+        lengths, rows = _values_per_row([codes[place] for place, _ in self.parts])
+        key, missing = np.zeros(1, np.uint64), np.zeros(1, bool)
+        for place, hashes in self.parts:
+            part = codes[place]
+            own = hashes[shard][part.values if isinstance(part, Ragged) else part[rows]]
             key, missing = mixed(key + own), missing | (own == 0)  # a text that says nothing has no hash either
-        return np.where(missing, ALL, key & ~FOLD)
+        return Ragged(np.where(missing, ALL, key & ~FOLD), lengths)
 
 
 class Statistic(NamedTuple):
@@ -63,25 +66,28 @@ class Statistic(NamedTuple):
     slices: Binning | None = None  # of time, that make the folds
 
     def numbers(
-        self, codes: Sequence[np.ndarray], fold: np.ndarray | None = None, shard: int = 0
+        self, codes: Sequence[Codes], fold: np.ndarray | None = None, shard: int = 0
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The numbers (n,) of rows with codes S of (n,), means over their values; NaN where no value or row is seen.
+        """The numbers (n,) of rows with these codes, means over their values; NaN where no value or row is seen.
 
         And counts (4,): rows without a number, rows, values without a row, values. Rows of train have a fold (n,).
         """
-        keys = self.cross.keys(codes, shard)
+        found = self.cross.keys(codes, shard)
+        keys, of_row, num_rows = found.values, found.rows, len(found.lengths)
         known = keys != ALL
         if fold is None or self.sight is None:
             (rows, clicks), (all_rows, all_clicks) = self.whole.find(keys), self.whole.find(ALL)
         else:
-            (rows, clicks), (all_rows, all_clicks) = self.sight.find(keys | fold), self.sight.find(ALL | fold)
+            (rows, clicks), everything = self.sight.find(keys | fold[of_row]), self.sight.find(ALL | fold)
+            all_rows, all_clicks = (part[of_row] for part in everything)
         with np.errstate(divide="ignore", invalid="ignore"):
             if self.spec.kind == "count":
                 value = np.log1p(rows * (self.whole.find(ALL)[0] / all_rows))
             else:
                 rate, weight = all_clicks / all_rows, rows + self.spec.smoothing
                 value = np.where(weight > 0, (clicks + self.spec.smoothing * rate) / weight, rate)
-            mean = np.where(known, value, 0.0).sum(0) / known.sum(0)
+            sums = np.bincount(of_row, np.where(known, value, 0.0), minlength=num_rows)
+            mean = sums / np.bincount(of_row, known, minlength=num_rows)
         return mean, np.array([np.isnan(mean).sum(), len(mean), (known & (rows == 0)).sum(), known.sum()])
 
 
@@ -114,8 +120,8 @@ def learn(specs: tuple[Spec, ...], shards: Shards, hashes: Hashes) -> list[Stati
         clicks = block.label.astype(np.int64)
         for spec, cut, cross, each in zip(own, slices, inputs, counting, strict=True):
             keys, fold = cross.keys(block.codes, block.shard), _folds(spec, cut, shards.reader, block)
-            known = keys != ALL
-            each.add((keys | fold)[known], np.broadcast_to(clicks, keys.shape)[known])
+            known, rows = keys.values != ALL, keys.rows
+            each.add((keys.values | fold[rows])[known], clicks[rows][known])
             each.add(ALL | fold, clicks)
     counts = [each.counts() for each in counting]
     sight = [part.earlier() if cut else part.others() for part, cut in zip(counts, slices, strict=True)]
@@ -148,8 +154,8 @@ def numbers(shards: Shards, folder: Path, split: str) -> Iterator[np.ndarray]:
         yield block[:cut] if lines is None else np.concatenate([block[:cut], lines])
 
 
-def new_numbers(statistics: list[Statistic], codes: Sequence[np.ndarray], rows: int) -> np.ndarray:
-    """Codes, S of (n,), of `rows` rows that are not of train to numbers (T, n)."""
+def new_numbers(statistics: list[Statistic], codes: Sequence[Codes], rows: int) -> np.ndarray:
+    """Codes of `rows` rows that are not of train to numbers (T, n)."""
     lines = [statistic.numbers(codes)[0] for statistic in statistics]
     return np.array(lines).reshape(len(lines), rows)
 
@@ -178,13 +184,18 @@ def used(specs: tuple[Spec, ...]) -> set[str]:
     return {name for spec in specs if isinstance(spec, StatisticSpec) for name in spec.of}
 
 
+def _values_per_row(codes: Sequence[Codes]) -> tuple[np.ndarray, np.ndarray]:
+    """Per row (n,) how many values it has, and per value its row: those of the one input that is multi-valued."""
+    for part in codes:
+        if isinstance(part, Ragged):
+            return part.lengths, part.rows
+    rows = np.arange(len(codes[0]))
+    return np.ones(len(rows), np.int64), rows
+
+
 def _crosses(specs: list[StatisticSpec], reader: Reader, hashes: Hashes) -> list[Cross]:
     """The inputs of each statistic, for the codes of `reader`."""
-    parts, column = {}, 0
-    for spec in reader.specs:
-        if spec.name in hashes:
-            parts[spec.name] = (slice(column, column + spec.width), hashes[spec.name])
-        column += spec.width
+    parts = {spec.name: (i, hashes[spec.name]) for i, spec in enumerate(reader.specs) if spec.name in hashes}
     return [Cross([parts[name] for name in spec.of]) for spec in specs]
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fieldctr.data.table import SPLITS
-from fieldctr.errors import UserError
+from fieldctr.errors import LabelError, UserError
 
 
 @dataclass
@@ -38,11 +38,27 @@ class Tally:
             if not rows:
                 raise UserError(f"split '{split}' is empty ({self.facts_line()}). Change the split rule.")
             if clicks in (0, rows):
-                raise UserError(f"label is constant in split '{split}': {rows:,} rows, all {int(clicks > 0)}")
+                raise LabelError(f"label is constant in split '{split}': {rows:,} rows, all {int(clicks > 0)}")
 
     def facts_line(self) -> str:
         kept = ", ".join(f"{split} {rows:,}" for split, rows in zip(SPLITS, self.rows.tolist(), strict=True))
         return f"{kept}; dropped {self.dropped.total():,}"
+
+
+def weight_facts(column: str, sums: np.ndarray, rows: np.ndarray) -> dict[str, object]:
+    """Mean weight and weighted positive rate per split: from (3, 2) sums over non-clicks and clicks, and (3,) rows.
+
+    UserError for a split of which one class weighs nothing: no AUC could be computed on it.
+    """
+    for split, (others, clicks) in zip(SPLITS, sums.tolist(), strict=True):
+        if not others or not clicks:
+            raise UserError(
+                f"the weights in column '{column}' sum to {clicks:g} over the clicks of split '{split}' and to "
+                f"{others:g} over its other rows, expected both above 0. Change the weights or the split rule."
+            )
+    whole = sums.sum(1)
+    mean, rate = by_split((whole / rows).tolist()), by_split((sums[:, 1] / whole).tolist())
+    return {"column": column, "mean": mean, "positive_rate": rate}
 
 
 def by_split(numbers: list) -> dict[str, object]:

@@ -22,6 +22,7 @@ class Known(NamedTuple):
     ids: list[np.ndarray]  # per shard (codes,) int32
     hashes: list[np.ndarray]  # per shard (codes,) uint64, if a statistic is of it
     missing: np.ndarray  # (3,) rows without a value, per split
+    values: np.ndarray  # (3,) values, known or not
     unseen: np.ndarray  # (3,) share of the values without an id; of buckets, in those without a train row
     filled: float | None = None  # share of the buckets with a train row
 
@@ -40,7 +41,7 @@ def known_texts(shards: Shards, fields: int, hashes: set[str], budget: Budget) -
         found |= zip(family, _family(shards, family, hashes, budget.less(held)), strict=True)
     for i, spec in enumerate(specs):
         if spec.numeric:
-            found[i] = Known(None, [], [], next(blanks), np.zeros(len(SPLITS)))
+            found[i] = Known(None, [], [], next(blanks), np.zeros(len(SPLITS)), np.zeros(len(SPLITS)))
     return [found[i] for i in sorted(found)]
 
 
@@ -100,6 +101,7 @@ def _known(words: pl.DataFrame | None, every: Merged, ids: np.ndarray, with_hash
         [ids[places] for places in every.places],
         [] if hash_of is None else [hash_of[places] for places in every.places],
         every.counts[:, 0],
+        every.counts[:, 1:].sum(1),
         every.unseen(every.counts[0] > 0 if words is None else ids > 0),
         every.filled() if words is None else None,
     )

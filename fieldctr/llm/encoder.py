@@ -8,6 +8,7 @@ import importlib.util
 import os
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fieldctr import processor
 from fieldctr.config import EncoderConfig
 from fieldctr.errors import UserError
 from fieldctr.llm.weights import loadable_folder
-from fieldctr.processor import native_bf16
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "4bit": torch.bfloat16}
 
@@ -116,6 +117,7 @@ def load_encoder(config: EncoderConfig, device: torch.device, *, converted: Path
 
     A GGUF file becomes a folder below `converted` first, once.
     """
+    config = with_dtype(config, device)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else it warns after every fork
     _check_dtype(config.dtype, device)
     generative = config.tuning.loss == "generative" and config.tuning.epochs > 0
@@ -135,17 +137,24 @@ def load_encoder(config: EncoderConfig, device: torch.device, *, converted: Path
     return Encoder(model.eval(), tokenizer, pooling=config.pooling, max_tokens=config.max_tokens, head=head)
 
 
+def with_dtype(config: EncoderConfig, device: torch.device) -> EncoderConfig:
+    """The same with the dtype that encoder.dtype=auto means on this device: bf16 where it is native, else fp32."""
+    if config.dtype != "auto":
+        return config
+    return replace(config, dtype="bf16" if processor.native_bf16_on(device) else "fp32")
+
+
 def arithmetic(dtype: str, device: torch.device) -> list[str]:
     """What decides the bits of a product besides its factors: the library or precision of fp32, and emulation."""
-    bf16 = [] if dtype == "fp32" or device.type != "cpu" else ["native" if native_bf16() else "emulated"]
+    bf16 = [] if dtype == "fp32" or device.type != "cpu" else ["native" if processor.native_bf16() else "emulated"]
     return [torch.get_float32_matmul_precision(), *bf16]
 
 
 def _check_dtype(dtype: str, device: torch.device) -> None:
-    if dtype == "bf16" and device.type == "cpu" and not native_bf16():
+    if dtype == "bf16" and device.type == "cpu" and not processor.native_bf16():
         warnings.warn(
-            "encoder.dtype=bf16: this processor emulates bf16, 3 to 6 times slower than fp32. encoder.dtype=fp32 gives "
-            "vectors of the same quality, not the same bits",
+            "encoder.dtype=bf16: this processor emulates bf16, 3 to 9 times slower than fp32. encoder.dtype=fp32 gives "
+            "vectors of the same quality, not the same bits, and encoder.dtype=auto takes it here",
             stacklevel=3,
         )
     if dtype == "4bit" and (device.type != "cuda" or importlib.util.find_spec("bitsandbytes") is None):

@@ -21,7 +21,7 @@ from fieldctr.config import EncoderConfig
 from fieldctr.data.table import digests
 from fieldctr.errors import UserError
 from fieldctr.llm.cost import Alternatives, Clock, alternatives
-from fieldctr.llm.encoder import arithmetic, load_encoder
+from fieldctr.llm.encoder import arithmetic, load_encoder, with_dtype
 from fieldctr.llm.prompts import Prompts
 from fieldctr.llm.ssft import Tuning, Watch, closeness, num_steps, tune
 from fieldctr.llm.weights import model_files
@@ -76,6 +76,7 @@ def cache_key(config: EncoderConfig, prompts: Prompts, device: torch.device, *, 
             "width": config.width,
             "seed": config.seed,
         }
+    config = with_dtype(config, device)
     tuning = asdict(config.tuning) if config.tuning.epochs else {"epochs": 0, "micro_batch": config.tuning.micro_batch}
     return {
         "version": VERSION,

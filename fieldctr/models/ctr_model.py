@@ -45,9 +45,15 @@ class CTRModel(nn.Module):
     """Embed, predict, and let the enhancer add to the logit and to the loss."""
 
     def __init__(
-        self, embedding: FeatureEmbedding | NoEmbedding, backbone: nn.Module, enhancer: nn.Module | None = None
+        self,
+        embedding: FeatureEmbedding | NoEmbedding,
+        backbone: nn.Module,
+        enhancer: nn.Module | None = None,
+        *,
+        schema: Schema | None = None,
     ) -> None:
         super().__init__()
+        self.schema = schema  # for messages that name a field
         self.embedding = embedding
         self.backbone = backbone
         self.enhancer = enhancer
@@ -102,7 +108,8 @@ def build_model(
             embedding = NoEmbedding(schema)
         vectors = field_embeddings or {}
         backbone = _built(keywords, "model", schema, dim, vectors)
-        return CTRModel(embedding, backbone, _built(enhancer, "enhancer", schema, dim, vectors) if enhancer else None)
+        added = _built(enhancer, "enhancer", schema, dim, vectors) if enhancer else None
+        return CTRModel(embedding, backbone, added, schema=schema)
 
 
 def flops_per_sample(model: CTRModel, schema: Schema) -> int:

@@ -85,7 +85,7 @@ def _histories(schema: Schema) -> list[History]:
     found = [
         History(number, slice(starts[number], starts[number] + field.width), starts[schema.index(field.shares)])
         for number, field in enumerate(schema.fields)
-        if field.shares
+        if field.shares and field.width > 1  # a single value of another field, such as the last item, is no history
     ]
     if not found:
         raise UserError(

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -16,6 +15,7 @@ from fieldctr.models.ctr_model import CTRModel
 from fieldctr.nn.embedding import Inputs
 from fieldctr.nn.flops import FlopCounter
 from fieldctr.schema import Schema
+from fieldctr.training.loss import batch_loss
 from fieldctr.training.recompute import recompute_layers
 from fieldctr.training.runtime import Runtime
 
@@ -54,7 +54,7 @@ def loss_of(model: CTRModel, inputs: Inputs, label: Tensor, runtime: Runtime) ->
     """As the trainer computes it."""
     with runtime.autocast():
         output = model(inputs)
-    return binary_cross_entropy_with_logits(output.logit.float(), label) + output.penalty
+    return batch_loss(output, label)
 
 
 def batch(schema: Schema, size: int) -> tuple[Inputs, Tensor]:

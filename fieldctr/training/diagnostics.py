@@ -8,20 +8,20 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits
 
 from fieldctr.models.ctr_model import CTRModel
 from fieldctr.nn.diagnostics import Diagnostics
 from fieldctr.nn.embedding import Inputs
+from fieldctr.training.loss import batch_loss
 
 ROWS = 1024  # of the training split, always the same
 
 
-def diagnose(model: nn.Module, inputs: Inputs, label: Tensor) -> dict[str, float]:
+def diagnose(model: nn.Module, inputs: Inputs, label: Tensor, weight: Tensor | None = None) -> dict[str, float]:
     """All numbers of one batch, on the model in evaluation mode; draws no random number, leaves no gradient."""
     was_training = model.training
     model.eval()
-    numbers = {f"grad_norm/{part}": norm for part, norm in gradient_norms(model, inputs, label).items()}
+    numbers = {f"grad_norm/{part}": norm for part, norm in gradient_norms(model, inputs, label, weight).items()}
     if isinstance(model, CTRModel):
         with torch.no_grad():
             emb = model.embedding(inputs)
@@ -43,11 +43,10 @@ def diagnostics(model: CTRModel, inputs: Inputs) -> Diagnostics | None:
     return model.backbone.diagnostics(emb, inputs)  # ty: ignore[not-callable]
 
 
-def gradient_norms(model: nn.Module, inputs: Inputs, label: Tensor) -> dict[str, float]:
+def gradient_norms(model: nn.Module, inputs: Inputs, label: Tensor, weight: Tensor | None = None) -> dict[str, float]:
     """Euclidean norm of the loss's gradient, by the first two words of the weights' names."""
     named = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-    output = model(inputs)
-    loss = binary_cross_entropy_with_logits(output.logit.float(), label) + output.penalty
+    loss = batch_loss(model(inputs), label, weight)
     squares: dict[str, float] = {}
     for name, gradient in zip(named, torch.autograd.grad(loss, list(named.values()), allow_unused=True), strict=True):
         if gradient is not None:

@@ -1,6 +1,7 @@
 """A model on a whole split: its logits and their exact metrics."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -10,12 +11,9 @@ from torch import nn
 from fieldctr.data.batches import Batches
 from fieldctr.data.dataset import Split
 from fieldctr.errors import UserError
+from fieldctr.training.causes import causes
 from fieldctr.training.metrics import metrics
 from fieldctr.training.runtime import Runtime
-
-CAUSES = (
-    "Likely causes: optimizer.lr too high, a large initial scale (model.embedding_std), or an unscaled numeric field"
-)
 
 
 class Evaluation(NamedTuple):
@@ -32,8 +30,8 @@ def evaluate(
     logit = predict(model, split, batch_size=batch_size, runtime=runtime)
     if not np.isfinite(logit).all():
         bad = int((~np.isfinite(logit)).sum())
-        raise UserError(f"{bad} of {len(logit)} logits are not finite numbers. {CAUSES}")
-    return Evaluation(metrics(split.label, logit, split.group, split.pctr, extra), logit)
+        raise UserError(f"{bad} of {len(logit)} logits are not finite numbers. {causes(model, split)}")
+    return Evaluation(metrics(split.label, logit, split.group, split.pctr, extra, weight=split.weight), logit)
 
 
 def predict(model: nn.Module, split: Split, *, batch_size: int, runtime: Runtime) -> np.ndarray:
@@ -43,8 +41,9 @@ def predict(model: nn.Module, split: Split, *, batch_size: int, runtime: Runtime
     logit = torch.empty(len(split), device=runtime.device)
     start = 0
     with torch.inference_mode(), runtime.autocast():
-        for inputs, label in Batches(split, batch_size=batch_size, device=runtime.device).ordered():
-            logit[start : start + len(label)] = model(inputs).logit
-            start += len(label)
+        rows = replace(split, weight=None)  # which a logit does not depend on
+        for batch in Batches(rows, batch_size=batch_size, device=runtime.device).ordered():
+            logit[start : start + len(batch.label)] = model(batch.inputs).logit
+            start += len(batch.label)
     model.train(was_training)
     return logit.cpu().numpy()

@@ -18,11 +18,11 @@ from typing import Literal, Self
 import torch
 from torch import Tensor
 
+from fieldctr import processor
 from fieldctr.artifacts import cached, write_json
 from fieldctr.config import RuntimeConfig
 from fieldctr.errors import UserError
 from fieldctr.memory import peak_resident_mb
-from fieldctr.processor import native_bf16
 
 Precision = Literal["fp32", "tf32", "bf16"]
 MAX_THREADS = 8  # a CTR model's products are too small to feed more
@@ -186,7 +186,7 @@ def _set_matmul(matmul: str, *, tf32: bool) -> None:
 def _check_precision(precision: Precision, device: torch.device) -> None:
     if precision == "tf32" and device.type == "cpu":
         raise UserError("trainer.precision=tf32 needs a CUDA device, got cpu: use fp32 or bf16")
-    if precision == "bf16" and device.type == "cpu" and not native_bf16():
+    if precision == "bf16" and device.type == "cpu" and not processor.native_bf16():
         warnings.warn("trainer.precision=bf16: this processor emulates bf16 and will be slower than fp32", stacklevel=3)
 
 

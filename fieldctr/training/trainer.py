@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits
 
 from fieldctr.config import OptimizerConfig, TrainerConfig
 from fieldctr.data.batches import Batches
@@ -23,8 +22,10 @@ from fieldctr.data.dataset import Split
 from fieldctr.errors import UserError
 from fieldctr.nn.embedding import Inputs
 from fieldctr.training import checkpoint
+from fieldctr.training.causes import causes, worse_than_nothing
 from fieldctr.training.diagnostics import ROWS, diagnose
-from fieldctr.training.evaluate import CAUSES, evaluate
+from fieldctr.training.evaluate import evaluate
+from fieldctr.training.loss import batch_loss
 from fieldctr.training.optim import Optimizer
 from fieldctr.training.progress import Progress
 from fieldctr.training.recompute import keep_activations, recompute_layers
@@ -102,7 +103,7 @@ class Fitting:
 
     def __init__(self, trainer: Trainer, model: nn.Module, train: Split, valid: Split, folder: Path | None) -> None:
         self.settings, self.runtime, self.seed = trainer.settings, trainer.runtime, trainer.seed
-        self.model, self.valid, self.folder = model, valid, folder
+        self.model, self.train, self.valid, self.folder = model, train, valid, folder
         self.batches = Batches(train, batch_size=self.settings.batch_size, device=self.runtime.device)
         self.steps_per_epoch = len(self.batches)
         self.total_steps = self.settings.max_epochs * self.steps_per_epoch
@@ -114,6 +115,7 @@ class Fitting:
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.runtime.device)  # since the last evaluation
         self.losses = 0
         self.best: dict[str, Tensor] = {}
+        self.warned = False
         self.sample = next(Batches(train, batch_size=ROWS, device=self.runtime.device).ordered())
         torch.manual_seed(self.seed)  # dropout
         if self.settings.activation_checkpointing:
@@ -133,8 +135,8 @@ class Fitting:
                 self.run_epoch(epoch, start, progress, log)
 
     def run_epoch(self, epoch: int, start: int, progress: Progress, log: Callable[[Record], None]) -> None:
-        for inputs, label in self.batches.shuffled(self.seed, epoch, start):
-            self.train_step(inputs, label)
+        for inputs, label, weight in self.batches.shuffled(self.seed, epoch, start):
+            self.train_step(inputs, label, weight)
             if (self.state.step - 1) % self.steps_per_epoch + 1 in self.eval_steps:
                 record, better = self.evaluate()
                 progress.evaluated(record, better=better)
@@ -147,11 +149,11 @@ class Fitting:
                 self.save()
             progress.tick(self.state.step, self.epochs, self.mean_loss)
 
-    def train_step(self, inputs: Inputs, label: Tensor) -> None:
+    def train_step(self, inputs: Inputs, label: Tensor, weight: Tensor | None = None) -> None:
         """Forward, backward, update. Nothing here waits for the device."""
         with self.runtime.autocast():
             output = self.model(inputs)
-        loss = binary_cross_entropy_with_logits(output.logit.float(), label) + output.penalty
+        loss = batch_loss(output, label, weight)
         loss.backward()
         self.optimizer.step(self.state.lr)
         self.loss_sum += loss.detach()
@@ -192,8 +194,12 @@ class Fitting:
         if logit.min() == logit.max():
             raise UserError(
                 f"step {self.state.step}: all validation logits are {logit[0]:.4g}: the model tells no samples apart. "
-                f"{CAUSES}; or dead units (a zero initial scale)"
+                f"{causes(self.model, self.valid)}; or dead units (a zero initial scale)"
             )
+        complaint = "" if self.warned else worse_than_nothing(self.model, self.train, self.valid, found["ne"])
+        if complaint:
+            self.warned = True
+            warnings.warn(f"step {self.state.step}: {complaint}", stacklevel=2)
         return found
 
     def diagnosed(self) -> Record:
@@ -231,7 +237,7 @@ class Fitting:
         """Mean training loss since the last evaluation. Waits for the device; UserError when it is not finite."""
         loss = float(self.loss_sum) / max(self.losses, 1)
         if not math.isfinite(loss):
-            raise UserError(f"step {self.state.step}: the training loss is {loss}. {CAUSES}")
+            raise UserError(f"step {self.state.step}: the training loss is {loss}. {causes(self.model, self.train)}")
         return loss
 
     def lap(self, stage: str) -> None:

@@ -56,7 +56,7 @@ def prepare(frame: pl.DataFrame, folder: Path, **more: dict[str, Any]) -> Datase
     """The table with the clean fields and those in `more`."""
     folder.mkdir(exist_ok=True)
     fields = {name: KINDS.get(name, {}) for name in FIELDS} | more
-    encode(Table(frame.lazy()), field_specs(fields, 1), folder, group=None)
+    encode(Table.named(frame.lazy()), field_specs(fields, 1), folder, group=None)
     return Dataset.load(folder, name="planted")
 
 
@@ -154,7 +154,7 @@ def test_rows_that_stand_in_two_splits(tmp_path: Path) -> None:
 
 def test_rows_that_nothing_tells_apart(tmp_path: Path) -> None:
     frame = clean(np.random.default_rng(1))
-    encode(Table(frame.lazy()), field_specs({"brand": {}, "age": {}, "hour": {}}, 1), tmp_path, group=None)
+    encode(Table.named(frame.lazy()), field_specs({"brand": {}, "age": {}, "hour": {}}, 1), tmp_path, group=None)
     assert told(lint(Dataset.load(tmp_path, name="")).findings) == [("note", "repeated_rows", "")]
 
 
@@ -249,7 +249,7 @@ def test_a_day_without_clicks(tmp_path: Path) -> None:
     third = pl.col("ts").is_between(START + 2 * DAY, START + 3 * DAY - 1)
     broken = frame.with_columns(label=pl.when(third).then(0).otherwise(LABEL))
     for table, expected in ((frame, []), (broken, [("error", "odd_days", "ts")])):
-        days = click_rates_by_day(table.lazy(), "ts", "s")
+        days = click_rates_by_day(Table.named(table.lazy()).frame, "ts", "s")
         assert len(days) == 24
         assert days["rows"].sum() == ROWS
         assert days["clicks"].sum() == table["label"].sum()
@@ -259,7 +259,7 @@ def test_a_day_without_clicks(tmp_path: Path) -> None:
 
 def test_dropped_rows_count_for_no_day() -> None:
     frame = pl.DataFrame({"ts": [0, 0, DAY], "label": [1, None, 0], "drop": [None, "no label", None]})
-    assert click_rates_by_day(frame.lazy(), "ts", "s").rows()[0][1:] == (1, 1.0)
+    assert click_rates_by_day(Table.named(frame.lazy()).frame, "ts", "s").rows()[0][1:] == (1, 1.0)
 
 
 def test_days_of_single_users_may_differ() -> None:

@@ -7,9 +7,10 @@ import pytest
 import torch
 import yaml
 
+from fieldctr import processor
 from fieldctr.catalog import conf_dir
 from fieldctr.commands import field_vectors
-from fieldctr.commands.field_vectors import alternatives, embedded, field_names, synonyms
+from fieldctr.commands.field_vectors import alternatives, embedded, field_names, settled, synonyms
 from fieldctr.config import EncoderConfig, parse
 from fieldctr.data.prepare import prepared
 from fieldctr.data.values import field_values
@@ -89,3 +90,34 @@ def test_tuning_that_pulls_fields_together_is_said(
     dataset = prepared(described, data_dir=tmp_path)
     embedded(dataset, described, encoder(), names=field_names(dataset), outputs=tmp_path, device=torch.device("cpu"))
     assert ("pulled the fields together: mean cosine 0.300 -> 0.400" in capsys.readouterr().err) == warned
+
+
+@pytest.mark.parametrize(("native", "dtype"), [(True, "bf16"), (False, "fp32")])
+def test_the_dtype_that_auto_takes_is_said_in_one_line_and_asked_for(
+    native: bool,
+    dtype: str,
+    described: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked: list[EncoderConfig] = []
+    found = FieldEmbeddings(tmp_path, torch.zeros(1, 21, 4), {"history": [{"epoch": 0}]})
+    monkeypatch.setattr(processor, "native_bf16", lambda: native)
+    monkeypatch.setattr(
+        field_vectors, "field_embeddings", lambda config, *given, **named: asked.append(config) or found
+    )
+    dataset = prepared(described, data_dir=tmp_path)
+    capsys.readouterr()
+    for node in (encoder() | {"dtype": "auto"}, encoder() | {"dtype": dtype}):
+        embedded(dataset, described, node, names=field_names(dataset), outputs=tmp_path, device=torch.device("cpu"))
+    assert asked[0] == asked[1]
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert f"encoder.dtype=auto: {dtype}" in said[0]
+
+
+def test_vectors_without_a_model_have_no_dtype_to_say(capsys: pytest.CaptureFixture[str]) -> None:
+    config = parse(EncoderConfig, encoder() | {"dtype": "auto", "kind": "random"}, "encoder")
+    assert settled(config, torch.device("cpu")) == config
+    assert not capsys.readouterr().err

@@ -11,6 +11,7 @@ import pytest
 from fieldctr.data.describe import describe
 from fieldctr.data.prepare import prepared
 from fieldctr.data.sources import amazon
+from fieldctr.data.table import LABEL
 from fieldctr.errors import UserError
 
 SPLIT = {"by": "order", "column": "timestamp", "unit": "ms", "fractions": [0.8, 0.1, 0.1]}
@@ -68,7 +69,7 @@ def test_every_review_meets_the_last_entry_of_its_item(end: str, ascii_only: boo
         row = [review[name] for name in ("parent_asin", "user_id", "timestamp")]
         expected.append((*row, *known, int(review["rating"] >= 4)))
     frame = read(tmp_path)
-    assert frame.select("parent_asin", "user_id", "timestamp", *amazon.ITEM, "label").rows() == expected
+    assert frame.select("parent_asin", "user_id", "timestamp", *amazon.ITEM, LABEL).rows() == expected
     assert frame["details"][0] == str(ENTRIES[1]["details"])
     assert frame["rating_number"][0] == "9007199254740993"
 
@@ -85,7 +86,7 @@ def test_the_cut_is_the_papers(tmp_path: Path) -> None:
     ordered = sorted(range(len(TIMES)), key=lambda i: TIMES[i])
     train, valid = int(0.8 * len(TIMES)), int(0.1 * len(TIMES))
     expected = dict.fromkeys(ordered[:train], "train") | dict.fromkeys(ordered[train : train + valid], "valid")
-    assert read(tmp_path)["split"].to_list() == [expected.get(i, "test") for i in range(len(TIMES))]
+    assert read(tmp_path)["fieldctr:split"].to_list() == [expected.get(i, "test") for i in range(len(TIMES))]
 
 
 def test_nothing_is_lost_silently(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ def split(rows: int, numeric: bool = True) -> Split:
 
 
 def rows_of(batches: Batches, seed: int, epoch: int, start_step: int = 0) -> list[list[int]]:
-    return [inputs.ids[:, 0].div(3).int().tolist() for inputs, _ in batches.shuffled(seed, epoch, start_step)]
+    return [inputs.ids[:, 0].div(3).int().tolist() for inputs, *_ in batches.shuffled(seed, epoch, start_step)]
 
 
 @pytest.mark.parametrize(("rows", "size"), [(1, 4), (8, 4), (11, 4), (100, 7)])
@@ -26,7 +26,8 @@ def test_every_row_comes_once_and_whole(rows: int, size: int) -> None:
     batches = Batches(data, batch_size=size, device=CPU)
     seen = []
     assert data.values is not None
-    for inputs, label in batches.shuffled(1, 0):
+    for inputs, label, weight in batches.shuffled(1, 0):
+        assert weight is None
         row = inputs.ids[:, 0].numpy() // 3
         seen += row.tolist()
         assert inputs.values is not None
@@ -41,9 +42,9 @@ def test_every_row_comes_once_and_whole(rows: int, size: int) -> None:
 def test_ordered_keeps_the_order() -> None:
     data = split(10, numeric=False)
     parts = list(Batches(data, batch_size=4, device=CPU).ordered())
-    assert [len(label) for _, label in parts] == [4, 4, 2]
-    assert np.array_equal(torch.cat([inputs.ids for inputs, _ in parts]).numpy(), data.ids)
-    assert all(inputs.values is None for inputs, _ in parts)
+    assert [len(part.label) for part in parts] == [4, 4, 2]
+    assert np.array_equal(torch.cat([part.inputs.ids for part in parts]).numpy(), data.ids)
+    assert all(part.inputs.values is None for part in parts)
 
 
 def test_the_order_is_a_function_of_seed_and_epoch() -> None:

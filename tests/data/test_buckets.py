@@ -57,7 +57,7 @@ def frame() -> pl.LazyFrame:
 
 
 def prepare(folder: Path) -> Dataset:
-    encode(Table(frame()), SPECS, folder, group=None)
+    encode(Table.named(frame()), SPECS, folder, group=None)
     return Dataset.load(folder, name="t")
 
 
@@ -68,7 +68,7 @@ def test_ids_are_those_of_the_plain_twin(tmp_path: Path) -> None:
         item = "3" if raw == "3.0" else raw
         parts = ["3" if part == "3.0" else part for part in (one.strip() for one in (tags or "").split("|")) if part]
         parts = list(dict.fromkeys(parts))[:2]
-        cross = f"{item or ''} & {tags or ''}" if item or tags else None
+        cross = f"{item} & {tags}" if item and tags else None
         ids = [bucket(part, 50) for part in parts]
         expected.append([bucket(item, 7), bucket(item, 100_003), *ids, *[0] * (2 - len(ids)), bucket(cross, 1000)])
     ids = np.concatenate([getattr(dataset, split).ids for split in SPLITS])
@@ -80,7 +80,7 @@ def test_ids_are_those_of_the_plain_twin(tmp_path: Path) -> None:
 def test_a_history_hashes_as_its_field_does(tmp_path: Path) -> None:
     history = {"kind": "multi", "separator": "|", "max_length": 1, "num_buckets": 7, "shares": "item"}
     specs = field_specs({"item": {"num_buckets": 7}, "past": {"column": "item", **history}}, 1)
-    encode(Table(frame()), specs, tmp_path, group=None)
+    encode(Table.named(frame()), specs, tmp_path, group=None)
     ids = Dataset.load(tmp_path, name="t").train.ids
     assert np.array_equal(ids[:, 0], ids[:, 1])
     assert ids.any()

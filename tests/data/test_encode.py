@@ -17,7 +17,7 @@ from fieldctr.data import budget, shards
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.encode import encode, encode_rows
 from fieldctr.data.specs import FieldSpec, field_specs
-from fieldctr.data.table import SPLITS, Table
+from fieldctr.data.table import DROP, LABEL, SPLIT, SPLITS, Table
 from fieldctr.errors import UserError
 from fieldctr.schema import Field, Schema
 
@@ -48,7 +48,8 @@ def values_of(spec: FieldSpec, row: Row) -> list[str]:
     if spec.kind == "multi":
         parts = [canonical(part.strip()) for part in (raw or "").split(spec.separator)]
         known = [part for part in parts if part]
-        return (known if spec.shares else list(dict.fromkeys(known)))[: spec.max_length]
+        known = known if spec.shares else list(dict.fromkeys(known))
+        return known[-spec.max_length :] if spec.keep == "last" else known[: spec.max_length]
     if spec.kind == "log_square":
         x = number(raw)
         return [] if x is None else [str(math.floor(math.log(x) ** 2) if x > 2 else int(x))]
@@ -157,7 +158,7 @@ def random_rows(seed: int, count: int = 200) -> list[Row]:
 def table(rows: list[Row]) -> Table:
     kinds = {"word": pl.String, "code": pl.Int64, "ratio": pl.Float64, "tags": pl.String, "when": pl.Int64}
     schema = kinds | {"price": pl.Float64, "label": pl.Int8, "split": pl.String}
-    return Table(pl.LazyFrame(rows, schema=schema, strict=False))
+    return Table.named(pl.LazyFrame(rows, schema=schema, strict=False))
 
 
 def prepare(folder: Path, rows: list[Row], specs: tuple[FieldSpec, ...] = SPECS, group: str | None = None) -> Dataset:
@@ -191,11 +192,9 @@ def test_encoding_is_its_plain_twin(seed: int, chunk: int, tmp_path: Path, monke
 def test_csv_text_and_typed_columns_encode_alike(tmp_path: Path) -> None:
     rows = random_rows(3)
     typed = prepare(tmp_path / "typed", rows)
-    as_text = (
-        table(rows).frame.with_columns(cs.float().fill_nan(None)).with_columns(cs.exclude("label").cast(pl.String))
-    )
+    as_text = table(rows).frame.with_columns(cs.float().fill_nan(None)).with_columns(cs.exclude(LABEL).cast(pl.String))
     (tmp_path / "text").mkdir()
-    encode(Table(as_text), SPECS, tmp_path / "text", group=None)
+    encode(Table.named(as_text), SPECS, tmp_path / "text", group=None)
     text = Dataset.load(tmp_path / "text", name="text")
     ratio = typed.schema.column_offsets[typed.schema.index("ratio")]  # 1e18 is spelled 1e+18 in text
     columns = [c for c in range(typed.schema.num_columns) if c != ratio]
@@ -214,7 +213,7 @@ def test_log_squares_of_texts_and_of_numbers_are_alike_in_ids_facts_and_statisti
     for name, cells in {"text": x, "number": [number(cell) for cell in x]}.items():
         (tmp_path / name).mkdir()
         frame = pl.LazyFrame(rows | {"x": pl.Series(cells, strict=False)})
-        encode(Table(frame), specs, tmp_path / name, group=None)
+        encode(Table.named(frame), specs, tmp_path / name, group=None)
         made.append(Dataset.load(tmp_path / name, name=name))
         again = encode_rows(frame.filter(pl.col("split") == "test"), tmp_path / name)
         assert np.array_equal(again.ids, made[-1].test.ids)
@@ -222,6 +221,7 @@ def test_log_squares_of_texts_and_of_numbers_are_alike_in_ids_facts_and_statisti
         assert made[-1].test.values is not None
         assert np.array_equal(again.values, made[-1].test.values)
     text, numbers = made
+    assert text.facts["fields"]["x"].pop("null_words") == {"train": 0, "valid": 0, "test": 1}
     assert text.facts == numbers.facts
     assert text.facts["fields"]["x"]["missing"] == {"train": 0.5, "valid": 1.0, "test": 0.5}
     for split in SPLITS:
@@ -256,7 +256,7 @@ def test_rows_without_a_value_in_train_are_zero_and_counted(tmp_path: Path) -> N
     assert facts["fields"]["word"]["missing"] == {"train": 0.25, "valid": 0.0, "test": 0.5}
     assert facts["fields"]["word"]["unseen"] == {"train": pytest.approx(1 / 3), "valid": 0.5, "test": 1.0}
     assert facts["rows"] == {"read": 8, "dropped": {}, "train": 4, "valid": 2, "test": 2}
-    assert facts["group"] == {"column": "word", "groups": 3}
+    assert facts["group"] == {"column": "word", "groups": 3, "blank": facts["fields"]["word"]["missing"]}
 
 
 def test_groups_tell_users_apart_that_train_never_saw(tmp_path: Path) -> None:
@@ -269,10 +269,10 @@ def test_groups_tell_users_apart_that_train_never_saw(tmp_path: Path) -> None:
 
 def test_dropped_rows_are_counted_by_reason(tmp_path: Path) -> None:
     rows = random_rows(1)
-    reasons = pl.Series("drop", ["too old" if i % 10 == 3 else None for i in range(len(rows))])
+    reasons = pl.Series(DROP, ["too old" if i % 10 == 3 else None for i in range(len(rows))])
     frame = table(rows).frame.with_columns(reasons)
     (tmp_path / "data").mkdir()
-    encode(Table(frame), SPECS, tmp_path / "data", group=None)
+    encode(Table.named(frame), SPECS, tmp_path / "data", group=None)
     dataset = Dataset.load(tmp_path / "data", name="test")
     assert dataset.facts["rows"]["dropped"] == {"too old": 20}
     assert sum(map(len, (dataset.train, dataset.valid, dataset.test))) == dataset.facts["rows"]["read"] - 20 == 180
@@ -283,13 +283,13 @@ def test_dropped_rows_are_counted_by_reason(tmp_path: Path) -> None:
 def test_new_rows_are_encoded_as_the_old_ones_were(tmp_path: Path) -> None:
     rows = random_rows(2)
     dataset = prepare(tmp_path / "data", rows)
-    again = encode_rows(table(rows).frame.filter(pl.col("split") == "test"), tmp_path / "data")
+    again = encode_rows(table(rows).frame.filter(pl.col(SPLIT) == "test"), tmp_path / "data")
     assert np.array_equal(again.ids, dataset.test.ids)
     assert again.values is not None
     assert dataset.test.values is not None
     np.testing.assert_array_equal(again.values, dataset.test.values)
     np.testing.assert_array_equal(again.label, dataset.test.label)
-    blind = encode_rows(table(rows).frame.drop("label"), tmp_path / "data")
+    blind = encode_rows(table(rows).frame.drop(LABEL), tmp_path / "data")
     assert np.isnan(blind.label).all()
 
 
@@ -301,7 +301,7 @@ def test_list_columns_are_multi_valued(tmp_path: Path) -> None:
             "split": ["train"] * 2 + ["valid"] * 2 + ["test"] * 2,
         }
     )
-    encode(Table(frame), field_specs({"tags": {"kind": "multi", "max_length": 2}}, 1), tmp_path, group=None)
+    encode(Table.named(frame), field_specs({"tags": {"kind": "multi", "max_length": 2}}, 1), tmp_path, group=None)
     dataset = Dataset.load(tmp_path, name="test")
     assert dataset.train.ids.tolist() == [[2, 1], [0, 0]]  # 1 and 3 came once each: order by text
     assert dataset.valid.ids.tolist() == [[0, 0], [1, 0]]
@@ -346,7 +346,13 @@ def test_tables_without_a_history_are_recorded_as_before(tmp_path: Path) -> None
     [
         ({"past": {"kind": "multi", "shares": "itme"}, "item": {}}, ["past.shares=itme", "no such field", "item"]),
         ({"past": {"kind": "multi", "shares": "item"}, "item": {"kind": "value"}}, ["kind value", "categorical"]),
-        ({"past": {"shares": "item"}, "item": {}}, ["no key 'dataset.fields.past.shares' for kind categorical"]),
+        (
+            {"past": {"kind": "cross", "shares": "item"}, "item": {}},
+            ["no key 'dataset.fields.past.shares' for kind cross"],
+        ),
+        ({"item": {"shares": "item"}}, ["item.shares=item", "another field"]),
+        ({"a": {}, "b": {"shares": "a"}, "c": {"shares": "b"}}, ["c.shares=b", "table of another", "Set shares=a"]),
+        ({"a": {}, "b": {"shares": "a", "num_buckets": 7}}, ["num_buckets is 7", "its owner's: None"]),
         ({"past": {"kind": "multi", "shares": "item"}, "item": {"num_buckets": 9}}, ["num_buckets is None", "9"]),
     ],
 )

@@ -15,6 +15,7 @@ from fieldctr.config import build
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.prepare import prepared
 from fieldctr.data.protocol import Protocol
+from fieldctr.data.table import LABEL, SPLIT
 from fieldctr.errors import UserError
 
 BIG = [2**31, 2**53, 2**53 + 1]  # floats cannot tell the last two apart
@@ -273,10 +274,10 @@ def test_taobao_is_a_naive_join_with_the_publishers_days(frame: Frame) -> None:
             | {k.strip(): v for k, v in users.get(sample["user"], {}).items()}
             | ads.get(sample["adgroup_id"], {})
         )
-        expected |= {"userid": sample["user"], "adgroup_id": sample["adgroup_id"], "label": sample["clk"]}
+        expected |= {"userid": sample["user"], "adgroup_id": sample["adgroup_id"], LABEL: sample["clk"]}
         day = (datetime.fromtimestamp(int(sample["time_stamp"]), UTC) + timedelta(hours=8)).date().isoformat()
         split = "train" if day < "2017-05-12" else "valid" if day == "2017-05-12" else "test"
-        assert row.pop("split") == split
+        assert row.pop(SPLIT) == split
         assert str(row.pop("local_time").date()) == day
         for key, value in row.items():
             assert (value if value not in missing else None) == (
@@ -344,7 +345,7 @@ def test_kuairand_pure_derives_what_the_cut_has(frame: Frame) -> None:
     assert got["hour"].to_list()[:3] == [0, 9, 23]
     assert got["dur_bucket"].to_list()[:3] == [0, 17, 23]
     assert got["weekday"].to_list()[:3] == [7, 1, 2], "1 May 2022 was a Sunday"
-    assert got["split"].to_list()[:8] == ["train"] * 4 + ["valid"] * 2 + ["test"] * 2
+    assert got[SPLIT].to_list()[:8] == ["train"] * 4 + ["valid"] * 2 + ["test"] * 2
     assert got["tag"].to_list()[:4] == ["12,65", "39", "", None]
     assert got["follow_user_num_range"][0] == "(0,10]"
     assert got["music_id"][0] == str(BIG[2])
@@ -355,7 +356,7 @@ def test_open_bandit_keeps_the_affinity_of_the_item_shown(frame: Frame) -> None:
     assert got["affinity"].cast(pl.Float64).to_list() == [100.0 * i + i % 12 for i in range(ROWS)]
     assert got["item_feature_1"].to_list() == ["ceca2003"] * ROWS
     assert not [name for name in got.columns if name.startswith("user-item")]
-    assert got.filter(pl.col("split") == "test")["time"].min() >= datetime(2019, 11, 30)
+    assert got.filter(pl.col(SPLIT) == "test")["time"].min() >= datetime(2019, 11, 30)
 
 
 @pytest.mark.parametrize(

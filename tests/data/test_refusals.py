@@ -126,7 +126,7 @@ def test_a_mistake_is_named(changes: dict[str, Any], words: list[str], tmp_path:
         ('u1,"i,1",3,1,train\nu1,"i""1",3,1', ["line 43", "4 columns, expected 5"]),
         ("", ["line 42", "0 columns, expected 5"]),
         ("u1,i1,3,,train", ["a blank"]),
-        ("u1,i1,3,1,", ["['', 'test'"]),
+        ("u1,i1,3,1,", ["a blank, 'test'"]),
     ],
 )
 def test_a_bad_line_is_named(line: str, words: list[str], tmp_path: Path) -> None:
@@ -155,10 +155,10 @@ def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
 def test_two_fields_of_one_name_are_refused(tmp_path: Path) -> None:
     frame = pl.LazyFrame({"a": ["x"], "b": ["y"], "label": [1], "split": ["train"]})
     with pytest.raises(UserError, match="'a' is given 2 times"):
-        encode(Table(frame), (FieldSpec("a", "a"), FieldSpec("a", "b")), tmp_path, group=None)
+        encode(Table.named(frame), (FieldSpec("a", "a"), FieldSpec("a", "b")), tmp_path, group=None)
 
 
 def test_a_list_needs_the_kind_multi(tmp_path: Path) -> None:
     frame = pl.LazyFrame({"a": [["x"]], "label": [1], "split": ["train"]})
     with pytest.raises(UserError, match="kind: multi"):
-        encode(Table(frame), field_specs({"a": {}}, 1), tmp_path, group=None)
+        encode(Table.named(frame), field_specs({"a": {}}, 1), tmp_path, group=None)

@@ -14,7 +14,7 @@ from fieldctr.data.prepare import prepared
 from fieldctr.data.regroup import Regrouping, regrouped
 from fieldctr.data.specs import FieldSpec, field_specs
 from fieldctr.data.splits import by_random, thinned
-from fieldctr.data.table import SPLITS, Table
+from fieldctr.data.table import DROP, SPLIT, SPLITS, Table
 from fieldctr.errors import UserError
 
 ROWS = 600
@@ -29,9 +29,9 @@ def raw_rows() -> pl.DataFrame:
     return pl.DataFrame(columns | {"price": rng.random(ROWS), "label": rng.integers(0, 2, ROWS), "split": split})
 
 
-def encoded(specs: tuple[FieldSpec, ...], folder: Path, frame: pl.LazyFrame | None = None) -> Dataset:
+def encoded(specs: tuple[FieldSpec, ...], folder: Path, table: Table | None = None) -> Dataset:
     folder.mkdir()
-    encode(Table(raw_rows().lazy() if frame is None else frame), specs, folder, group=None)
+    encode(table or Table.named(raw_rows().lazy()), specs, folder, group=None)
     return Dataset.load(folder, name="t")
 
 
@@ -65,7 +65,7 @@ def test_merged_fields_tell_apart_what_either_did(tmp_path: Path) -> None:
     assert specs[-1].text in ("who and item", "item and who")
     dataset = encoded(specs, tmp_path / "t")
     train = raw_rows().filter(split="train")
-    pairs = train.select(pl.concat_str(pl.col("user").fill_null(""), "item", separator="|"))["user"].to_list()
+    pairs = train.select(pl.concat_str("user", "item", separator="|"))["user"].to_list()  # None for a blank
     expected = {frozenset(i for i, one in enumerate(pairs) if one == pair) for pair in set(pairs)}
     assert partition(dataset.train.ids[:, dataset.schema.index(cross)]) == expected
 
@@ -114,26 +114,28 @@ def test_a_field_that_cannot_be_changed_is_named() -> None:
 
 def test_a_smaller_fraction_of_train_is_part_of_a_larger_one() -> None:
     frame = pl.DataFrame({"x": range(30_000)}).lazy()
-    frame = by_random(frame, [0.8, 0.1, 0.1], seed=1).with_columns(drop=pl.when(pl.col("x") == 7).then(pl.lit("bad")))
+    frame = by_random(frame, [0.8, 0.1, 0.1], seed=1).with_columns(
+        pl.when(pl.col("x") == 7).then(pl.lit("bad")).alias(DROP)
+    )
     kept: dict[float, set[Any]] = {}
     for fraction in (0.1, 0.4, 1.0):
         rows = thinned(frame, fraction, seed=1).collect()
-        assert rows.filter(x=7)["drop"].item() == "bad"
+        assert rows.filter(x=7)[DROP].item() == "bad"
 
-        left = rows.filter(pl.col("drop").is_null())
-        others = left.filter(pl.col("split") != "train")["x"].to_list()
-        kept[fraction] = set(left.filter(split="train")["x"])
-        assert others == rows.filter(pl.col("split") != "train", pl.col("x") != 7)["x"].to_list()
+        left = rows.filter(pl.col(DROP).is_null())
+        others = left.filter(pl.col(SPLIT) != "train")["x"].to_list()
+        kept[fraction] = set(left.filter(pl.col(SPLIT) == "train")["x"])
+        assert others == rows.filter(pl.col(SPLIT) != "train", pl.col("x") != 7)["x"].to_list()
     train = len(kept[1.0])
     assert kept[0.1] < kept[0.4] < kept[1.0]
     assert len(kept[0.1]) / train == pytest.approx(0.1, abs=0.01)  # not that of a random split with the same seed
     assert len(kept[0.4]) / train == pytest.approx(0.4, abs=0.02)
-    other = thinned(frame, 0.4, seed=2).filter(pl.col("drop").is_null(), split="train").collect()
+    other = thinned(frame, 0.4, seed=2).filter(pl.col(DROP).is_null(), pl.col(SPLIT) == "train").collect()
     assert len(set(other["x"]) & kept[0.4]) / len(other) == pytest.approx(0.4, abs=0.03)
 
 
 def test_a_fraction_learns_its_vocabulary_from_its_own_rows(tmp_path: Path) -> None:
-    dataset = encoded(SPECS, tmp_path / "t", thinned(raw_rows().lazy(), 0.2, seed=1))
+    dataset = encoded(SPECS, tmp_path / "t", Table(thinned(Table.named(raw_rows().lazy()).frame, 0.2, seed=1)))
     assert dataset.facts["rows"]["dropped"] == {"not in train_fraction": 400 - len(dataset.train)}
     assert dataset.train.ids[:, 0].max() == dataset.schema.fields[0].vocab_size - 1
     assert (dataset.test.ids[:, 0] == 0).sum() > 0

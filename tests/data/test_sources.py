@@ -14,6 +14,7 @@ from fieldctr.config import locate, parse
 from fieldctr.data.prepare import DatasetConfig, prepared
 from fieldctr.data.sources import movielens, synthetic
 from fieldctr.data.specs import field_specs
+from fieldctr.data.table import LABEL, PCTR
 from fieldctr.errors import UserError
 
 RANDOM = {"by": "random", "fractions": [0.8, 0.1, 0.1], "seed": 1}
@@ -61,7 +62,7 @@ def test_movielens_reads_the_same_from_every_layout(layout: str, tmp_path: Path)
     frame = movielens.read(tmp_path, layout="auto", label="ge4", split=RANDOM).frame.collect()
     keys = ["userId", "movieId", "rating", "timestamp"]
     assert [tuple(map(int, row)) for row in frame.select(keys).rows()] == RATINGS
-    assert frame["label"].to_list() == [int(rating >= 4) for _, _, rating, _ in RATINGS]
+    assert frame[LABEL].to_list() == [int(rating >= 4) for _, _, rating, _ in RATINGS]
     assert frame["title"].to_list() == [MOVIES[movie][0] for _, movie, _, _ in RATINGS]
     assert frame["genres"].fill_null("").to_list() == ["|".join(MOVIES[movie][1]) for _, movie, _, _ in RATINGS]
     assert frame["year"].to_list() == [{1: "1995", 2: "2001", 3: None}[movie] for _, movie, _, _ in RATINGS]
@@ -143,14 +144,14 @@ def test_synthetic_repeats_and_reads_in_part() -> None:
     assert whole.equals(law(rows=70_000))
     assert not whole.equals(law(rows=70_000, seed=4))
     lazy = synthetic.read(Path(), **(LAW | {"rows": 70_000})).frame
-    part = lazy.filter(pl.col("gender") == "male").select("brand", "label")
-    assert part.collect().equals(whole.filter(pl.col("gender") == "male").select("brand", "label"))
+    part = lazy.filter(pl.col("gender") == "male").select("brand", LABEL)
+    assert part.collect().equals(whole.filter(pl.col("gender") == "male").select("brand", LABEL))
     assert lazy.head(66_000).collect().equals(whole[:66_000])
 
 
 def test_synthetic_clicks_follow_the_probability_it_states() -> None:
     frame = law()
-    p, label = frame["pctr"].to_numpy(), frame["label"].to_numpy()
+    p, label = frame[PCTR].to_numpy(), frame[LABEL].to_numpy()
     assert label.mean() == pytest.approx(0.1, abs=0.01)
     order = np.argsort(p)
     for part in np.array_split(order, 10):
@@ -175,7 +176,7 @@ def test_synthetic_ads_decide_their_category_brand_and_price() -> None:
 def test_synthetic_pairs_show_in_no_single_field() -> None:
     """The two-way means of a planted pair vary, its one-way means hardly do: what FM has over LR is there."""
     changes = {"rows": 60_000, "first_order": 0.0, "num_pairs": 1}
-    frame = law(**changes).with_columns(logit=(pl.col("pctr") / (1 - pl.col("pctr"))).log())
+    frame = law(**changes).with_columns(logit=(pl.col(PCTR) / (1 - pl.col(PCTR))).log())
     (planted,) = synthetic.read(Path(), **(LAW | changes)).facts["planted"]
     pair = planted["fields"]
     total = frame["logit"].std()
@@ -187,14 +188,14 @@ def test_synthetic_pairs_show_in_no_single_field() -> None:
 
 def test_synthetic_drift_changes_the_law_over_time() -> None:
     still, moving = (law(first_order=0.0, num_pairs=0, drift=drift).with_row_index() for drift in (0.0, 1.0))
-    assert still["pctr"].std() == pytest.approx(0, abs=1e-9)
-    first, last = moving[:6000]["pctr"].std(), moving[-6000:]["pctr"].std()
+    assert still[PCTR].std() == pytest.approx(0, abs=1e-9)
+    first, last = moving[:6000][PCTR].std(), moving[-6000:][PCTR].std()
     assert first < 0.3 * last
 
 
 def test_synthetic_numbers_matter_when_asked() -> None:
     frame = law(first_order=0.0, num_pairs=0, numeric=1.0)
-    assert np.corrcoef(frame["account_age_days"].log1p(), np.log(frame["pctr"]))[0, 1] > 0.5
+    assert np.corrcoef(frame["account_age_days"].log1p(), np.log(frame[PCTR]))[0, 1] > 0.5
     assert frame["price"].n_unique() > 100
 
 

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from fieldctr.data.splits import ROW, with_split
-from fieldctr.data.table import SPLITS
+from fieldctr.data.table import DROP, SPLIT, SPLITS
 
 EIGHT = [0.8, 0.1, 0.1]
 PINNED_RANDOM = "arearaarreerrrerraaarrraaarraaeaarrraere"
@@ -15,7 +15,7 @@ PINNED_RANDOM = "arearaarreerrrerraaarrraaarraaeaarrraere"
 def assigned(frame: pl.DataFrame | pl.LazyFrame, **rule: object) -> list[str]:
     done = with_split(frame.lazy(), rule)
     assert not [name for name in done.collect_schema() if name.startswith(ROW)]
-    return done.collect()["split"].to_list()
+    return done.collect()[SPLIT].to_list()
 
 
 def shares(splits: list[str]) -> list[float]:
@@ -85,7 +85,7 @@ def test_a_column_can_be_translated_and_train_can_give_valid() -> None:
 def test_order_cuts_at_exact_rows_without_the_dropped_ones() -> None:
     times = [i * 7919 % 1009 // 50 for i in range(1009)]
     drops = ["no" if i % 7 == 3 else None for i in range(1009)]
-    frame = pl.DataFrame({"t": times, "drop": drops}, schema={"t": pl.Int64, "drop": pl.String})
+    frame = pl.DataFrame({"t": times, DROP: drops}, schema={"t": pl.Int64, DROP: pl.String})
     splits = assigned(frame, by="order", column="t", fractions=EIGHT)
     ordered = sorted((i for i, drop in enumerate(drops) if drop is None), key=lambda i: times[i])
     train, valid = int(0.8 * len(ordered)), int(0.1 * len(ordered))

@@ -67,7 +67,7 @@ def frame(rows: list[Row]) -> pl.LazyFrame:
 
 def prepare(folder: Path, rows: list[Row], fields: dict[str, Any] = FIELDS) -> Dataset:
     folder.mkdir()
-    encode(Table(frame(rows)), field_specs(fields, default_min_count=2), folder, group=None)
+    encode(Table.named(frame(rows)), field_specs(fields, default_min_count=2), folder, group=None)
     return Dataset.load(folder, name="test")
 
 
@@ -227,7 +227,7 @@ def test_random_ids_gain_nothing_though_they_would_in_fold(tmp_path: Path) -> No
         "late_rate": {"kind": "target_mean", "of": ["id"], "time": "when", "folds": 50},
     }
     (tmp_path / "data").mkdir()
-    encode(Table(pl.LazyFrame(rows)), field_specs(fields, 1), tmp_path / "data", group=None)
+    encode(Table.named(pl.LazyFrame(rows)), field_specs(fields, 1), tmp_path / "data", group=None)
     dataset = Dataset.load(tmp_path / "data", name="random")
     for name in fields:
         assert auc(dataset.train.label, np.nan_to_num(numbers(dataset, name), nan=0.5)) == pytest.approx(0.5, abs=0.015)
@@ -284,7 +284,7 @@ def test_a_time_that_orders_nothing_is_refused(times: list[int | None], words: s
     table = pl.LazyFrame(columns | {"split": ["train"] * 4 + ["valid"] * 2 + ["test"] * 2})
     specs = field_specs({"rate": {"kind": "target_mean", "of": ["a"], "time": "when"}}, 1)
     with pytest.raises(UserError, match=words):
-        encode(Table(table), specs, tmp_path, group=None)
+        encode(Table.named(table), specs, tmp_path, group=None)
 
 
 def test_a_field_that_is_false_is_left_out_but_its_column_still_counts() -> None:

@@ -1,7 +1,6 @@
 """LLaCTR against its formulas in loops; its adaptors, their clip, and what the released code does instead."""
 
 import math
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,9 @@ from fieldctr.errors import UserError
 from fieldctr.memory import peak_resident_mb
 from fieldctr.models.ctr_model import CTRModel, build_model
 from fieldctr.nn.embedding import Inputs
+from fieldctr.nn.flops import FlopCounter
 from fieldctr.schema import Field, Schema
+from fieldctr.training.costs import LiveTensors
 from fieldctr.training.optim import Optimizer
 
 SCHEMA = Schema(tuple(Field(f"f{i}", 7) for i in range(5)))
@@ -266,25 +267,24 @@ def test_a_wrong_number_of_vectors_is_named(vectors: Tensor) -> None:
         enhancer(vectors[:4])
 
 
-def test_thousands_of_fields_cost_memory_and_time_in_proportion() -> None:
+def test_thousands_of_fields_cost_memory_and_arithmetic_in_proportion() -> None:
     """A dense adaptor of 2,000 fields would have 4e12 weights, one product of all pairs a 16 GB tensor."""
-    seconds = {}
+    flops, peaks = [], []
     for num_fields in (500, 2000):
         module = enhancer(torch.randn(num_fields, 384), many(num_fields), 8, fie_adaptor="lowrank")
         emb = torch.randn(64, num_fields, 8, requires_grad=True)
-        times = []
-        for _ in range(3):
-            begin = time.process_time()
+        with LiveTensors() as live, FlopCounter() as counter:
             logit, penalty = module(emb)
             (logit.sum() + penalty).backward()
-            times.append(time.process_time() - begin)
-        seconds[num_fields] = min(times)
-    assert seconds[2000] < 8 * seconds[500]  # 16 if it were quadratic
+        flops.append(counter.flops)
+        peaks.append(live.peak)
+    for small, large in (flops, peaks):  # 16 times if it were quadratic
+        assert 0 < small < large < 5 * small
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak of this process cannot be reset")
-def test_two_thousand_fields_take_less_than_four_gigabytes() -> None:
+def test_two_thousand_fields_take_less_than_two_gigabytes() -> None:
     """A batch of 1,024, forward and backward; its embeddings alone are 131 MB."""
     module = enhancer(torch.randn(2000, 384), many(2000), 16, fie_adaptor="lowrank")
     emb = torch.randn(1024, 2000, 16, requires_grad=True)
@@ -294,7 +294,6 @@ def test_two_thousand_fields_take_less_than_four_gigabytes() -> None:
     (logit.sum() + penalty).backward()
     assert emb.grad is not None
     assert peak_resident_mb() - before < 2000
-    assert peak_resident_mb() < 4000
 
 
 def many(num_fields: int) -> Schema:

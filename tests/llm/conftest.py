@@ -12,6 +12,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from fieldctr import processor
 from fieldctr.catalog import conf_dir
 from fieldctr.config import EncoderConfig, parse
 from fieldctr.data.values import FieldValues
@@ -37,6 +38,13 @@ def encoder_config(name: str = "tiny_llama", **changes: Any) -> EncoderConfig:
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(params=[True, False], ids=["native_bf16", "emulated_bf16"])
+def native_bf16(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """A processor that multiplies bf16 numbers itself, then one that does not, whichever is here."""
+    monkeypatch.setattr(processor, "native_bf16", lambda: request.param)
+    return request.param
 
 
 @pytest.fixture

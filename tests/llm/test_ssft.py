@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.testing import assert_close
 
+from fieldctr import processor
 from fieldctr.config import EncoderConfig, TuningConfig
 from fieldctr.data.values import FieldValues
 from fieldctr.errors import UserError
-from fieldctr.llm.encoder import Encoder, tiny_llama
+from fieldctr.llm.encoder import Encoder, load_encoder, tiny_llama, with_dtype
 from fieldctr.llm.prompts import field_prompts
 from fieldctr.llm.ssft import Stepper, accuracy, closeness, contrast, generation, tune
 from fieldctr.training.progress import Progress
@@ -145,9 +146,35 @@ def test_four_bits_need_a_gpu(config: Config, loaded: Loaded) -> None:
 
 
 def test_emulated_bf16_is_said(config: Config, loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False})
+    monkeypatch.setattr(processor, "native_bf16", lambda: False)
     with pytest.warns(UserWarning, match=r"encoder\.dtype=fp32"):
         loaded(config(dtype="bf16"))
+
+
+@pytest.mark.parametrize("dtype", ["auto", "fp32"])
+def test_nobody_is_warned_of_what_was_not_asked_for(
+    dtype: str, native_bf16: bool, config: Config, loaded: Loaded
+) -> None:
+    loaded(config(dtype=dtype))  # warnings are errors here
+
+
+def test_auto_takes_what_the_processor_computes_itself(native_bf16: bool, config: Config, tmp_path: Path) -> None:
+    """A BERT of random weights: what is loaded, not what is written, decides the speed."""
+    transformers = pytest.importorskip("transformers")
+    shape = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    transformers.BertModel(transformers.BertConfig(vocab_size=300, **shape)).save_pretrained(tmp_path)
+    tiny_llama()[1].save_pretrained(tmp_path)
+    bert = config(kind="pretrained", model=str(tmp_path), lora_targets=["query"], dtype="auto")
+    loaded = load_encoder(bert, torch.device("cpu"), converted=tmp_path)
+    base = {weight.dtype for name, weight in loaded.model.named_parameters() if "lora_" not in name}
+    assert base == {torch.bfloat16 if native_bf16 else torch.float32}
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_a_gpu_is_asked_for_itself(native: bool, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processor, "native_bf16", lambda: not native)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: native or including_emulation)
+    assert with_dtype(config(dtype="auto"), torch.device("cuda")).dtype == ("bf16" if native else "fp32")
 
 
 def scatter(model: nn.Module) -> None:

@@ -42,8 +42,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:model.num_bases")  # small table
 
 @pytest.fixture
 def schema(schema: Schema) -> Schema:
-    """With a history: some models need one."""
-    return Schema((*schema.fields, Field("past", 7, width=3, shares="item")))
+    """With a history, which some models need, and two fields with one table."""
+    return Schema((*schema.fields, Field("past", 7, width=3, shares="item"), Field("last", 7, shares="item")))
 
 
 def made(node: dict[str, Any], schema: Schema, *, dim: int = 8, seed: int = 1) -> CTRModel:

@@ -180,7 +180,7 @@ def test_dnn(backbone: Make, schema: Schema, emb: Tensor, inputs: Inputs) -> Non
 def test_din(softmax: bool, backbone: Make, batch: Callable[..., Inputs]) -> None:
     schema = Schema(
         (Field("past", 7, 3, shares="item"), Field("user", 9), Field("tags", 6, 2), Field("item", 7),
-         Field("seen", 9, 4, shares="user"))
+         Field("seen", 9, 4, shares="user"), Field("last", 7, shares="item"))
     )  # fmt: skip
     model = backbone("din", schema, 4, attention_dims=[5], hidden_dims=[6], softmax=softmax)
     inputs = batch(schema, 24)
@@ -189,6 +189,7 @@ def test_din(softmax: bool, backbone: Make, batch: Callable[..., Inputs]) -> Non
     target, columns = {"past": 6, "seen": 3}, {"past": [0, 1, 2], "seen": [7, 8, 9, 10]}
     for e, ids in zip(emb, inputs.ids, strict=True):
         pooled = {"user": e[3], "tags": e[4:6][ids[4:6] > 0].mean(0) if ids[4:6].any() else e[4], "item": e[6]}
+        pooled["last"] = e[11]  # a table in common with another field makes no history
         for unit, name in zip(model.units, ("past", "seen"), strict=True):
             v, known = e[target[name]], [e[j] for j in columns[name] if ids[j] > 0]
             weights = [unit.last(unit.hidden(torch.cat([x, v, x - v, x * v]))) for x in known]

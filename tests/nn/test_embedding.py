@@ -12,7 +12,15 @@ PLAIN = Field("user", 7)
 MIXED = Schema((PLAIN, Field("tags", 5, width=3), Field("age", 2, numeric=True), Field("price", 2, numeric=True),
                 Field("words", 4, width=2), Field("hour", 3)))  # fmt: skip
 ONLY_PLAIN = Schema((PLAIN, Field("item", 5), Field("hour", 3)))
-HISTORY = Schema((Field("past", 5, width=3, shares="item"), PLAIN, Field("item", 5), Field("hour", 3)))
+HISTORY = Schema(
+    (
+        Field("past", 5, width=3, shares="item"),
+        PLAIN,
+        Field("item", 5),
+        Field("hour", 3),
+        Field("last", 5, shares="item"),
+    )
+)
 
 
 def inputs_of(schema: Schema, num_rows: int) -> Inputs:

@@ -1,10 +1,12 @@
 """A planted click model in memory and a small model that can learn it; as a program: resumable fits to be killed.
 
-For each line '<folder> <embedding update>' on stdin the program forks a fit that resumes what is in the folder and
-writes folder/weights.safetensors; it prints the fit's process id, and its exit status when it has ended.
+For each line '<folder> <embedding update> <seconds>' on stdin the program forks a fit that resumes what is in the
+folder and writes folder/weights.safetensors; it prints its exit status. Unless <seconds> is 0, the kernel ends the fit
+so long after its first checkpoint, wherever it is then.
 """
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +20,7 @@ from fieldctr.config import OptimizerConfig, RuntimeConfig, TrainerConfig
 from fieldctr.data.dataset import Split
 from fieldctr.nn.embedding import Inputs, Table
 from fieldctr.schema import Field, Schema
+from fieldctr.training import checkpoint
 from fieldctr.training.runtime import Runtime
 from fieldctr.training.trainer import Trainer
 
@@ -59,7 +62,7 @@ def split(rows: int, seed: int) -> Split:
     logit = first[ids[:, 0]] + second[ids[:, 1], ids[:, 2]]
     pctr = 1 / (1 + np.exp(-logit))
     label = (generator.random(rows) < pctr).astype(np.float32)
-    return Split(ids, label, group=ids[:, 0], pctr=pctr.astype(np.float32))
+    return Split(ids, label, group=ids[:, 0] + 1, pctr=pctr.astype(np.float32))
 
 
 def trainer_config(**changes: Any) -> TrainerConfig:
@@ -85,10 +88,22 @@ def cpu_runtime(cache: Path) -> Runtime:
     return Runtime.start(config, precision="fp32", deterministic=True, cache=cache)
 
 
+def die_after_the_first_checkpoint(seconds: float) -> None:
+    """SIGALRM ends a process as SIGKILL does: nothing of its own runs any more."""
+    save = checkpoint.save
+
+    def saving(*given: Any) -> None:
+        save(*given)
+        checkpoint.save = save
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+    checkpoint.save = saving
+
+
 def main(folder: Path, update: str) -> None:
     runtime, model = cpu_runtime(folder / "cache"), Tiny(seed=1)
     optimizer = optimizer_config(embedding_update=update, embedding_l2=0.0)
-    trainer = Trainer(trainer_config(), optimizer, runtime, seed=5)
+    trainer = Trainer(trainer_config(max_epochs=6), optimizer, runtime, seed=5)
     trainer.fit(model, split(1500, 1), split(400, 2), folder=folder, resume=True)
     save_file(model.state_dict(), folder / "weights.safetensors")
 
@@ -96,12 +111,13 @@ def main(folder: Path, update: str) -> None:
 def serve() -> None:
     """Importing torch takes seconds: do it once, and fork."""
     for line in sys.stdin:
-        folder, update = line.split()
+        folder, update, seconds = line.split()
         child = os.fork()
         if child == 0:
+            if float(seconds):
+                die_after_the_first_checkpoint(float(seconds))
             main(Path(folder), update)
             os._exit(0)
-        print(child, flush=True)
         print(os.waitpid(child, 0)[1], flush=True)
 
 

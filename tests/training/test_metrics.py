@@ -15,7 +15,7 @@ def sample(rows: int, seed: int, *, distinct: int = 7) -> tuple[np.ndarray, np.n
     generator = np.random.default_rng(seed)
     logit = (2 * generator.integers(-distinct, distinct, rows) / distinct).astype(np.float32)
     label = (generator.random(rows) < 1 / (1 + np.exp(-logit))).astype(np.float32)
-    return label, logit, generator.integers(0, max(2, rows // 6), rows).astype(np.int32)
+    return label, logit, generator.integers(1, max(3, 1 + rows // 6), rows).astype(np.int32)
 
 
 def pair_auc(label: np.ndarray, logit: np.ndarray) -> float:
@@ -114,7 +114,98 @@ def test_gauc_of_one_group_is_auc_at_any_code_and_for_either_zero() -> None:
 def test_gauc_without_a_mixed_group_is_refused() -> None:
     label = np.array([1, 0], np.float32)
     with pytest.raises(UserError, match="gAUC needs"):
-        m.gauc(label, label, np.array([0, 1], np.int32))
+        m.gauc(label, label, np.array([1, 2], np.int32))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_samples_without_a_group_are_left_out_of_gauc_and_their_share_is_said(weighted: bool) -> None:
+    label, logit, group = sample(200, 12)
+    weight = np.random.default_rng(1).random(200).astype(np.float32) if weighted else None
+    some = np.arange(200) % 5 == 0
+    blank = np.where(some, 0, group).astype(np.int32)
+    found = m.metrics(label, logit, blank, None, weight=weight)
+    own = None if weight is None else weight[~some]
+    rest = m.metrics(label[~some], logit[~some], group[~some], None, weight=own)
+    mass = np.ones(200) if weight is None else weight.astype(np.float64)
+    share = float(mass[some].sum() / mass.sum())
+    assert [found[key] for key in ("gauc", "gauc_groups")] == [rest[key] for key in ("gauc", "gauc_groups")]
+    assert found["gauc_blank_share"] == pytest.approx(share)
+    assert found["gauc_skipped_share"] == pytest.approx(rest["gauc_skipped_share"] * (1 - share))
+    assert rest["gauc_blank_share"] == 0
+    with pytest.raises(UserError, match=r"gAUC needs .* 100\.0% of the samples have no group"):
+        m.gauc(label, logit, np.zeros(200, np.int32), weight)
+
+
+WEIGHED = {
+    "auc": lambda label, logit, group, pctr, weight: m.auc(label, logit, weight),
+    "bayes_auc": lambda label, logit, group, pctr, weight: m.auc(label, pctr, weight),
+    "logloss": lambda label, logit, group, pctr, weight: m.logloss(label, logit, weight),
+    "base_entropy": lambda label, logit, group, pctr, weight: m.base_entropy(label, weight),
+    "ne": lambda label, logit, group, pctr, weight: m.normalized_entropy(label, logit, weight),
+    "ece": lambda label, logit, group, pctr, weight: m.ece(label, logit, weight),
+    "gauc": lambda label, logit, group, pctr, weight: m.gauc(label, logit, group, weight).gauc,
+    "num_groups": lambda label, logit, group, pctr, weight: m.gauc(label, logit, group, weight).num_groups,
+    "skipped_share": lambda label, logit, group, pctr, weight: m.gauc(label, logit, group, weight).skipped_share,
+    "blank_share": lambda label, logit, group, pctr, weight: m.gauc(label, logit, group, weight).blank_share,
+}
+
+
+@pytest.mark.parametrize("name", WEIGHED)
+@pytest.mark.parametrize("seed", range(5))
+def test_a_whole_weight_is_so_many_equal_samples(name: str, seed: int) -> None:
+    label, logit, group = sample(150, seed, distinct=[2, 7, 60, 400, 1][seed])
+    generator = np.random.default_rng(seed)
+    group[generator.random(150) < 0.2] = 0
+    pctr = generator.random(150).astype(np.float32)
+    times = generator.integers(0, 6, 150)  # 0: not there at all
+    arrays = (label, logit, group, pctr)
+    repeated = [np.repeat(array, times) for array in arrays]
+    found = WEIGHED[name](*arrays, times.astype(np.float32))
+    assert found == pytest.approx(WEIGHED[name](*repeated, None), rel=1e-12)
+    scaled = (times * np.float32(0.37)).astype(np.float32)
+    assert WEIGHED[name](*arrays, scaled) == pytest.approx(found, rel=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_weighted_metrics_are_their_loops(seed: int) -> None:
+    label, logit, group = sample(80, seed)
+    weight = np.exp(3 * np.random.default_rng(seed).normal(size=80)).astype(np.float32)
+    assert m.auc(label, logit, weight) == pytest.approx(weighted_pair_auc(label, logit, weight), rel=1e-12)
+    assert m.auc(label, logit, weight) == pytest.approx(roc_auc_score(label, logit, sample_weight=weight), rel=1e-9)
+    expected = log_loss(label, m.sigmoid(logit), sample_weight=weight)
+    assert m.logloss(label, logit, weight) == pytest.approx(expected, rel=1e-9)
+    total = mass = 0.0
+    for code in set(group.tolist()):
+        rows = group == code
+        if 0 < label[rows].sum() < rows.sum():
+            own = float(weight[rows].sum(dtype=np.float64))
+            total += own * weighted_pair_auc(label[rows], logit[rows], weight[rows])
+            mass += own
+    assert m.gauc(label, logit, group, weight).gauc == pytest.approx(total / mass, rel=1e-12)
+
+
+def weighted_pair_auc(label: np.ndarray, logit: np.ndarray, weight: np.ndarray) -> float:
+    """Every pair counts as the product of its two weights."""
+    ordered = total = 0.0
+    for z, w in zip(logit[label == 1], weight[label == 1].tolist(), strict=True):
+        for other, v in zip(logit[label == 0], weight[label == 0].tolist(), strict=True):
+            ordered += w * v * (1.0 if z > other else 0.5 if z == other else 0.0)
+            total += w * v
+    return ordered / total
+
+
+def test_weights_over_one_class_alone_are_refused() -> None:
+    label, logit, _ = sample(50, 3)
+    with pytest.raises(UserError, match="weight above 0"):
+        m.auc(label, logit, label)
+
+
+@pytest.mark.parametrize("rate", [1.0, 0.3, 0.01])
+def test_recalibration_is_its_formula(rate: float) -> None:
+    logit = np.linspace(-6, 6, 25).astype(np.float32)
+    p = m.sigmoid(logit)
+    assert m.sigmoid(m.recalibrated(logit, rate)) == pytest.approx(p / (p + (1 - p) / rate), rel=1e-6)
+    assert m.recalibrated(logit, None) is logit
 
 
 def test_rela_impr() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from fieldctr import processor
 from fieldctr.config import RuntimeConfig
 from fieldctr.errors import UserError
 from fieldctr.training import runtime as r
@@ -92,7 +93,7 @@ def test_tf32_on_a_cpu_is_refused(tmp_path: Path) -> None:
 
 
 def test_emulated_bf16_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False})
+    monkeypatch.setattr(processor, "native_bf16", lambda: False)
     with pytest.warns(UserWarning, match="emulates bf16"):
         runtime = start(tmp_path, precision="bf16")
     with runtime.autocast():

@@ -71,7 +71,7 @@ def test_a_step_is_the_textbooks(planted: ModuleType, runtime: Runtime) -> None:
         lr=0.01,
     )
     for epoch in range(5):
-        inputs, label = next(iter(fitting.batches.shuffled(3, epoch, 0)))
+        inputs, label, _ = next(fitting.batches.shuffled(3, epoch, 0))
         fitting.train_step(inputs, label)
         loss = nn.functional.binary_cross_entropy(twin(inputs).logit.sigmoid(), label)
         optimizer.zero_grad()

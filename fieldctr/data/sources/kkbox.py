@@ -8,15 +8,16 @@ from pathlib import Path
 
 import polars as pl
 
+from fieldctr.data.new_rows import NewRows, derived
 from fieldctr.data.sources import tidy
-from fieldctr.data.specs import number
+from fieldctr.data.spelling import number
 from fieldctr.data.table import Table
 
 AGES = (1, 95)  # others, such as 0 and 1051, mean that the user gave none
 
 
-def read(raw_dir: Path, *, files: Mapping[str, str], origin: str) -> Table:
-    """The columns of train, valid and test.csv, with isrc cut to its country and bd to decades of age, 1 to 7.
+def read(raw_dir: Path, *, files: Mapping[str, str], origin: str, new_rows: NewRows | None = None) -> Table:
+    """The columns of train, valid and test.csv; isrc_country, and bd_decade: that of the age in bd, 1 to 7.
 
     `files` by split and `origin` as in the source tidy.
     """
@@ -28,12 +29,14 @@ def read(raw_dir: Path, *, files: Mapping[str, str], origin: str) -> Table:
         null_values=[],
         label={"column": "label"},
         split={"by": "file"},
+        new_rows=new_rows,
     )
-    return table._replace(frame=table.frame.with_columns(isrc=pl.col("isrc").str.head(2), bd=_decade("bd")))
+    country, decade = pl.col("isrc").cast(pl.String).str.head(2), _decade(table.frame)
+    return table._replace(frame=derived(table.frame, isrc_country=country, bd_decade=decade))
 
 
-def _decade(column: str) -> pl.Expr:
+def _decade(frame: pl.LazyFrame) -> pl.Expr:
     """1 up to 10 years, 2 up to 20, ..., 7 above 60; null for an age that cannot be one."""
-    age = number(column, pl.String())
+    age = number(pl.col("bd"), frame.collect_schema().get("bd", pl.String()))
     decade = (age / 10).ceil().clip(upper_bound=7).cast(pl.Int8)
     return pl.when(age.is_between(*AGES)).then(decade)

@@ -4,14 +4,17 @@ Source: Harper, Konstan, "The MovieLens Datasets: History and Context", TiiS 201
 Label rule `llactr`: as in LLaCTR's experiments, a rating above 3 is a click and a rating of 3 is left out.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import polars as pl
 
+from fieldctr.data.new_rows import NewRows, derived, with_side_tables
+from fieldctr.data.spelling import spelled
 from fieldctr.data.splits import with_split
-from fieldctr.data.table import Table, explained, refuse_short_lines, required_all, scan_csv
+from fieldctr.data.table import DROP, LABEL, Table, explained, refuse_short_lines, required_all, scan_csv
 from fieldctr.errors import UserError
 
 CURE = "Get them from https://grouplens.org/datasets/movielens (scripts/download_movielens.sh)."
@@ -41,6 +44,7 @@ def read(
     layout: Literal["auto", "csv", "100k", "1m"],
     label: Literal["ge4", "llactr"],
     split: Mapping[str, Any],
+    new_rows: NewRows | None = None,
 ) -> Table:
     """Columns userId, movieId, rating, timestamp, title, genres (a|b), year.
 
@@ -53,61 +57,74 @@ def read(
     chosen = found if layout == "auto" else layout
     if chosen not in FILES or label not in ("ge4", "llactr"):
         raise UserError(f"dataset.source: expected layout auto | {' | '.join(FILES)}, label ge4 | llactr")
+    if new_rows:
+        main = new_rows.table_or(("userId", "movieId"), partial(_ratings, chosen))
+        return Table(_made(with_side_tables(main, _side_tables(chosen, raw_dir)), chosen), (new_rows.path,))
     paths = required_all(raw_dir, FILES[chosen], CURE)
     with explained(paths):
-        frame = {"csv": _csv, "100k": _100k, "1m": _1m}[chosen](*paths)
-        frame = frame.with_columns(pl.col("rating").cast(pl.Float64), pl.col("timestamp").cast(pl.Int64))
-    year = pl.col("title").str.extract(r"\((\d{4})\)\s*$")
-    frame = with_split(with_label(frame.with_columns(year=year), label), split)
+        frame = _ratings(chosen, paths[0])
+        for key, (path, scan) in _side_tables(chosen, raw_dir).items():
+            frame = frame.join(scan(path), on=key, how="left", maintain_order="left")
+        frame = _made(frame, chosen).with_columns(pl.col("rating").cast(pl.Float64), pl.col("timestamp").cast(pl.Int64))
+    frame = with_split(with_label(frame, label), split)
     return Table(frame, paths, "," if chosen == "csv" else None)
 
 
 def with_label(frame: pl.LazyFrame, rule: Literal["ge4", "llactr"]) -> pl.LazyFrame:
-    """The frame with `label` and, for llactr, the reason `drop`."""
+    """The frame with LABEL and, for llactr, the reason in DROP."""
     rating = pl.col("rating")
     if rule == "ge4":
-        return frame.with_columns(label=(rating >= 4).cast(pl.Int8))
+        return frame.with_columns((rating >= 4).cast(pl.Int8).alias(LABEL))
     drop = pl.when(rating == 3).then(pl.lit("rating is 3"))
-    return frame.with_columns(label=(rating > 3).cast(pl.Int8), drop=drop)
+    return frame.with_columns((rating > 3).cast(pl.Int8).alias(LABEL), drop.alias(DROP))
 
 
-def _csv(ratings: Path, movies: Path) -> pl.LazyFrame:
-    return scan_csv(ratings).join(scan_csv(movies), on="movieId", how="left", maintain_order="left")
+def _ratings(layout: str, path: Path) -> pl.LazyFrame:
+    """The ratings as the publisher wrote them."""
+    names = ["userId", "movieId", "rating", "timestamp"]
+    if layout == "csv":
+        return scan_csv(path)
+    if layout == "100k":
+        refuse_short_lines(path, "\t")
+        return _scan(path, "\t", names)
+    refuse_short_lines(path, ":")
+    # The separator is ::, polars takes one character: between two names there is one empty column.
+    doubled = [name for pair in zip(names, "abcd", strict=True) for name in pair][:-1]
+    return _scan(path, ":", doubled).select(names)
 
 
-def _100k(ratings: Path, items: Path, users: Path, genres: Path) -> pl.LazyFrame:
-    names = [name for name, _ in _cells(genres, "|")]
+def _side_tables(layout: str, raw_dir: Path) -> dict[str, tuple[Path, Callable[[Path], pl.LazyFrame]]]:
+    """By key column, the file of the movies or the users and how it is read."""
+    if layout == "csv":
+        return {"movieId": (raw_dir / "movies.csv", scan_csv)}
+    if layout == "100k":
+        people = partial(_table, separator="|", names=["userId", "age", "gender", "occupation", "zip"])
+        return {"movieId": (raw_dir / "u.item", _flagged_movies), "userId": (raw_dir / "u.user", people)}
+    movies = partial(_table, separator="::", names=["movieId", "title", "genres"])
+    people = partial(_table, separator="::", names=["userId", "gender", "age", "occupation", "zip"])
+    return {"movieId": (raw_dir / "movies.dat", movies), "userId": (raw_dir / "users.dat", people)}
+
+
+def _flagged_movies(items: Path) -> pl.LazyFrame:
+    """u.item, whose last columns say for each genre of u.genre whether it is the movie's."""
+    names = [name for name, _ in _cells(items.with_name("u.genre"), "|")]
     flags = [(cells[0], cells[1], cells[5:]) for cells in _cells(items, "|")]
-    movies = pl.LazyFrame(
+    return pl.LazyFrame(
         {
             "movieId": [movie for movie, _, _ in flags],
             "title": [title for _, title, _ in flags],
             "genres": ["|".join(g for g, on in zip(names, row, strict=True) if on == "1") for *_, row in flags],
         }
     )
-    people = _table(users, "|", ["userId", "age", "gender", "occupation", "zip"])
-    refuse_short_lines(ratings, "\t")
-    rows = _scan(ratings, "\t", ["userId", "movieId", "rating", "timestamp"])
-    return _joined(rows, movies, people)
 
 
-def _1m(ratings: Path, items: Path, users: Path) -> pl.LazyFrame:
-    movies = _table(items, "::", ["movieId", "title", "genres"])
-    people = _table(users, "::", ["userId", "gender", "age", "occupation", "zip"]).with_columns(
-        pl.col("gender").replace(GENDERS),
-        pl.col("age").replace(AGES),
-        pl.col("occupation").replace({str(code): name for code, name in enumerate(OCCUPATIONS)}),
-    )
-    refuse_short_lines(ratings, ":")
-    names = ["userId", "movieId", "rating", "timestamp"]
-    # The separator is ::, polars takes one character: between two names there is one empty column.
-    rows = _scan(ratings, ":", [name for pair in zip(names, "abcd", strict=True) for name in pair][:-1])
-    return _joined(rows.select(names), movies, people)
-
-
-def _joined(ratings: pl.LazyFrame, movies: pl.LazyFrame, people: pl.LazyFrame) -> pl.LazyFrame:
-    with_movies = ratings.join(movies, on="movieId", how="left", maintain_order="left")
-    return with_movies.join(people, on="userId", how="left", maintain_order="left")
+def _made(frame: pl.LazyFrame, layout: str) -> pl.LazyFrame:
+    """With the year, and 1m's codes as words; words stay as they are."""
+    words = {"gender": GENDERS, "age": AGES, "occupation": {str(i): name for i, name in enumerate(OCCUPATIONS)}}
+    known = frame.collect_schema()
+    coded = [name for name in words if layout == "1m" and name in known]
+    frame = frame.with_columns(spelled(pl.col(name), known[name]).replace(words[name]) for name in coded)
+    return derived(frame, year=pl.col("title").str.extract(r"\((\d{4})\)\s*$"))
 
 
 def _scan(path: Path, separator: str, names: list[str]) -> pl.LazyFrame:

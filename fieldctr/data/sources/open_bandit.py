@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 import polars as pl
 
+from fieldctr.data.new_rows import NewRows, derived, with_side_tables
 from fieldctr.data.profiles import with_profiles
 from fieldctr.data.splits import with_split
-from fieldctr.data.table import Table, explained, required_all, scan_csv
+from fieldctr.data.table import LABEL, Table, explained, required_all, scan_csv
 
 CURE = "Get it from https://research.zozo.com/data.html (CC BY 4.0; scripts/download_open_bandit.sh)."
 AFFINITY = "user-item_affinity_"  # one column per item: how often the user clicked on it before
@@ -26,6 +27,7 @@ def read(
     policy: Literal["random", "bts"],
     campaign: Literal["all", "men", "women"],
     split: Mapping[str, Any],
+    new_rows: NewRows | None = None,
 ) -> Table:
     """<policy>/<campaign>/<campaign>.csv with its item_context.csv; label click.
 
@@ -33,17 +35,25 @@ def read(
     `split` as in `fieldctr.data.splits.with_split`.
     """
     folder = f"{policy}/{campaign}"
+    if new_rows:
+        items = {"item_id": (raw_dir / folder / "item_context.csv", _items)}
+        return Table(with_side_tables(_made(new_rows.scan()), items), (new_rows.path,))
     files = required_all(raw_dir, (f"{folder}/{campaign}.csv", f"{folder}/item_context.csv"), CURE)
-    log, items = (scan_csv(path) for path in files)
-    affinities = [name for name in log.collect_schema() if name.startswith(AFFINITY)]
     with explained(files, ","):
-        frame = log.with_columns(
-            label=pl.col("click"),
-            time=pl.col("timestamp").str.to_datetime(TIME, time_unit="us").dt.replace_time_zone(None),
-            affinity=pl.coalesce(
-                pl.when(pl.col("item_id") == name.removeprefix(AFFINITY)).then(pl.col(name)) for name in affinities
-            ),
-        ).drop(affinities)
-        joined = with_profiles(with_split(frame, split), {"item_id": (files[1], items.drop(""))})
+        frame = _made(scan_csv(files[0]).with_columns(pl.col("click").alias(LABEL)))
+        joined = with_profiles(with_split(frame, split), {"item_id": (files[1], _items(files[1]))})
         joined.frame.collect_schema()
     return Table(joined.frame, files, ",", counts=joined.counts)
+
+
+def _made(log: pl.LazyFrame) -> pl.LazyFrame:
+    """With time and affinity, which a table can have instead of what they are made from."""
+    affinities = [name for name in log.collect_schema() if name.startswith(AFFINITY)]
+    shown = pl.col("item_id").cast(pl.String)
+    affinity = pl.coalesce(pl.when(shown == name.removeprefix(AFFINITY)).then(pl.col(name)) for name in affinities)
+    time = pl.col("timestamp").cast(pl.String).str.to_datetime(TIME, time_unit="us").dt.replace_time_zone(None)
+    return derived(log, time=time, affinity=affinity if affinities else pl.lit(None, pl.String)).drop(affinities)
+
+
+def _items(path: Path) -> pl.LazyFrame:
+    return scan_csv(path).drop("")  # the publisher's index

@@ -18,7 +18,8 @@ import numpy as np
 import polars as pl
 from polars.io.plugins import register_io_source
 
-from fieldctr.data.table import Table
+from fieldctr.data.new_rows import NewRows
+from fieldctr.data.table import LABEL, PCTR, SPLIT, SPLITS, Table
 from fieldctr.errors import UserError
 
 BLOCK = 1 << 16  # rows
@@ -57,6 +58,7 @@ def read(
     pair_strength: float,
     drift: float,
     numeric: float,
+    new_rows: NewRows | None = None,
 ) -> Table:
     """A log of `rows` samples, no file needed: the first 80 % train, then 10 % valid, then 10 % test.
 
@@ -64,6 +66,8 @@ def read(
     change from the first row to the last). `numeric` is the strength of price and account age, always columns.
     """
     del raw_dir
+    if new_rows:
+        return Table(new_rows.scan(), (new_rows.path,))
     planted = [name for name in FIELDS if name not in SPARSE]
     if not 0 <= num_pairs <= len(planted) * (len(planted) - 1) // 2:
         raise UserError(f"dataset.source.num_pairs={num_pairs} is not possible with {len(planted)} fields to pair")
@@ -216,7 +220,7 @@ def _source(world: World, rows: int, seed: int) -> Callable[..., Iterator[pl.Dat
 
 
 def _frame(world: World, rows: int, seed: int, block: int) -> pl.DataFrame:
-    """A block of rows as a reader of a log would see them, with label, split and pctr."""
+    """A block of rows as a reader of a log would see them, with what the source adds."""
     rng = np.random.default_rng([seed, 1, block])
     position = np.arange(block * BLOCK, min(rows, (block + 1) * BLOCK))
     drawn = world.draw(rng, position / max(rows - 1, 1))
@@ -226,19 +230,19 @@ def _frame(world: World, rows: int, seed: int, block: int) -> pl.DataFrame:
     return pl.DataFrame(columns).with_columns(
         price=pl.Series(np.round(20 * np.exp(drawn.price), 2)),
         account_age_days=pl.Series(np.round(400 * np.exp(drawn.age))),
-        label=pl.Series((rng.random(len(pctr)) < pctr).astype(np.int8)),
-        split=_named("split", cuts),
-        pctr=pl.Series(pctr),
+        **{
+            LABEL: pl.Series((rng.random(len(pctr)) < pctr).astype(np.int8)),
+            SPLIT: pl.Series(SPLITS).gather(cuts),
+            PCTR: pl.Series(pctr),
+        },
     )
 
 
 def _named(name: str, codes: np.ndarray) -> pl.Series:
-    texts = TEXTS.get(name) if name != "split" else ["train", "valid", "test"]
+    texts = TEXTS.get(name)
     return pl.Series(codes) if texts is None else pl.Series(texts).gather(codes)
 
 
 def _schema() -> dict[str, pl.DataType]:
     kinds = {name: pl.String() if name in TEXTS else pl.Int64() for name in FIELDS}
-    return (
-        kinds | dict.fromkeys(NUMBERS, pl.Float64()) | {"label": pl.Int8(), "split": pl.String(), "pctr": pl.Float64()}
-    )
+    return kinds | dict.fromkeys(NUMBERS, pl.Float64()) | {LABEL: pl.Int8(), SPLIT: pl.String(), PCTR: pl.Float64()}

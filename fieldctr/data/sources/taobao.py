@@ -9,9 +9,10 @@ from typing import Any
 
 import polars as pl
 
+from fieldctr.data.new_rows import NewRows, derived, with_side_tables
 from fieldctr.data.profiles import with_profiles
 from fieldctr.data.splits import with_split
-from fieldctr.data.table import EVENTS, Table, explained, required_all, scan_csv
+from fieldctr.data.table import DROP, EVENTS, LABEL, SPLIT, Table, explained, required_all, scan_csv
 from fieldctr.errors import UserError
 
 FILES = ("raw_sample.csv", "ad_feature.csv", "user_profile.csv")
@@ -22,7 +23,14 @@ TIME_ZONE = 8 * 3600  # seconds that the publisher's days are ahead of UTC
 LOCAL_TIME = ((pl.col("time_stamp").cast(pl.Int64) + TIME_ZONE) * 1_000_000).cast(pl.Datetime("us"))
 
 
-def read(raw_dir: Path, *, null_values: Sequence[str], split: Mapping[str, Any], behavior: Sequence[str] = ()) -> Table:
+def read(
+    raw_dir: Path,
+    *,
+    null_values: Sequence[str],
+    split: Mapping[str, Any],
+    behavior: Sequence[str] = (),
+    new_rows: NewRows | None = None,
+) -> Table:
     """Each row of raw_sample.csv with its ad and its user: the publisher's columns, `user` as userid, and `local_time`.
 
     `null_values` are the texts that mean missing in the profiles. Of several profiles the first counts; a row whose
@@ -33,14 +41,15 @@ def read(raw_dir: Path, *, null_values: Sequence[str], split: Mapping[str, Any],
     for action in behavior:
         if action not in ACTIONS:
             raise UserError(f"dataset.source.behavior: no action '{action}'. All: {', '.join(ACTIONS)}")
+    if new_rows:
+        return Table(_new(new_rows, raw_dir, null_values), (new_rows.path,))
     files = required_all(raw_dir, (*FILES, BEHAVIOR) if behavior else FILES, CURE)
-    samples, ads, users = (scan_csv(path) for path in files[:3])
-    users = users.rename(str.strip)  # the publisher's header has 'new_user_class_level '
+    samples, ads, users = (_scan(path) for path in files[:3])
     with explained(files, ","):
         frame = samples.rename({"user": "userid"}).with_columns(
-            label=pl.col("clk"),
+            pl.col("clk").alias(LABEL),
+            pl.when(pl.col("clk") == pl.col("nonclk")).then(pl.lit("clk and nonclk agree")).alias(DROP),
             local_time=LOCAL_TIME,
-            drop=pl.when(pl.col("clk") == pl.col("nonclk")).then(pl.lit("clk and nonclk agree")),
         )
         profiles = {
             "adgroup_id": (files[1], _known(ads, null_values)),
@@ -54,6 +63,17 @@ def read(raw_dir: Path, *, null_values: Sequence[str], split: Mapping[str, Any],
     return Table(frame, files, ",", counts=joined.counts)
 
 
+def _scan(path: Path) -> pl.LazyFrame:
+    return scan_csv(path).rename(str.strip)  # the publisher's header has 'new_user_class_level '
+
+
+def _new(new_rows: NewRows, raw_dir: Path, null_values: Sequence[str]) -> pl.LazyFrame:
+    frame = derived(new_rows.scan().rename({"user": "userid"}, strict=False), local_time=LOCAL_TIME)
+    paths = {"adgroup_id": raw_dir / FILES[1], "userid": raw_dir / FILES[2]}
+    tables = {key: (path, lambda path: _known(_scan(path), null_values)) for key, path in paths.items()}
+    return with_side_tables(frame, tables)
+
+
 def _events(log: pl.LazyFrame, behavior: Sequence[str], null_values: Sequence[str]) -> pl.LazyFrame:
     known = _known(log.filter(pl.col("btag").is_in(list(behavior))), null_values)
     return known.select(
@@ -61,7 +81,7 @@ def _events(log: pl.LazyFrame, behavior: Sequence[str], null_values: Sequence[st
         local_time=LOCAL_TIME,
         cate_id=pl.col("cate"),
         brand=pl.col("brand"),
-        split=pl.lit(EVENTS),
+        **{SPLIT: pl.lit(EVENTS)},
     )
 
 

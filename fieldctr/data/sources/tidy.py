@@ -1,15 +1,20 @@
-"""Any table with one row per sample: CSV, TSV or Parquet, one file, a glob of them, or one for each split."""
+"""Any table with one row per sample, in one file, several, or one for each split, with side tables joined to it."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from fieldctr.config import nearest
-from fieldctr.data.specs import number, spelled
+from fieldctr.data.files import concat, exists, find, with_folder_keys
+from fieldctr.data.labels import shown, with_label
+from fieldctr.data.new_rows import NewRows
+from fieldctr.data.reading import Reading
+from fieldctr.data.scan import scan, settled
 from fieldctr.data.splits import FILE, ROW, needs_rows, with_split
-from fieldctr.data.table import SPLITS, Table, explained, required_all, scan_csv
+from fieldctr.data.table import SPLITS, Table, required_all
 from fieldctr.errors import UserError
 
 
@@ -19,38 +24,42 @@ def read(
     files: str | Mapping[str, str],
     origin: str,
     separator: str,
-    null_values: Sequence[str],
+    null_values: Sequence[Any],
     label: Mapping[str, Any],
     split: Mapping[str, Any],
-    header: Sequence[str] | None = None,
+    header: Sequence[Any] | None = None,
+    format: str = "auto",
+    quote: str | None = "auto",
+    encoding: str = "auto",
+    new_rows: NewRows | None = None,
 ) -> Table:
-    """The files `raw_dir/files` (a name or a glob, read in the order of their names), one below the other.
+    """The files `raw_dir/files` (a name, a glob or a folder, read in the order of their names), one below the other.
 
     For `split` {by: file}, `files` is {train: name or glob, valid: ..., test: ...}. Else `split` is as in
     `fieldctr.data.splits.with_split`. `label` is {column}, for 0 and 1; or {column, positive: [values]}; or {column,
-    above: number}. `separator`, `null_values` (texts that mean missing) and `header` (the columns, where the first
-    line is a row already) are for delimited files. `origin` says where the files are to be had, for the message that
-    they are absent.
+    above: number}. How a file is written its bytes tell; what they cannot, `format`, `separator`, `header` (the
+    columns, where the first line is a row already), `quote`, `encoding` and `null_values` say: the keys of
+    `fieldctr.data.reading.Reading`. Folders called key=value below `raw_dir` give a column each. `origin` says where
+    the files are to be had, for the message that they are absent.
     """
     cure = f"Get it from {origin}." if origin else "It is your table."
+    reading = Reading(format, separator, header, quote or "none", encoding, null_values)
+    if new_rows:
+        return Table(new_rows.scan(reading), (new_rows.path,))
     named = _named(files, split)
-    required_all(raw_dir, [pattern for pattern in named.values() if not any(raw_dir.glob(pattern))], cure)
-    found = [(name, path) for name, pattern in named.items() for path in sorted(raw_dir.glob(pattern))]
+    found = _found(raw_dir, named, cure)
     paths = tuple(path for _, path in found)
-    delimited = paths[0].suffix != ".parquet"
+    readings = settled(paths, reading)
     row = ROW if len(paths) == 1 and needs_rows(split) else None
-    frames = [
-        scan_csv(p, separator=separator, header=header, row=row) if delimited else _scan_parquet(p) for p in paths
-    ]
+    parts = with_folder_keys([(path, scan(path, readings[path], row=row)) for path in paths], raw_dir)
     if not isinstance(files, str):
-        frames = [frame.with_columns(pl.lit(name).alias(FILE)) for frame, (name, _) in zip(frames, found, strict=True)]
-    with explained(paths):
-        frame = pl.concat(frames)
-        frame.collect_schema()
-    if delimited and null_values:
-        frame = frame.with_columns(pl.when(~pl.exclude(ROW).is_in(list(null_values))).then(pl.exclude(ROW)))
+        parts = [
+            (path, part.with_columns(pl.lit(name).alias(FILE)))
+            for (path, part), (name, _) in zip(parts, found, strict=True)
+        ]
+    frame = concat(parts)
     frame = with_split(with_label(frame, label), split)
-    return Table(frame, paths, separator if delimited else None)
+    return Table(frame, paths, readings=readings, about_label=partial(shown, label))
 
 
 def _named(files: str | Mapping[str, str], split: Mapping[str, Any]) -> Mapping[str, str]:
@@ -69,27 +78,7 @@ def _named(files: str | Mapping[str, str], split: Mapping[str, Any]) -> Mapping[
     return files
 
 
-def _scan_parquet(path: Path) -> pl.LazyFrame:
-    with explained((path,)):
-        frame = pl.scan_parquet(path, glob=False)
-        frame.collect_schema()
-    return frame
-
-
-def with_label(frame: pl.LazyFrame, rule: Mapping[str, Any]) -> pl.LazyFrame:
-    """The frame with a column `label`: the rule's column as it is, or whether it is `positive` or `above` a number."""
-    known = ("column", "positive", "above")
-    schema = {name: dtype for name, dtype in frame.collect_schema().items() if name != ROW}
-    for key in rule:
-        if key not in known:
-            raise UserError(f"no key 'label.{key}'. {nearest(key, known)}All: {', '.join(known)}")
-    column = rule.get("column")
-    if column not in schema:
-        near = nearest(str(column), schema)
-        raise UserError(f"label.column={column}: no such column. {near}All: {', '.join(schema)}")
-    raw = spelled(pl.col(column), schema[column])
-    if rule.get("positive") is not None:
-        return frame.with_columns(label=raw.is_in([str(value) for value in rule["positive"]]).cast(pl.Int8))
-    if rule.get("above") is not None:
-        return frame.with_columns(label=(number(column, schema[column]) > rule["above"]).cast(pl.Int8))
-    return frame.with_columns(label=pl.col(column))
+def _found(raw_dir: Path, named: Mapping[str, str], cure: str) -> list[tuple[str, Path]]:
+    """Each name with each of its files; one UserError for all that are absent."""
+    required_all(raw_dir, [pattern for pattern in named.values() if not exists(raw_dir, pattern)], cure)
+    return [(name, path) for name, pattern in named.items() for path in find(raw_dir, pattern, cure)]

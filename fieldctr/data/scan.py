@@ -1,0 +1,114 @@
+"""One raw file as a lazy frame, whatever its format; what it is, its bytes tell, not its name."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import polars as pl
+
+from fieldctr.data.bad_lines import explained
+from fieldctr.data.columns import column, refuse_own
+from fieldctr.data.delimited import scan_delimited
+from fieldctr.data.formats import STREAM, content
+from fieldctr.data.json_lines import scan_json_lines
+from fieldctr.data.libsvm import scan_libsvm
+from fieldctr.data.lines import as_text
+from fieldctr.data.reading import Reading
+from fieldctr.data.spelling import canonical, spelled
+from fieldctr.errors import UserError
+
+
+def scan(path: Path, reading: Reading, *, row: str | None = None) -> pl.LazyFrame:
+    """The raw columns of a file, with null for what `reading.null_values` names.
+
+    `row` names one more column, the last, for the rows' numbers.
+    """
+    reading = settled((path,), reading)[path]
+    with explained((path,), readings={path: reading}):
+        frame = _scan(path, reading, row)
+        names = frame.collect_schema()
+    refuse_own([name for name in names if name != row], path)
+    return with_nulls(frame, reading.null_values, but=row)
+
+
+def settled(paths: Sequence[Path], reading: Reading) -> dict[Path, Reading]:
+    """What `auto` in `reading` means for each file; one quoting for all of them. UserError for what is not read."""
+    found = {path: _settled(path, reading) for path in paths}
+    quotes = {own.quote for own in found.values() if own.format == "csv"} - {'"'}
+    if reading.quote != "auto" or not quotes:
+        return found
+    if len(quotes) > 1:
+        raise UserError(
+            f"{paths[0].parent}: the files differ in what quotes mean. Set quote: {' or '.join(sorted(quotes))}"
+        )
+    (quote,) = quotes
+    odd = next(path for path, own in found.items() if own.quote == quote)
+    say(f"{odd} has quotes that do not enclose cells: read with quote: {quote}")
+    return {path: replace(own, quote=quote) if own.format == "csv" else own for path, own in found.items()}
+
+
+def _settled(path: Path, reading: Reading) -> Reading:
+    if not path.is_file():
+        raise UserError(f"{path} is {'no regular file' if path.exists() else 'missing'}. Nothing was written.")
+    text = as_text(path, reading)
+    if text:
+        return text.reading
+    found = content(path, reading)
+    return replace(reading, format=found.format, encoding=found.encoding or "auto")
+
+
+@cache
+def say(text: str) -> None:
+    """Tell the user, once."""
+    print(f"fieldctr: {text}", file=sys.stderr)
+
+
+def _scan(path: Path, reading: Reading, row: str | None) -> pl.LazyFrame:
+    if reading.format == "parquet":
+        return _numbered(pl.scan_parquet(path, glob=False, hive_partitioning=False), row)
+    if reading.format == "arrow":
+        return _numbered(_scan_arrow(path), row)
+    found = content(path, reading)
+    if reading.format == "jsonl":
+        return scan_json_lines(path, reading, row)
+    if reading.format == "libsvm":
+        return scan_libsvm(path, reading, found.packing, row)
+    text = as_text(path, reading)
+    assert text, "the other formats are done with"
+    return scan_delimited(text, row)
+
+
+def _scan_arrow(path: Path) -> pl.LazyFrame:
+    with path.open("rb") as file:
+        if file.read(len(STREAM)) != STREAM:
+            return pl.scan_ipc(path, glob=False)
+    schema = pl.read_ipc_stream(path, n_rows=0).schema
+    return pl.defer(lambda: pl.read_ipc_stream(path), schema=schema)  # held in memory: polars cannot stream it
+
+
+def _numbered(frame: pl.LazyFrame, row: str | None) -> pl.LazyFrame:
+    if not row:
+        return frame
+    names = list(frame.collect_schema())
+    return frame.with_row_index(row).select(*map(column, names), row)
+
+
+def with_nulls(frame: pl.LazyFrame, texts: Sequence[str], but: str | None = None) -> pl.LazyFrame:
+    """Null for each cell whose text is one of `texts`; lists stay as they are, and so does the column `but`."""
+    if not texts:
+        return frame
+    plain = pl.DataFrame({"text": list(texts)}).select(canonical(pl.col("text"))).to_series().to_list()
+    return frame.with_columns(
+        pl.when(~_among(name, dtype, list(texts), plain)).then(column(name)).alias(name)
+        for name, dtype in frame.collect_schema().items()
+        if name != but and not dtype.is_nested()
+    )
+
+
+def _among(name: str, dtype: pl.DataType, texts: list[str], plain: list[str]) -> pl.Expr:
+    if dtype == pl.String:
+        return column(name).is_in(texts)
+    text = spelled(column(name), dtype)
+    return (canonical(text) if dtype.is_numeric() else text).is_in(plain).fill_null(False)

@@ -1,0 +1,52 @@
+"""Why a fit blows up, in words: the numeric field that is most likely to blame is named."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+
+from fieldctr.data.dataset import Split
+
+LARGE = 1e3  # a number far above 1 takes an embedding, a logit and a gradient with it
+OTHERS = "optimizer.lr too high, or a large initial scale (model.embedding_std)"
+
+
+@dataclass(frozen=True)
+class Largest:
+    """The numeric field with the largest value of a split."""
+
+    field: str
+    value: float
+
+    def __str__(self) -> str:
+        cure = "give it scale: standard, or kind: quantile if it has that already"
+        return f"numeric field '{self.field}' has values up to {self.value:.3g}: {cure}"
+
+
+def largest(model: nn.Module, split: Split) -> Largest | None:
+    """The field of the value that is farthest from zero, if that is beyond LARGE and the model knows its schema."""
+    schema = getattr(model, "schema", None)
+    if schema is None or split.values is None or not len(split):
+        return None
+    low, high = split.values.min(0), split.values.max(0)
+    farthest = np.where(-low > high, low, high)
+    column = int(np.abs(farthest).argmax())
+    if abs(farthest[column]) <= LARGE:
+        return None
+    return Largest([field.name for field in schema.fields if field.numeric][column], float(farthest[column]))
+
+
+def causes(model: nn.Module, split: Split) -> str:
+    """What to look at when numbers of the model on this split are useless."""
+    found = largest(model, split)
+    if found is None:
+        return f"Likely causes: {OTHERS}"
+    return f"Likely cause: {found}. Else: {OTHERS}"
+
+
+def worse_than_nothing(model: nn.Module, train: Split, valid: Split, ne: float) -> str:
+    """A sentence where a model predicts worse than the click rate alone and a numeric field explains it; else ''."""
+    found = largest(model, train) or largest(model, valid)
+    if ne <= 1 or found is None:
+        return ""
+    return f"valid LogLoss is {ne:,.4g} times that of always predicting the click rate. Likely cause: {found}"
