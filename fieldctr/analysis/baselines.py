@@ -19,7 +19,7 @@ from fieldctr.analysis.target_means import (
     statistic,
 )  # fmt: skip
 from fieldctr.data.dataset import Dataset
-from fieldctr.ranking import auc, counted_auc
+from fieldctr.ranking import auc
 
 Scores = dict[str, dict[str, float]]  # by split: auc, logloss; of an oracle on valid also by_chance
 MEMORY = 0.75  # AUC on shuffled labels, half of the way to 1: an oracle that reaches it says nothing
@@ -45,18 +45,13 @@ def choose(table: Coded, *, num_fields: int, num_pairs: int, smoothing: float) -
 
     def alone(fields: tuple[int, ...]) -> float:
         mean = mean_of(table, cells(table, fields), "valid", smoothing=smoothing)
-        return weighted_auc(table.label["valid"], mean, table.weight_of("valid"))
+        return auc(table.label["valid"], mean, table.weight_of("valid"))
 
     single = {(i,): alone((i,)) for i in range(len(table.sizes))}
     pair = {(i, j): alone((i, j)) for i, j in combinations(range(len(table.sizes)), 2)}
     better = [(i, j) for (i, j), score in pair.items() if score > max(single[i,], single[j,])]
     fields = sorted(single, key=lambda key: -single[key])[:num_fields]
     return Chosen(fields, sorted(better, key=lambda key: -pair[key])[:num_pairs])
-
-
-def weighted_auc(label: np.ndarray, score: np.ndarray, weight: np.ndarray | None) -> float:
-    """AUC of rows (n,) that count as often as their weights say."""
-    return auc(label, score) if weight is None else counted_auc(score, weight * label, weight * (1 - label))
 
 
 def target_mean_logits(table: Coded, fields: tuple[int, ...], *, smoothing: float) -> BySplit:

@@ -21,7 +21,7 @@ from fieldctr.analysis.target_means import BySplit
 from fieldctr.config import Positive, Weight
 from fieldctr.data.dataset import Dataset, Split
 from fieldctr.errors import UserError
-from fieldctr.ranking import counted_auc
+from fieldctr.ranking import auc
 from fieldctr.schema import Schema
 
 CURE = "pip install 'fieldctr[sklearn]'"
@@ -63,7 +63,7 @@ class Samples(NamedTuple):
 
     def auc(self, weights: np.ndarray) -> float:
         """Of the linear model."""
-        return counted_auc(self.x @ weights, self.weight * self.label, self.weight * (1 - self.label))
+        return auc(self.label, self.x @ weights, self.weight)
 
 
 class Fit(NamedTuple):

@@ -43,6 +43,7 @@ class Survey:
     dataset: Dataset
     coder: Coder
     counts: tuple[np.ndarray, ...]  # per field (3, 2, codes) int64: split, label
+    sums: tuple[np.ndarray, ...]  # the same of sample weights, 1 in the mean over train; counts where there are none
     numbers: Numbers  # of the fields that can count
     keys: dict[int, KeyFacts]  # by position of the key field
     repeated: dict[str, float]  # by split: share of its rows that stand in train too (of train: twice), value for value
@@ -62,6 +63,11 @@ class Survey:
         return self.counts[0][:, 1].sum(1)
 
     @cached_property
+    def rate(self) -> np.ndarray:
+        """(3,) click rate per split, by sample weights."""
+        return self.sums[0][:, 1].sum(1) / self.sums[0].sum((1, 2))
+
+    @cached_property
     def rows(self) -> np.ndarray:
         """(3,) per split."""
         return self.counts[0].sum((1, 2))
@@ -72,6 +78,9 @@ def survey(dataset: Dataset) -> Survey:
     coder = Coder.of(dataset.schema, dataset.train)
     splits = (dataset.train, dataset.valid, dataset.test)
     counts = tuple(np.zeros((len(SPLITS), 2, size), np.int64) for size in coder.sizes)
+    mean, sums = mean_weight(dataset.train), counts
+    if mean is not None:
+        sums = tuple(np.zeros(own.shape) for own in counts)
     hashes: list[list[np.ndarray]] = [[], [], []]
     keep = 1 + len(dataset.train) // ROWS_HASHED
     for s, split in enumerate(splits):
@@ -80,12 +89,22 @@ def survey(dataset: Dataset) -> Survey:
             for own, code in zip(counts, codes, strict=True):
                 size = own.shape[2]
                 own[s] += np.bincount(code + size * label, minlength=2 * size).reshape(2, size)
+            if mean is not None and split.weight is not None:
+                for own, code in zip(sums, codes, strict=True):
+                    size = own.shape[2]
+                    weight = np.bincount(code + size * label, split.weight[rows] / mean, 2 * size)
+                    own[s] += weight.reshape(2, size)
             row_hash = hash_rows(split, rows)
             hashes[s].append(row_hash[row_hash % np.uint64(keep) == 0])
     known = np.sort(np.concatenate(hashes[0]))
     repeated = {name: _share_in(np.concatenate(hashes[s]), known, 1 + (s == 0)) for s, name in enumerate(SPLITS)}
     numbers = Numbers.of(dataset)
-    return Survey(dataset, coder, counts, numbers, follow(dataset, coder, counts, numbers), repeated)
+    return Survey(dataset, coder, counts, sums, numbers, follow(dataset, coder, counts, numbers), repeated)
+
+
+def mean_weight(split: Split) -> float | None:
+    """Of its samples; None where they have no weights."""
+    return None if split.weight is None else float(split.weight.mean(dtype=np.float64))
 
 
 def hash_rows(split: Split, rows: slice) -> np.ndarray:
@@ -174,3 +193,8 @@ def fixed_by(facts: KeyFacts, key: int) -> list[int]:
     """Fields with one value per value of the key, in 99 % of the rows that have one; in half of all rows at least."""
     same = (facts.agreeing >= 0.99 * facts.known) & (facts.known >= 0.5 * facts.rows.sum())
     return [i for i in np.flatnonzero(same).tolist() if i != key]
+
+
+def agreement(facts: KeyFacts, i: int) -> float:
+    """Share of the rows with a value of field i where it is the first one of their key."""
+    return float(facts.agreeing[i] / max(1, facts.known[i]))

@@ -21,16 +21,17 @@ from fieldctr.analysis.baselines import (
     share_closed,
     target_mean_logits,
     tree_features,
-    weighted_auc,
 )  # fmt: skip
 from fieldctr.analysis.boosting import BoostingConfig, boosted
 from fieldctr.analysis.logistic import LogisticConfig, logistic
 from fieldctr.analysis.target_means import BySplit, Coded, coded, logit
 from fieldctr.artifacts import cached, write_json, write_text
+from fieldctr.commands.trained import downsampled
 from fieldctr.config import Between, Positive, parse
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.prepare import prepared
 from fieldctr.errors import UserError
+from fieldctr.ranking import auc
 from fieldctr.runs import load_config, load_result, provenance
 from fieldctr.training.metrics import logloss
 from fieldctr.training.runtime import choose_threads
@@ -95,6 +96,8 @@ def record(config: BaselineConfig, dataset: Dataset, folder: Path) -> None:
         f"and trees use {min(len(dataset.train), config.train_rows):,}; fields, pairs, C and trees chosen on valid; "
         f"seed {config.seed}."
     )
+    if dataset.negative_rate is not None:
+        notes.append(downsampled(dataset.negative_rate))
     content = {"rows": [row._asdict() for row in rows], "notes": [head, *notes], **provenance()}
     write_json(folder / JSON_FILE, content)
     write_text(folder / MARKDOWN_FILE, "\n".join([markdown(rows), head, *notes]))
@@ -128,8 +131,7 @@ def scored(name: str, kind: str, logits: BySplit, table: Coded) -> Row:
     scores = {}
     for split, own in logits.items():
         truth, weight = table.label[split], table.weight_of(split)
-        weights: dict[str, Any] = {} if weight is None else {"weight": weight}
-        scores[split] = {"auc": weighted_auc(truth, own, weight), "logloss": logloss(truth, own, **weights)}
+        scores[split] = {"auc": auc(truth, own, weight), "logloss": logloss(truth, own, weight)}
     return Row(name, kind, scores)
 
 

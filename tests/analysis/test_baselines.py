@@ -15,7 +15,6 @@ from fieldctr.analysis.baselines import (
     floor_and_ceiling,
     share_closed,
     tree_features,
-    weighted_auc,
 )
 from fieldctr.analysis.boosting import BoostingConfig, boosted
 from fieldctr.analysis.oracle import by_chance, oracle
@@ -167,7 +166,7 @@ def test_weights_are_repeated_rows(table: Coded, seed: int) -> None:
     for fields in ((0,), (1, 2)):
         one, two = (mean_of(own, cells(own, fields), "test", smoothing=5) for own in (weighted, repeated))
         np.testing.assert_allclose(np.repeat(one, times["test"]), two)
-        assert weighted_auc(table.label["test"], one, weighted.weight_of("test")) == pytest.approx(
+        assert auc(table.label["test"], one, weighted.weight_of("test")) == pytest.approx(
             auc(repeated.label["test"], two)
         )
     cell = table.codes["test"][1]
