@@ -16,14 +16,20 @@ FAR = 1.0  # logits between a day's click rate and the median day's
 SHOWN = 3  # days named in a finding
 
 
-def click_rates_by_day(frame: pl.LazyFrame, column: str, unit: str) -> pl.DataFrame:
-    """Day (UTC), rows and clicks of the rows that preparation keeps; `unit` as of a datetime field."""
+def click_rates_by_day(frame: pl.LazyFrame, column: str, unit: str, weight: str | None = None) -> pl.DataFrame:
+    """Day (UTC), rows and clicks of the rows that preparation keeps; `unit` as of a datetime field.
+
+    With a column of sample weights: as many clicks as make its rows' weighted click rate.
+    """
     schema = frame.collect_schema()
-    require(schema, [column, LABEL])
+    require(schema, [column, LABEL, *([weight] if weight else [])])
     kept = frame.filter(pl.col(DROP).is_null()) if DROP in schema else frame
     day = moment(column, schema[column], unit).dt.date()
     label = number(pl.col(LABEL), schema[LABEL])
-    rates = kept.select(day=day, label=label).group_by("day").agg(rows=pl.len(), clicks=pl.col("label").sum())
+    each = number(pl.col(weight), schema[weight]) if weight else pl.lit(1.0)
+    known = kept.select(day=day, label=label, weight=each)
+    clicks = pl.len() * (pl.col("label") * pl.col("weight")).sum() / pl.col("weight").sum()
+    rates = known.group_by("day").agg(rows=pl.len(), clicks=clicks if weight else pl.col("label").sum())
     return rates.drop_nulls("day").sort("day").collect(engine="streaming")
 
 
