@@ -82,6 +82,8 @@ def _hydra(command: str, arguments: tuple[str, ...]) -> None:
         if word not in PARTS[command]:
             raise UserError(unknown(f"part of {command}", word, PARTS[command]))
         command, arguments = f"{command}_{word}", arguments[1:]
+    if command == "predict":
+        arguments = tuple("json=true" if argument == "--json" else argument for argument in arguments)
     importlib.import_module("fieldctr.commands.launch").launch(command, arguments)
 
 

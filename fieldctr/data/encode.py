@@ -8,10 +8,10 @@ Joins on the raw table, the obvious way, cost twice as much.
 """
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -20,24 +20,25 @@ from fieldctr.artifacts import write_json
 from fieldctr.data import histories, statistics
 from fieldctr.data.bad_lines import explained, refuse_bad_lines
 from fieldctr.data.budget import Budget
+from fieldctr.data.coverage import Coverage
 from fieldctr.data.dataset import FACTS_FILE, SCHEMA_FILE, Split
 from fieldctr.data.distributed import Recipe, write_with_ray
 from fieldctr.data.encoding import Encoding, Rule, apply
 from fieldctr.data.facts import attainable, field_facts, without_group
 from fieldctr.data.hashing import hashed
-from fieldctr.data.lexicon import WORDS, bucket_codes, bucket_names
+from fieldctr.data.lexicon import WORDS, Lexicon, bucket_codes, bucket_names
 from fieldctr.data.lists import resolved
 from fieldctr.data.npy import NpyWriter
 from fieldctr.data.numbers import Binning, Scaling, fit_bins, fit_scaling
 from fieldctr.data.ragged import joined, part, values_of
 from fieldctr.data.reader import NO_CODES, Reader
+from fieldctr.data.reading import Reading
 from fieldctr.data.shards import SCALARS, Block, Shards, finite, gaps, row_columns, write_shards
 from fieldctr.data.specs import FieldSpec, HistorySpec, Spec, StatisticSpec, refuse_twins
 from fieldctr.data.spelling import number
 from fieldctr.data.table import LABEL, SPLITS, Table, labels_explained
 from fieldctr.data.tally import weight_facts
 from fieldctr.data.vocabularies import Known, known_texts, numbered
-from fieldctr.errors import UserError
 
 SHARDS = "shards"  # folder of pass one
 CELLS = 1 << 23  # ids that pass two has in memory at a time
@@ -116,14 +117,23 @@ def encode(
     write_json(folder / FACTS_FILE, facts)
 
 
-def encode_rows(frame: pl.LazyFrame, folder: Path) -> Split:
+class Encoded(NamedTuple):
+    """New rows, and per field what the table knows of them."""
+
+    split: Split
+    coverage: dict[str, Coverage]
+
+
+def encode_rows(frame: pl.LazyFrame, folder: Path, *, files: Mapping[Path, Reading | None] | None = None) -> Encoded:
     """New raw rows as the prepared `folder` would have encoded them. Without LABEL labels are NaN.
 
-    Their histories are what the prepared rows tell of their users; they are no events of each other's.
+    Their histories are what the prepared rows tell of their users; they are no events of each other's. `files`, and how
+    they are read, are for messages.
     """
     encoding = Encoding.load(folder)
     reader = Reader.of(encoding.specs, histories.times(encoding.specs))
-    with explained(()):
+    readings = {path: reading for path, reading in (files or {}).items() if reading}
+    with explained(files or (), readings=readings):
         schema = frame.collect_schema()
         label = number(pl.col(LABEL), schema[LABEL]) if LABEL in schema else pl.lit(float("nan"))
         lexicons, chunks = reader.lexicons(), []
@@ -133,7 +143,7 @@ def encode_rows(frame: pl.LazyFrame, folder: Path) -> Split:
             chunks.append((columns, finite(chunk.numbers), chunk.extra["label"]))
         texts = [lexicon.texts() for lexicon in lexicons]
     if not chunks:
-        raise UserError("no rows to encode")
+        return Encoded(_no_rows(encoding), {})
     columns, numbers, labels = zip(*chunks, strict=True)
     codes = reader.aligned([joined(parts) for parts in zip(*columns, strict=True)])
     numbers = np.concatenate(numbers, axis=1)
@@ -142,9 +152,39 @@ def encode_rows(frame: pl.LazyFrame, folder: Path) -> Split:
     plain = reader.num_numeric
     windows, past = histories.new_windows(encoding.specs, reader, texts, codes, numbers[plain:], folder=folder)
     numbers = np.concatenate([numbers[:plain], statistics.new_numbers(learned, codes, numbers.shape[1])])
-    ids, values = apply(encoding.rules(texts), encoding.stored, codes, numbers)
+    rules = encoding.rules(texts)
+    ids, values = apply(rules, encoding.stored, codes, numbers)
     label = pl.concat(labels).cast(pl.Float32).to_numpy(writable=True)
-    return Split(ids, label, values if values.shape[1] else None, windows=windows, past=past)
+    split = Split(ids, label, values if values.shape[1] else None, windows=windows, past=past)
+    return Encoded(split, _coverage(encoding, rules, lexicons, numbers, split))
+
+
+def _no_rows(encoding: Encoding) -> Split:
+    values = np.empty((0, encoding.schema().num_numeric), np.float32)
+    return Split(np.empty((0, sum(spec.width for spec in encoding.stored)), np.int32), np.empty(0, np.float32), values)
+
+
+def _coverage(
+    encoding: Encoding, rules: Sequence[Rule], lexicons: Sequence[Lexicon], numbers: np.ndarray, split: Split
+) -> dict[str, Coverage]:
+    """Of each field; `lexicons` have counted the rows, `numbers` (Q, n) are those of the numeric ones."""
+    rows, found = len(split), dict[str, Coverage]()
+    counted, lines = iter(lexicons), iter(numbers)
+    for spec, rule in zip(encoding.stored, rules, strict=True):
+        if isinstance(rule, np.ndarray):
+            lexicon = next(counted)
+            counts, blank = lexicon.counts[0, : lexicon.size], lexicon.texts().is_null().to_numpy()
+            known = int(counts[~blank].sum())
+            unseen = 0 if spec.num_buckets else int(counts[~blank & (rule == 0)].sum())
+            found[spec.name] = Coverage(rows, int(counts[blank].sum()), known, unseen)
+        else:
+            missing = int(np.isnan(next(lines)).sum())
+            found[spec.name] = Coverage(rows, missing, rows - missing, 0)
+    for h, spec in enumerate(encoding.specs[len(encoding.stored) :]):
+        assert split.windows is not None
+        empty = int((split.windows[:, h] == split.windows[:, h + split.windows.shape[1] // 2]).sum())
+        found[spec.name] = Coverage(rows, empty, rows - empty, 0)
+    return found
 
 
 def _write_here(table: Table, reader: Reader, extra: dict[str, pl.Expr], parts: Path, budget: Budget) -> None:

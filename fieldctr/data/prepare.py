@@ -1,5 +1,7 @@
 """From a dataset's YAML node to a prepared table: read, encode once, load ever after."""
 
+import inspect
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -9,10 +11,11 @@ from typing import Annotated, Any, Literal
 import polars as pl
 
 from fieldctr.artifacts import KEY_FILE, cached, stage_folder
-from fieldctr.config import Between, Positive, Share, as_name, build, nearest, parse
+from fieldctr.config import Between, Positive, Share, as_name, build, locate, nearest, parse
 from fieldctr.data.bad_lines import unforeseen, without_hints
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.encode import encode
+from fieldctr.data.new_rows import NewRows
 from fieldctr.data.published import Published, refuse_other_files, refuse_other_rows
 from fieldctr.data.regroup import Regrouping, regrouped
 from fieldctr.data.specs import LATER, Spec, field_specs
@@ -115,6 +118,20 @@ def _table(config: DatasetConfig) -> Table:
     if config.train_fraction == 1:
         return table
     return table._replace(frame=thinned(table.frame, config.train_fraction, config.fraction_seed))
+
+
+def new_table(node: Mapping[str, Any], dataset: Dataset, rows: NewRows, *, raw_dir: str | None = None) -> Table:
+    """Rows to score as the source of a run's resolved `dataset` node reads them: without label and split.
+
+    How that was, the prepared `dataset` says; `raw_dir` is where its side tables lie, if not where the node says. A
+    source of somebody else's that takes no new rows is passed by: the file is a table with the columns of the fields.
+    """
+    source = json.loads((dataset.folder / KEY_FILE).read_text(encoding="utf-8"))["source"]
+    told = dataset.facts.get("reading", {})
+    rows.keys = {**told, **rows.keys}
+    if "new_rows" not in inspect.signature(locate(source, "dataset.source")).parameters:
+        return Table(rows.scan(), (rows.path,))
+    return build({**source, "new_rows": rows}, "dataset.source", Path(raw_dir or node["raw_dir"]))
 
 
 def with_names(node: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,41 +1,49 @@
-"""Raw rows to score, and the same rows with their scores."""
+"""Raw rows with their scores, as a file."""
 
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
-from fieldctr.data.table import explained, scan_csv
 from fieldctr.errors import UserError
 
-SEPARATORS = {".csv": ",", ".tsv": "\t"}
-WRITERS = {".csv": pl.LazyFrame.sink_csv, ".parquet": pl.LazyFrame.sink_parquet}
+CSV, TSV, PARQUET = ".csv", ".tsv", ".parquet"
+SUFFIXES = (CSV, TSV, PARQUET)
 
 
-def scan_rows(path: Path) -> pl.LazyFrame:
-    """The columns of a .csv, .tsv or .parquet file; UserError for another name or a file that cannot be read."""
-    if not path.is_file():
-        raise UserError(f"input={path}: no such file")
-    if path.suffix in SEPARATORS:
-        return scan_csv(path, separator=SEPARATORS[path.suffix])
-    if path.suffix != ".parquet":
-        raise UserError(f"input={path}: expected a name that ends in .csv, .tsv or .parquet")
-    with explained((path,)):
-        frame = pl.scan_parquet(path)
-        frame.collect_schema()
-    return frame
+def check_output(output: Path, source: Path) -> None:
+    """Refuse an output that cannot be written, or that is the input itself, before anything is computed."""
+    if output.suffix not in SUFFIXES:
+        raise UserError(f"output={output}: expected a name that ends in {' or '.join(SUFFIXES)}")
+    if output.is_dir():
+        raise UserError(f"output={output} is a folder: expected the name of a file to write")
+    if output.exists() and source.exists() and output.samefile(source):
+        raise UserError(f"output={output} is the input itself, which would be lost. Name another file.")
 
 
-def check_output(path: Path) -> None:
-    """Refuse an output that `write_scores` could not write, before anything is computed."""
-    if path.suffix not in WRITERS:
-        raise UserError(f"output={path}: expected a name that ends in {' or '.join(WRITERS)}")
+def check_columns(frame: pl.LazyFrame, output: Path, name: str) -> None:
+    """Refuse columns that the output cannot hold beside the scores, which it calls `name`."""
+    schema = frame.collect_schema()
+    if name in schema:
+        raise UserError(f"the input has a column '{name}' already. Call the new one otherwise: column=...")
+    nested = [column for column, dtype in schema.items() if dtype.is_nested()]
+    if nested and output.suffix != PARQUET:
+        raise UserError(
+            f"output={output}: column '{nested[0]}' holds {schema[nested[0]]}, which a delimited file cannot hold. "
+            "Write .parquet"
+        )
 
 
-def write_scores(frame: pl.LazyFrame, pctr: np.ndarray, path: Path) -> None:
-    """The rows of `frame` with one more column, `pctr` (R,), as .csv or .parquet; whole or not at all."""
+def write_scores(frame: pl.LazyFrame, pctr: np.ndarray, path: Path, name: str) -> None:
+    """The rows of `frame` with one more column, `name` (R,), as .csv, .tsv or .parquet; whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}")
-    scores = pl.LazyFrame({"pctr": pctr})
-    WRITERS[path.suffix](pl.concat([frame, scores], how="horizontal"), temporary)
-    temporary.replace(path)
+    scored = pl.concat([frame, pl.LazyFrame({name: pctr})], how="horizontal")
+    try:
+        if path.suffix == PARQUET:
+            scored.sink_parquet(temporary)
+        else:
+            scored.sink_csv(temporary, separator="," if path.suffix == CSV else "\t")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

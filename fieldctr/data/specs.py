@@ -236,7 +236,8 @@ def _listed(plain: FieldSpec, node: Mapping[str, Any], where: str) -> FieldSpec:
     """With the columns, or patterns of them, and the padding that the node of a multi-valued field names."""
     columns = checked(node.get("columns", []), str | list[str], f"{where}.columns")
     padding = checked(node.get("padding", []), list[str | int | float | bool], f"{where}.padding")
-    plain = replace(plain, padding=tuple(filter(None, map(text_of, padding))))
+    spelled_so = (text_of(value.strip() if isinstance(value, str) else value) for value in padding)
+    plain = replace(plain, padding=tuple(filter(None, spelled_so)))
     if "columns" not in node:
         return plain
     if not columns:

@@ -96,7 +96,7 @@ def test_hashes_are_these_for_ever() -> None:
 
 def test_predict_gives_what_prepare_gave(tmp_path: Path) -> None:
     dataset = prepare(tmp_path)
-    again = encode_rows(frame().filter(pl.col("split") == "test"), tmp_path)
+    again = encode_rows(frame().filter(pl.col("split") == "test"), tmp_path).split
     assert np.array_equal(again.ids, dataset.test.ids)
     assert again.values is not None
     assert dataset.test.values is not None

@@ -215,7 +215,7 @@ def test_log_squares_of_texts_and_of_numbers_are_alike_in_ids_facts_and_statisti
         frame = pl.LazyFrame(rows | {"x": pl.Series(cells, strict=False)})
         encode(Table.named(frame), specs, tmp_path / name, group=None)
         made.append(Dataset.load(tmp_path / name, name=name))
-        again = encode_rows(frame.filter(pl.col("split") == "test"), tmp_path / name)
+        again = encode_rows(frame.filter(pl.col("split") == "test"), tmp_path / name).split
         assert np.array_equal(again.ids, made[-1].test.ids)
         assert again.values is not None
         assert made[-1].test.values is not None
@@ -283,13 +283,13 @@ def test_dropped_rows_are_counted_by_reason(tmp_path: Path) -> None:
 def test_new_rows_are_encoded_as_the_old_ones_were(tmp_path: Path) -> None:
     rows = random_rows(2)
     dataset = prepare(tmp_path / "data", rows)
-    again = encode_rows(table(rows).frame.filter(pl.col(SPLIT) == "test"), tmp_path / "data")
+    again = encode_rows(table(rows).frame.filter(pl.col(SPLIT) == "test"), tmp_path / "data").split
     assert np.array_equal(again.ids, dataset.test.ids)
     assert again.values is not None
     assert dataset.test.values is not None
     np.testing.assert_array_equal(again.values, dataset.test.values)
     np.testing.assert_array_equal(again.label, dataset.test.label)
-    blind = encode_rows(table(rows).frame.drop(LABEL), tmp_path / "data")
+    blind = encode_rows(table(rows).frame.drop(LABEL), tmp_path / "data").split
     assert np.isnan(blind.label).all()
 
 
@@ -329,7 +329,7 @@ def test_a_history_shares_the_ids_of_its_field_and_keeps_order_and_repeats(tmp_p
     assert dataset.train.ids[0, 1:5].tolist()[:3] == [y, x, y]
     assert len({x, y, z, int(dataset.train.ids[0, 4])} - {0}) == 4
     assert dataset.test.ids[-2, 1:4].tolist() == [z, 0, 0]
-    again = encode_rows(pl.LazyFrame(rows, schema={"word": pl.String, "tags": pl.String}), tmp_path / "data")
+    again = encode_rows(pl.LazyFrame(rows, schema={"word": pl.String, "tags": pl.String}), tmp_path / "data").split
     assert again.ids[:6].tolist() == dataset.train.ids.tolist()
 
 

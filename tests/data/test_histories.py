@@ -237,12 +237,12 @@ def test_new_rows_see_what_was_known_of_their_users(tmp_path: Path) -> None:
         "label", "split"
     )
     for when in (pl.col("when").cast(pl.String), pl.from_epoch("when"), pl.from_epoch("when").cast(pl.Datetime("ms"))):
-        again = encode_rows(test.with_columns(when), dataset.folder)
+        again = encode_rows(test.with_columns(when), dataset.folder).split
         assert np.array_equal(again.ids_of(slice(None)), dataset.test.ids_of(slice(None)))
-    later = encode_rows(test.with_columns(when=pl.lit(2_000_000_000), user=pl.lit("nobody")), dataset.folder)
+    later = encode_rows(test.with_columns(when=pl.lit(2_000_000_000), user=pl.lit("nobody")), dataset.folder).split
     assert not later.ids_of(slice(None))[:, columns(dataset, "past")].any(), "a user without a past"
     assert np.array_equal(later.ids[:, columns(dataset, "item")], dataset.test.ids[:, columns(dataset, "item")])
-    alone = encode_rows(test.head(1), dataset.folder)
+    alone = encode_rows(test.head(1), dataset.folder).split
     assert np.array_equal(alone.ids_of(slice(None)), again.ids_of(slice(1))), "new rows are no events"
 
 

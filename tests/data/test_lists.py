@@ -21,7 +21,7 @@ from fieldctr.data.lexicon import Lexicon
 from fieldctr.data.reader import Reader
 from fieldctr.data.regroup import Regrouping, regrouped
 from fieldctr.data.specs import FieldSpec, Spec, field_specs
-from fieldctr.data.table import EVENTS, SPLITS, Table
+from fieldctr.data.table import EVENTS, LABEL, SPLIT, SPLITS, Table
 from fieldctr.errors import UserError
 
 TEXTS = ["a", "b", "ü", "long tag", "it's", 'a "b"', "c, d", "back\\slash", "x]y", "{z}", "7", "-1", "0.5"]
@@ -254,7 +254,7 @@ def plain_specs() -> list[FieldSpec]:
 def made(rows: list[Row], folder: Path, **more: Any) -> Dataset:
     """All fields, those in `more` besides, in a folder of their own."""
     folder.mkdir()
-    encode.encode(Table(frame_of(rows)), specs_of(**more), folder, group="item")
+    encode.encode(Table.named(frame_of(rows)), specs_of(**more), folder, group="item")
     return Dataset.load(folder, name="t")
 
 
@@ -313,7 +313,7 @@ def test_new_rows_get_the_ids_of_the_old_ones(seed: int, tmp_path: Path) -> None
     for split in ("valid", "test"):
         own = frame_of([row for row in rows if row["split"] == split])
         mixed = own.select("split", "list", "c_1", "c_9", "c_2", "tags", "log", "item", pl.lit("no").alias("c_3"))
-        again, expected = encode_rows(mixed, dataset.folder), getattr(dataset, split)
+        again, expected = encode_rows(mixed, dataset.folder).split, getattr(dataset, split)
         assert np.array_equal(again.ids, expected.ids)
         assert again.values is not None
         np.testing.assert_array_equal(again.values, expected.values)
@@ -349,9 +349,11 @@ def test_only_a_field_that_loses_values_says_so(tmp_path: Path) -> None:
     assert {"tags", "past", "seen"} <= lost
     assert not lost & {"item", "last", "all"}
     lines = [line for line in text.splitlines() if "more than max_length" in line]
-    assert [line.partition(":")[0] for line in lines] == [spec.name for spec in plain_specs() if spec.name in lost]
+    assert [line.partition(":")[0] for line in lines] == [
+        f"field '{spec.name}'" for spec in plain_specs() if spec.name in lost
+    ]
     cut = dataset.facts["fields"]["past"]["cut"]
-    assert f"past: {sum(cut['values'].values())} values of {sum(cut['rows'].values())} rows" in text
+    assert f"field 'past': {sum(cut['values'].values())} values of {sum(cut['rows'].values())} rows" in text
 
 
 # ---- what it costs ----
@@ -362,7 +364,7 @@ def test_work_grows_with_the_values_and_not_with_the_width(monkeypatch: pytest.M
     draw, cells, sizes = random.Random(1), Counter[int](), {}
     rows = [" ".join(str(draw.randrange(50)) for _ in range(draw.randrange(1, 9))) for _ in range(300)]
     frame = pl.LazyFrame(
-        {"m": rows, "label": [0, 1] * 150, "split": ["train", "train", "valid", "valid", "test", "test"] * 50}
+        {"m": rows, LABEL: [0, 1] * 150, SPLIT: ["train", "train", "valid", "valid", "test", "test"] * 50}
     )
     real = Lexicon.code
     for width in (10, 2000):
@@ -391,7 +393,7 @@ def test_a_history_keeps_the_newest_unless_told_otherwise() -> None:
 
 
 def test_columns_are_named_or_matched_in_the_order_of_the_file(tmp_path: Path) -> None:
-    table = ["label", "g_2", "g_1", "g_[12]", "other"]
+    table = ["fieldctr:label", "g_2", "g_1", "g_[12]", "other"]
     cases = {
         "g_?": ("g_2", "g_1"),
         "g_[12]": ("g_[12]",),  # a name that exists
@@ -405,7 +407,7 @@ def test_columns_are_named_or_matched_in_the_order_of_the_file(tmp_path: Path) -
         assert isinstance(found, FieldSpec)
         assert (found.columns, found.column) == (expected, expected[0])
         assert found == replace(spec, columns=found.columns, column=found.column)
-    with pytest.raises(UserError, match=r"fields\.m\.columns: no column is called or matches 'h_\*'.*All: label, g_2"):
+    with pytest.raises(UserError, match=r"fields\.m\.columns: no column is called or matches 'h_\*'.*All: .*g_2"):
         lists.resolved([field(columns="h_*")], table)
 
 
@@ -415,7 +417,7 @@ def test_columns_are_named_or_matched_in_the_order_of_the_file(tmp_path: Path) -
         ({"columns": []}, "m.columns is empty"),
         ({"columns": "a*", "column": "a"}, "columns and column"),
         ({"columns": ["a"], "separator": "|"}, "columns and separator"),
-        ({"columns": 3}, "m.columns=3"),
+        ({"columns": True}, "m.columns: true is no name"),
         ({"padding": 0}, "m.padding=0"),
         ({"keep": "newest"}, "m.keep=newest"),
         ({"missing": "0"}, "no key 'dataset.fields.m.missing' for kind multi"),
@@ -450,7 +452,7 @@ def test_fields_of_one_table_stay_together_in_another_schema(change: Any, tmp_pa
         after = regrouped(specs, Regrouping(change, None, 2, seed))
         folder = tmp_path / f"{change}{seed}"
         folder.mkdir()
-        encode.encode(Table(pl.LazyFrame(rows)), after, folder, group=None)
+        encode.encode(Table.named(pl.LazyFrame(rows)), after, folder, group=None)
         schema = Dataset.load(folder, name="t").schema
         (sharer,) = (one for one in after if one.shares)
         owner = next(one for one in after if one.name == sharer.shares)
@@ -459,7 +461,7 @@ def test_fields_of_one_table_stay_together_in_another_schema(change: Any, tmp_pa
         assert (owner.column, sharer.column) == ("item", "last")
         places = schema.index(owner.name), schema.index(sharer.name)
         assert len({schema.row_offsets[place] for place in places}) == 1
-        again = encode_rows(pl.LazyFrame([row for row in rows if row["split"] == "test"]), folder)
+        again = encode_rows(pl.LazyFrame([row for row in rows if row["split"] == "test"]), folder).split
         assert np.array_equal(again.ids, Dataset.load(folder, name="t").test.ids)
     if change != "shuffle":
         for name in ("item", "last"):

@@ -171,7 +171,7 @@ def test_new_rows_get_the_statistics_that_the_old_ones_got(tmp_path: Path) -> No
     rows = random_rows(3)
     dataset = prepare(tmp_path / "data", rows)
     raw = frame(rows).filter(pl.col("split") == "test").drop("label", "split")
-    again = encode_rows(raw, dataset.folder)
+    again = encode_rows(raw, dataset.folder).split
     np.testing.assert_array_equal(again.ids, dataset.test.ids)
     np.testing.assert_array_equal(again.values, dataset.test.values)
     saved = pl.read_parquet(dataset.folder / "statistics.parquet")

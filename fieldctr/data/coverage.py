@@ -1,0 +1,60 @@
+"""What a prepared table knows of new rows: per field how many have no value, and how many values train never saw."""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+FAR = 0.2  # a share that is so much larger than on valid
+CHANCE = 1e-3  # how rarely it is so by chance
+
+
+class Coverage(NamedTuple):
+    """Of one field."""
+
+    rows: int
+    missing: int  # rows without a value
+    values: int  # that the rows have
+    unseen: int  # of them without an id; 0 for numbers, and for hashes, which need no vocabulary
+
+
+def by_field(coverage: Mapping[str, Coverage], facts: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
+    """Per field the shares of new rows, and beside them those of the table's validation split; None of nothing."""
+    return {
+        name: {
+            "missing": _share(own.missing, own.rows),
+            "missing_in_valid": facts[name]["missing"]["valid"],
+            "unseen": _share(own.unseen, own.values),
+            "unseen_in_valid": facts[name]["unseen"]["valid"],
+        }
+        for name, own in coverage.items()
+    }
+
+
+def warnings(coverage: Mapping[str, Coverage], facts: Mapping[str, Any]) -> Iterator[str]:
+    """A sentence for each field whose new values are not those that the model was trained on."""
+    for name, own in coverage.items():
+        for what, part, whole in (("unseen", own.unseen, own.values), ("missing", own.missing, own.rows)):
+            usual = facts[name][what]["valid"]
+            if not whole or usual > 1 - FAR:
+                continue
+            share = part / whole
+            if share < 1 and (share < usual + FAR or _by_chance(part, whole, usual) > CHANCE):
+                continue
+            said = "of the values were not seen in train" if what == "unseen" else "of the rows have no value"
+            yield (
+                f"field '{name}': {'all' if share == 1 else f'{share:.1%}'} {said}, {usual:.1%} in the validation "
+                f"split: pCTR is about rows that the model was not trained on. Is the column written as it was then?"
+            )
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def _by_chance(part: int, whole: int, usual: float) -> float:
+    """Bound on the probability of `part` or more of `whole` at the usual share (Chernoff 1952)."""
+    share, usual = part / whole, min(max(usual, 1 / whole), 1 - 1e-9)
+    if share <= usual:
+        return 1.0
+    rest = (1 - share) * math.log((1 - share) / (1 - usual)) if share < 1 else 0.0
+    return math.exp(-whole * (share * math.log(share / usual) + rest))
