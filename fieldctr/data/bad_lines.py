@@ -184,9 +184,11 @@ def _misplaced(block: Block, quote: bytes, closing_only: bool) -> int | None:
     both = begins[: len(ends)] & ends
     bad = np.flatnonzero(begins[: len(ends)] & ~ends if closing_only else ~both)
     places = np.flatnonzero(np.frombuffer(block.text, np.uint8) == ord(quote))
+    if not len(bad) and odd:
+        bad = np.flatnonzero(~begins)
     if len(bad):
         return int(places[2 * bad[0]])
-    return int(places[-1]) if odd and not closing_only else None
+    return int(places[-1]) if odd else None
 
 
 def _cure(text: Text, cells: list[str]) -> str:
