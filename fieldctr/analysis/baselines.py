@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fieldctr.analysis.oracle import oracle
+from fieldctr.analysis.oracle import by_chance, oracle
 from fieldctr.analysis.survey import hash_rows
 from fieldctr.analysis.target_means import (
     BySplit,
@@ -21,7 +21,8 @@ from fieldctr.analysis.target_means import (
 from fieldctr.data.dataset import Dataset
 from fieldctr.ranking import auc
 
-Scores = dict[str, dict[str, float]]  # by split: auc, logloss
+Scores = dict[str, dict[str, float]]  # by split: auc, logloss; of an oracle on valid also by_chance
+MEMORY = 0.75  # AUC on shuffled labels, half of the way to 1: an oracle that reaches it says nothing
 
 
 class Row(NamedTuple):
@@ -43,7 +44,8 @@ def choose(table: Coded, *, num_fields: int, num_pairs: int, smoothing: float) -
     """Score all fields and pairs on valid; a pair costs about 15 ms per 100,000 train rows."""
 
     def alone(fields: tuple[int, ...]) -> float:
-        return auc(table.label["valid"], mean_of(table, cells(table, fields), "valid", smoothing=smoothing))
+        mean = mean_of(table, cells(table, fields), "valid", smoothing=smoothing)
+        return auc(table.label["valid"], mean, table.weight_of("valid"))
 
     single = {(i,): alone((i,)) for i in range(len(table.sizes))}
     pair = {(i, j): alone((i, j)) for i, j in combinations(range(len(table.sizes)), 2)}
@@ -74,27 +76,45 @@ def tree_features(table: Coded, pairs: Iterable[tuple[int, int]], *, smoothing: 
     return {name: np.stack(column, axis=1).astype(np.float32) for name, column in columns.items()}
 
 
-def ceilings(dataset: Dataset, table: Coded, chosen: Chosen, names: list[str]) -> list[Row]:
-    """The in-sample oracles of the chosen sets and of all fields; the true probabilities where they are known."""
-    rows = []
-    for fields in (*chosen.fields, *chosen.pairs):
-        key = keys(table, fields)
-        scores = {name: oracle(own, table.label[name]) for name, own in key.items()}
-        rows.append(Row(" x ".join(names[i] for i in fields), "oracle", scores))
+def ceilings(dataset: Dataset, table: Coded, chosen: Chosen, names: list[str]) -> tuple[list[Row], dict[str, float]]:
+    """The in-sample oracles of the chosen sets and of all fields; the true probabilities where they are known.
+
+    Left out are the oracles that shuffled labels bring to MEMORY on valid: their names, and how far.
+    """
+    rows, left_out = [], {}
     splits = {"train": dataset.train, "valid": dataset.valid, "test": dataset.test}
-    whole = {name: oracle(hash_rows(split, slice(None)), split.label) for name, split in splits.items()}
-    rows.append(Row("all fields", "oracle", whole))
+    sets = {" x ".join(names[i] for i in fields): keys(table, fields) for fields in (*chosen.fields, *chosen.pairs)}
+    sets["all fields"] = {name: hash_rows(split, slice(None)) for name, split in splits.items() if name != "train"}
+    for name, key in sets.items():
+        chance = by_chance(key["valid"], table.label["valid"], table.weight_of("valid"))
+        if chance >= MEMORY:
+            left_out[name] = chance
+            continue
+        scores = {split: oracle(key[split], table.label[split], table.weight_of(split)) for split in ("valid", "test")}
+        scores["valid"]["by_chance"] = chance
+        rows.append(Row(name, "oracle", scores))
     if "bayes_auc" in dataset.facts:
         best, least = dataset.facts["bayes_auc"], dataset.facts["bayes_logloss"]
         rows.append(Row("true probabilities", "truth", {s: {"auc": best[s], "logloss": least[s]} for s in splits}))
-    return rows
+    return rows, left_out
 
 
-def floor_and_ceiling(rows: list[Row]) -> tuple[Row, Row, Row]:
-    """Logistic regression; the last ceiling; and the baseline with the best valid AUC."""
+def floor_and_ceiling(rows: list[Row]) -> tuple[Row, Row | None, Row]:
+    """Logistic regression, or the best where it was not fitted; a ceiling above it; and the best baseline, by AUC on
+    valid.
+
+    The ceiling is the truth where it is known, else the highest oracle; None where none is above the floor on valid.
+    """
     baselines = [row for row in rows if row.kind not in ("oracle", "truth")]
-    floor = next(row for row in baselines if row.kind == "lr")
-    return floor, rows[-1], max(baselines, key=lambda row: row.scores["valid"]["auc"])
+    best = max(baselines, key=_valid_auc)
+    floor = next((row for row in baselines if row.kind == "lr"), best)
+    truth = [row for row in rows if row.kind == "truth"]
+    above = [row for row in truth or rows if row.kind in ("oracle", "truth") and _valid_auc(row) > _valid_auc(floor)]
+    return floor, max(above, key=_valid_auc, default=None), best
+
+
+def _valid_auc(row: Row) -> float:
+    return row.scores["valid"]["auc"]
 
 
 def share_closed(score: float, floor: float, ceiling: float) -> float:
@@ -103,16 +123,19 @@ def share_closed(score: float, floor: float, ceiling: float) -> float:
 
 
 def markdown(rows: list[Row]) -> str:
-    """Two tables: baselines, and ceilings."""
+    """Two tables: baselines, and ceilings with what shuffled labels bring."""
     columns = [(split, metric) for split in ("valid", "test") for metric in ("auc", "logloss")]
     head = " | ".join(f"{split} {'AUC' if metric == 'auc' else 'LogLoss'}" for split, metric in columns)
     lines = []
     for title, wanted in (("baseline", False), ("ceiling", True)):
-        lines += [f"| {title} | {head} |", "|---|---|---|---|---|"]
+        lines += [f"| {title} | {head}{' | by chance' * wanted} |", "|---|---|---|---|---|" + "---|" * wanted]
         for row in rows:
             if (row.kind in ("oracle", "truth")) == wanted:
-                numbers = " | ".join(f"{row.scores[split][metric]:.4f}" for split, metric in columns)
-                lines.append(f"| {label(row)} | {numbers} |")
+                numbers = [f"{row.scores[split][metric]:.4f}" for split, metric in columns]
+                if wanted:
+                    chance = row.scores["valid"].get("by_chance")
+                    numbers.append("-" if chance is None else f"{chance:.4f}")
+                lines.append(f"| {label(row)} | {' | '.join(numbers)} |")
         lines.append("")
     return "\n".join(lines)
 

@@ -36,7 +36,15 @@ def version() -> str | None:
     return metadata.version("lightgbm") if importlib.util.find_spec("lightgbm") else None
 
 
-def boosted(features: BySplit, label: BySplit, config: BoostingConfig, *, threads: int, seed: int) -> BySplit:
+def boosted(
+    features: BySplit,
+    label: BySplit,
+    config: BoostingConfig,
+    *,
+    threads: int,
+    seed: int,
+    weight: BySplit | None = None,
+) -> BySplit:
     """Logits (n,) of valid and test from features (n, K); the number of trees is chosen on valid."""
     lightgbm: Any = importlib.import_module("lightgbm")
     parameters: dict[str, Any] = {
@@ -55,8 +63,9 @@ def boosted(features: BySplit, label: BySplit, config: BoostingConfig, *, thread
         "seed": seed,
         "verbosity": -1,
     }
-    train = lightgbm.Dataset(features["train"], label["train"])
-    valid = lightgbm.Dataset(features["valid"], label["valid"], reference=train)
+    weights = weight or dict.fromkeys(label)
+    train = lightgbm.Dataset(features["train"], label["train"], weight=weights["train"])
+    valid = lightgbm.Dataset(features["valid"], label["valid"], reference=train, weight=weights["valid"])
     stop = lightgbm.early_stopping(config.patience, verbose=False)
     trees = lightgbm.train(parameters, train, config.max_rounds, valid_sets=[valid], callbacks=[stop])
     return {name: np.asarray(trees.predict(features[name], raw_score=True)) for name in ("valid", "test")}

@@ -16,19 +16,27 @@ FAR = 1.0  # logits between a day's click rate and the median day's
 SHOWN = 3  # days named in a finding
 
 
-def click_rates_by_day(frame: pl.LazyFrame, column: str, unit: str) -> pl.DataFrame:
-    """Day (UTC), rows and clicks of the rows that preparation keeps; `unit` as of a datetime field."""
+def click_rates_by_day(frame: pl.LazyFrame, column: str, unit: str, weight: str | None = None) -> pl.DataFrame:
+    """Day (UTC), rows and clicks of the rows that preparation keeps; `unit` as of a datetime field.
+
+    With a column of sample weights: as many clicks as make its rows' weighted click rate.
+    """
     schema = frame.collect_schema()
-    require(schema, [column, LABEL])
+    require(schema, [column, LABEL, *([weight] if weight else [])])
     kept = frame.filter(pl.col(DROP).is_null()) if DROP in schema else frame
     day = moment(column, schema[column], unit).dt.date()
     label = number(pl.col(LABEL), schema[LABEL])
-    rates = kept.select(day=day, label=label).group_by("day").agg(rows=pl.len(), clicks=pl.col("label").sum())
+    each = number(pl.col(weight), schema[weight]) if weight else pl.lit(1.0)
+    known = kept.select(day=day, label=label, weight=each)
+    clicks = pl.len() * (pl.col("label") * pl.col("weight")).sum() / pl.col("weight").sum()
+    rates = known.group_by("day").agg(rows=pl.len(), clicks=clicks if weight else pl.col("label").sum())
     return rates.drop_nulls("day").sort("day").collect(engine="streaming")
 
 
 def odd_days(days: pl.DataFrame, column: str) -> Iterator[Finding]:
     """Days whose click rate is far from that of the median day."""
+    if not len(days):  # a column without any moment
+        return
     rows, clicks = days["rows"].to_numpy(), days["clicks"].to_numpy()
     logit = np.log((clicks + 0.5) / (rows - clicks + 0.5))
     large = rows >= rows.mean() / 2
@@ -48,6 +56,8 @@ def odd_days(days: pl.DataFrame, column: str) -> Iterator[Finding]:
 
 def spell_days(days: pl.DataFrame, column: str) -> str:
     """One line: the lowest, the middle and the highest of the days with at least half of the mean day's rows."""
+    if not len(days):
+        return f"click rate by day ({column}): no row says when it was"
     large = days.filter(pl.col("rows") * 2 >= pl.col("rows").mean())
     rates = large.with_columns(rate=pl.col("clicks") / pl.col("rows")).sort("rate")
     (low, middle, high) = (rates.row(i, named=True) for i in (0, len(rates) // 2, -1))

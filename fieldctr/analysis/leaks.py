@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from fieldctr.analysis.counters import begins_blocks, counts_own_label
 from fieldctr.analysis.findings import SIGMAS, Finding
 from fieldctr.analysis.survey import KeyFacts, Survey, fixed_by
 from fieldctr.ranking import auc, counted_auc
@@ -16,9 +17,9 @@ LEAK, SURE_LEAK = 0.8, 0.95  # AUC of one field alone, on valid
 LEAK_LEAD = 0.05  # by which it beats all other fields together
 SMOOTHING = 10.0  # rows at the train rate that a value's click rate starts with
 DISPERSION = 0.8  # variance of the items' click rates around their field value's, over what chance alone gives
-ODDS = 4.0  # odds of a click where the field changes within a user or item, over the odds where it stays
 COPIED = 0.01  # share of a later split's rows that stand in train, less the share of train's that stand there twice
 REPEATED = 0.05  # the former alone
+NOBODY = -1
 ROWS = 200_000  # of valid, on which naive Bayes is evaluated
 
 
@@ -30,7 +31,7 @@ def leak(survey: Survey) -> Iterator[Finding]:
         others = others_auc(survey, i)
         if alone >= SURE_LEAK or alone > others + LEAK_LEAD:
             text = f"alone reaches a valid AUC of {alone:.3f}, all other fields together {others:.3f}"
-            cure = "Check when its value is known: before the click, or only after it"
+            cure = "Check when its value is known: leave it out if that is only after the click"
             yield Finding("error" if alone >= SURE_LEAK else "warning", "leak", name, text, cure, alone)
 
 
@@ -41,21 +42,23 @@ def smoothed(own: np.ndarray, rate: float) -> np.ndarray:
 
 def leak_scores(survey: Survey) -> list[float]:
     """Per field the valid AUC of its smoothed click rates in train."""
-    rate = survey.clicks[0] / survey.rows[0]
-    return [counted_auc(smoothed(own, rate), own[1, 1], own[1, 0]) for own in survey.counts]
+    rate = float(survey.rate[0])
+    return [counted_auc(smoothed(own, rate), own[1, 1], own[1, 0]) for own in survey.sums]
 
 
 def others_auc(survey: Survey, left_out: int) -> float:
     """Valid AUC of naive Bayes on all fields but one, on at most ROWS rows."""
-    rate = survey.clicks[0] / survey.rows[0]
-    logits = [np.log(p / (1 - p)) for p in (smoothed(own, rate) for own in survey.counts)]
+    rate = float(survey.rate[0])
+    logits = [np.log(p / (1 - p)) for p in (smoothed(own, rate) for own in survey.sums)]
     valid, label, score = survey.dataset.valid, [], []
-    step = 1 + len(valid) // ROWS
+    step, starts = 1 + len(valid) // ROWS, []
     for rows, codes in survey.coder.blocks(valid):
+        starts.append(rows)
         logit = sum(own[code[::step]] for i, (own, code) in enumerate(zip(logits, codes, strict=True)) if i != left_out)
         score.append(logit + np.zeros(len(codes[0][::step])))
         label.append(valid.label[rows][::step])
-    return auc(np.concatenate(label), np.concatenate(score))
+    weight = None if valid.weight is None else np.concatenate([valid.weight[rows][::step] for rows in starts])
+    return auc(np.concatenate(label), np.concatenate(score), weight)
 
 
 def knows_the_future(survey: Survey) -> Iterator[Finding]:
@@ -70,7 +73,7 @@ def knows_the_future(survey: Survey) -> Iterator[Finding]:
         if alone < 1:  # labels are balanced per item by design (sampled negatives): nothing to compare with
             continue
         for i in fixed_by(facts, key):
-            ratio, sigmas = dispersion(facts, facts.first[i])
+            ratio, sigmas = dispersion(facts, np.where(facts.first[i] > 0, facts.first[i], NOBODY))
             if i not in told and ratio < DISPERSION and sigmas > SIGMAS:
                 told.add(i)
                 name, item = survey.names[i], survey.names[key]
@@ -85,8 +88,10 @@ def knows_the_future(survey: Survey) -> Iterator[Finding]:
 def dispersion(facts: KeyFacts, value: np.ndarray) -> tuple[float, float]:
     """Spread of the items' click rates within each value (K,), over that of binomial draws, and how many standard
     errors it is below 1 (Wilson and Hilferty 1931: the cube root of a chi-square over its mean is nearly normal).
+
+    Items without a value, NOBODY, are left out.
     """
-    used = facts.rows > 1
+    used = (facts.rows > 1) & (value != NOBODY)
     value, clicks, rows = value[used], facts.clicks[used], facts.rows[used]
     others = np.maximum(np.bincount(value) - 1, 0)  # items of a value, besides one
     per_value = np.maximum(np.bincount(value, rows), 2)
@@ -100,22 +105,20 @@ def dispersion(facts: KeyFacts, value: np.ndarray) -> tuple[float, float]:
 
 
 def moves_with_label(survey: Survey) -> Iterator[Finding]:
-    """Fields that change within a user or item just where it clicks: counters that count the row's own label."""
+    """Fields that go up within a user or item just where it clicks: counters that count the row's own label."""
     told: set[int] = set()
-    # Read backwards in time, a history changes at each click. It holds earlier rows only, by construction.
-    histories = {i for i, name in enumerate(survey.names) if survey.facts[name]["kind"] == "history"}
     for key, facts in survey.keys.items():
-        varying = set(range(len(survey.names))) - {key, *fixed_by(facts, key), *histories} - told
-        for i in sorted(varying):
-            stays, changes = facts.changes[i] + 0.5  # non-click, click
-            odds = abs(math.log(changes[1] * stays[0] / changes[0] / stays[1]))
-            error = math.sqrt((1 / changes).sum() + (1 / stays).sum())
-            if odds > math.log(ODDS) and odds > SIGMAS * error:
+        rate, kept = float(facts.clicks.sum() / facts.rows.sum()), float(survey.rows[0] / survey.rows.sum())
+        if any(begins_blocks(facts.moves, i, rate=rate, kept=kept) for i in facts.moves.counts):
+            continue
+        for i in sorted(set(survey.numbers.fields) - {key, *fixed_by(facts, key)} - told):
+            found = counts_own_label(facts.moves, i, exact=i in survey.numbers.exact, rate=rate, kept=kept)
+            if found:
                 told.add(i)
-                text = f"within one {survey.names[key]} it changes where the label does: the odds of a click are "
-                text += f"{changes[1] / changes[0]:.2g} where it changes and {stays[1] / stays[0]:.2g} where it stays"
-                cure = "It counts this row's own label: count earlier rows only, or drop it"
-                yield Finding("error", "moves_with_label", survey.names[i], text, cure, odds)
+                text = f"within one {survey.names[key]} it goes up in {found.clicks:.0%} of the clicks and in "
+                text += f"{found.others:.1%} of the other rows"
+                cure = "It counts this row's own label: count earlier rows only, or leave it out"
+                yield Finding("error", "moves_with_label", survey.names[i], text, cure, math.log(found.odds))
 
 
 def repeated_rows(survey: Survey) -> Iterator[Finding]:
@@ -126,5 +129,5 @@ def repeated_rows(survey: Survey) -> Iterator[Finding]:
         cure = "Remove the copies, or split by user or time: here memory passes for prediction"
         yield Finding("warning", "repeated_rows", "", f"{text}; in train {own:.1%} stand twice", cure, share)
     elif share >= REPEATED:
-        cure = "Rows of train repeat each other as often: a field that tells samples apart is lacking"
-        yield Finding("note", "repeated_rows", "", text, cure, share)
+        cure = "Add a field that tells samples apart, such as a user, an item or a time; no rows seem to be copied"
+        yield Finding("note", "repeated_rows", "", f"{text}; in train {own:.1%} stand twice as well", cure, share)

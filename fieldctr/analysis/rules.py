@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from fieldctr.analysis.findings import SIGMAS, Finding
-from fieldctr.analysis.survey import Survey, fixed_by
+from fieldctr.analysis.survey import Survey, agreement, fixed_by
 from fieldctr.data.encoding import VOCABULARY_FILE
 from fieldctr.data.specs import DERIVED, STATISTICS
 from fieldctr.data.table import SPLITS
@@ -79,7 +79,8 @@ def crowded(survey: Survey) -> Iterator[Finding]:
             text = (
                 f"{facts['filled']:.0%} of its {facts['vocab_size'] - 1:,} buckets are filled: as many values share one"
             )
-            cure = "Give it more num_buckets: ten times its values let about one in ten share"
+            values = -math.log(1 - min(facts["filled"], 0.999)) * (facts["vocab_size"] - 1)
+            cure = f"Give it about {10 * values:,.0f} num_buckets: ten times its values let about one in ten share"
             yield Finding("warning", "crowded", name, text, cure, facts["filled"])
 
 
@@ -112,8 +113,11 @@ def twins(survey: Survey) -> Iterator[Finding]:
     same = {(key, i) for key, facts in survey.keys.items() for i in fixed_by(facts, key)}
     for a, b in sorted((a, b) for a, b in same if a < b and (b, a) in same):
         names = f"{survey.names[a]}, {survey.names[b]}"
-        text = "each determines the other in 99 % of the rows and more"
-        yield Finding("note", "twins", names, text, "Keep one: the other costs a table and learns the same", 1.0)
+        share = min(agreement(survey.keys[a], b), agreement(survey.keys[b], a))
+        text = f"each determines the other in {share:.1%} of the rows that have both"
+        sizes = (survey.dataset.schema.fields[i].vocab_size for i in (a, b))
+        cure = f"Keep one: the other costs a table of {min(sizes):,} rows and learns the same"
+        yield Finding("note", "twins", names, text, cure, share)
 
 
 def shared_values(survey: Survey) -> Iterator[Finding]:
@@ -134,7 +138,10 @@ def shared_values(survey: Survey) -> Iterator[Finding]:
     for group in groups:
         names = [name for name in survey.names if name in group]
         text = f"these {len(names)} fields have at least {min(group.values()):.0%} of their values in common"
-        cure = "No harm to a CTR model; a language model cannot tell them apart by value (encoder.shared_values=last)"
+        cure = (
+            "Nothing to do for a CTR model. A language model cannot tell them apart by value: give each a text of its "
+            "own (dataset.fields.NAME.text), or leave their values to one of them (encoder.shared_values=last)"
+        )
         yield Finding("note", "shared_values", ", ".join(names), text, cure, min(group.values()))
 
 
@@ -147,7 +154,8 @@ def drift(survey: Survey) -> Iterator[Finding]:
         split, index = max(((s, psi(survey, name, s)) for s in SPLITS[1:]), key=lambda pair: pair[1])
         if index >= PSI_SHIFT:
             text = f"its values in {split} are not those of train: population stability index {index:.2f}"
-            cure = "Expected of a calendar field under a split by time; else leave it out or look what changed"
+            text += f", most of it by {moved(survey, name, split)}"
+            cure = "Expected of a calendar field under a split by time; else look what changed there, or leave it out"
             yield Finding("warning" if index >= PSI_BREAK else "note", "drift", name, text, cure, index)
 
 
@@ -156,27 +164,62 @@ def psi(survey: Survey, name: str, split: str) -> float:
 
     sum (q - p) ln(q / p) over: missing; each of the PSI_HEAD most frequent values; all else, unseen values included.
     """
+    _, p, q = shares(survey, name, split)
+    noise = (len(p) - 1) * (1 / survey.rows[0] + 1 / survey.rows[SPLITS.index(split)])
+    return max(0.0, float(((q - p) * np.log(q / p)).sum()) - noise)
+
+
+def shares(survey: Survey, name: str, split: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Codes of the frequent values, and in train and in `split` the shares of missing, of these, and of all else."""
     own, missing, rows = survey.counts[survey.names.index(name)].sum(1), survey.facts[name]["missing"], survey.rows
     head = 1 + np.argsort(-own[0, 1:], kind="stable")[:PSI_HEAD]
     head = head[own[0, head] >= PSI_COUNT]
-    shares = []
+    found = []
     for s in (0, SPLITS.index(split)):
         blank, frequent = missing[SPLITS[s]], own[s, head] / rows[s]
         share = np.array([blank, *frequent, max(0.0, 1 - blank - frequent.sum())])
-        shares.append(np.maximum(share, 0.5 / rows[s]))
-    p, q = shares
-    noise = (len(p) - 1) * (1 / rows[0] + 1 / rows[SPLITS.index(split)])
-    return max(0.0, float(((q - p) * np.log(q / p)).sum()) - noise)
+        found.append(np.maximum(share, 0.5 / rows[s]))
+    return head, found[0], found[1]
+
+
+def moved(survey: Survey, name: str, split: str) -> str:
+    """The value that adds most to a field's index: which, and its share in train and in `split`."""
+    head, p, q = shares(survey, name, split)
+    most = int(((q - p) * np.log(q / p)).argmax())
+    if most == 0:
+        what = "missing values"
+    elif most == len(p) - 1:
+        what = "values that are rare or new"
+    else:
+        what = value_text(survey, name, int(head[most - 1]))
+    return f"{what} ({p[most]:.1%} of train, {q[most]:.1%} of {split})"
+
+
+def value_text(survey: Survey, name: str, code: int) -> str:
+    """What a code stands for, where a vocabulary says so."""
+    words = pl.scan_parquet(survey.dataset.folder / VOCABULARY_FILE)
+    own = words.filter(pl.col("field") == name, pl.col("id") == code).collect()
+    plain = survey.dataset.schema.fields[survey.names.index(name)].width == 1
+    return f"'{own['value'][0]}'" if len(own) and plain else "one of its values"
 
 
 def rate_shift(survey: Survey) -> Iterator[Finding]:
     """Click rates that differ between the splits."""
-    rate = survey.clicks / survey.rows
+    rate = survey.rate
     logit = np.log(rate / (1 - rate))
-    error = np.sqrt(1 / (survey.rows * rate * (1 - rate)))
+    error = np.sqrt(1 / (effective_rows(survey) * rate * (1 - rate)))
     shift = np.abs(logit - logit[0])
     s = int(shift.argmax())
     if shift[s] >= RATE_SHIFT and shift[s] > SIGMAS * math.hypot(error[0], error[s]):
         text = f"the click rate is {rate[0]:.2%} in train and {rate[s]:.2%} in {SPLITS[s]}"
         cure = "Compare models by AUC, not LogLoss; look whether the label's rule or the traffic changed"
         yield Finding("warning", "rate_shift", "", text, cure, float(shift[s]))
+
+
+def effective_rows(survey: Survey) -> np.ndarray:
+    """(3,) rows of weight 1 that would leave the click rate as uncertain: Kish 1965, (sum w)^2 / sum w^2."""
+    rows = []
+    for s, split in enumerate((survey.dataset.train, survey.dataset.valid, survey.dataset.test)):
+        weight = None if split.weight is None else split.weight.astype(np.float64)
+        rows.append(survey.rows[s] if weight is None else weight.sum() ** 2 / (weight**2).sum())
+    return np.array(rows, np.float64)

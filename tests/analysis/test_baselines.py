@@ -1,13 +1,27 @@
 """Target means, oracles and trees against naive twins, and what must not be gained from labels."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from fieldctr.analysis.baselines import choose, share_closed, tree_features
+from fieldctr.analysis.baselines import (
+    MEMORY,
+    Chosen,
+    Row,
+    ceilings,
+    choose,
+    floor_and_ceiling,
+    share_closed,
+    tree_features,
+)
 from fieldctr.analysis.boosting import BoostingConfig, boosted
-from fieldctr.analysis.oracle import oracle
-from fieldctr.analysis.target_means import FOLDS, Coded, added, cells, mean_of, statistic
+from fieldctr.analysis.oracle import by_chance, oracle
+from fieldctr.analysis.target_means import FOLDS, Coded, added, cells, coded, mean_of, statistic
+from fieldctr.data.dataset import Dataset, Split
 from fieldctr.ranking import auc, counted_auc
+from fieldctr.schema import Field, Schema
 
 ROWS = {"train": 3000, "valid": 1000, "test": 1000}
 SIZES = (400, 9, 6, 5)  # random ids, two fields whose pair decides, noise
@@ -138,3 +152,104 @@ def test_trees_find_the_pair(table: Coded) -> None:
         scores[len(pairs)] = auc(table.label["test"], logit["test"])
     assert scores[1] > 0.75
     assert scores[1] > scores[0] - 0.01
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_weights_are_repeated_rows(table: Coded, seed: int) -> None:
+    """Naive twin of each statistic that knows weights: the row written so many times."""
+    rng = np.random.default_rng(seed)
+    times = {name: rng.integers(0, 4, n) for name, n in ROWS.items()}
+    weighted = table._replace(weight={name: own.astype(float) for name, own in times.items()})
+    codes = {name: np.repeat(own, times[name], axis=1) for name, own in table.codes.items()}
+    repeated = Coded(codes, {name: np.repeat(own, times[name]) for name, own in table.label.items()}, table.sizes)
+    assert weighted.rate == pytest.approx(repeated.rate)
+    for fields in ((0,), (1, 2)):
+        one, two = (mean_of(own, cells(own, fields), "test", smoothing=5) for own in (weighted, repeated))
+        np.testing.assert_allclose(np.repeat(one, times["test"]), two)
+        assert auc(table.label["test"], one, weighted.weight_of("test")) == pytest.approx(
+            auc(repeated.label["test"], two)
+        )
+    cell = table.codes["test"][1]
+    one = oracle(cell, table.label["test"], weighted.weight_of("test"))
+    assert one == pytest.approx(oracle(np.repeat(cell, times["test"]), repeated.label["test"]))
+    settings = {"num_fields": 4, "num_pairs": 3, "smoothing": 5.0}
+    assert choose(weighted, **settings) == choose(repeated, **settings)
+
+
+def test_weights_of_one_change_nothing(table: Coded) -> None:
+    same = table._replace(weight={name: np.ones(n) for name, n in ROWS.items()})
+    one, two = (tree_features(own, [(1, 2)], smoothing=5, seed=1) for own in (same, table))
+    for name in ROWS:
+        np.testing.assert_array_equal(one[name], two[name])
+
+
+def test_a_statistic_sums_the_weights_of_the_other_folds(table: Coded) -> None:
+    weight = {name: np.random.default_rng(1).random(n) for name, n in ROWS.items()}
+    weighted = table._replace(weight=weight)
+    found = statistic(weighted, cells(weighted, (1,)), 0.3, smoothing=7, seed=3)
+    fold = np.random.default_rng(3).permutation(ROWS["train"]) % FOLDS
+    same = (table.codes["train"][1] == table.codes["train"][1][5]) & (fold != fold[5])
+    rows, clicks = weight["train"][same].sum(), (weight["train"] * table.label["train"])[same].sum()
+    assert found.count["train"][5] == pytest.approx(rows)
+    assert found.mean["train"][5] == pytest.approx((clicks + 7 * 0.3) / (rows + 7))
+
+
+def dataset(rng: np.random.Generator, folder: Path, *, rows: int, values: int, weighted: bool = False) -> Dataset:
+    """Two fields of so many values each."""
+    (folder / "facts.json").write_text(json.dumps({}), encoding="utf-8")
+    splits = []
+    for _ in range(3):
+        ids = rng.integers(1, values, (rows, 2)).astype(np.int32)
+        label = _draw(rng, (ids[:, 0] % 2) - 0.5)
+        splits.append(Split(ids, label, weight=rng.random(rows).astype(np.float32) * 9 if weighted else None))
+    return Dataset(Schema((Field("a", values), Field("b", values))), *splits, folder)
+
+
+def test_weights_are_one_in_the_mean_over_train(tmp_path: Path) -> None:
+    data = dataset(np.random.default_rng(1), tmp_path, rows=500, values=5, weighted=True)
+    table = coded(data, train_rows=10**6)
+    assert table.weight is not None
+    assert data.test.weight is not None
+    assert data.train.weight is not None
+    assert table.weight["train"].mean() == pytest.approx(1)
+    np.testing.assert_allclose(table.weight["test"], data.test.weight / data.train.weight.mean(), rtol=1e-5)
+    thin = table.thinned(100)
+    assert thin.weight is not None
+    np.testing.assert_array_equal(thin.weight["train"], table.weight["train"][::5])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_oracle_that_shuffled_labels_bring_as_far_is_left_out(seed: int, tmp_path: Path) -> None:
+    """All fields together stand for rows where these are nearly unique, and for kinds of rows where they are few."""
+    kept = {}
+    for values in (6, 300):
+        data = dataset(np.random.default_rng(seed), tmp_path, rows=2000, values=values)
+        rows, left_out = ceilings(data, coded(data, train_rows=10**6), Chosen([(0,)], []), ["a", "b"])
+        kept[values] = {row.name for row in rows}
+        assert set(left_out) | kept[values] == {"a", "all fields"}
+        assert all(chance >= MEMORY for chance in left_out.values())
+    assert kept == {6: {"a", "all fields"}, 300: {"a"}}
+
+
+def test_chance_is_the_mean_over_shuffles() -> None:
+    rng = np.random.default_rng(3)
+    cell, label = rng.integers(0, 400, 2000), (rng.random(2000) < 0.3).astype(np.float32)
+    shuffled = [oracle(cell, rng.permutation(label))["auc"] for _ in range(20)]
+    assert by_chance(cell, label) == pytest.approx(np.mean(shuffled), abs=6 * float(np.std(shuffled)))
+
+
+def _row(name: str, kind: str, valid_auc: float) -> Row:
+    return Row(name, kind, {"valid": {"auc": valid_auc}, "test": {"auc": 1 - valid_auc}})
+
+
+def test_floor_and_ceiling_are_chosen_on_valid() -> None:
+    rows = [_row("a", "field", 0.6), _row("lr", "lr", 0.7), _row("trees", "trees", 0.75)]
+    oracles, truth = (
+        [_row("a", "oracle", 0.8), _row("b", "oracle", 0.9), _row("c", "oracle", 0.65)],
+        _row("", "truth", 0.8),
+    )
+    names = [row and (row.name, row.kind) for row in floor_and_ceiling(rows + oracles)]
+    assert names == [("lr", "lr"), ("b", "oracle"), ("trees", "trees")]
+    assert floor_and_ceiling([*rows, *oracles, truth])[1] == truth
+    assert floor_and_ceiling([*rows, oracles[2]])[1] is None
+    assert floor_and_ceiling([rows[0], rows[2]])[0] == rows[2]
