@@ -94,6 +94,8 @@ def _table(labels: pl.DataFrame, entries: pl.DataFrame, wide: bool, schema: pl.S
         if len(schema) > 3:
             each = entries.pivot("first", index=AT, values="second", aggregate_function=joined)
             cells = cells.join(each, on=AT, how="left")
-    rows = labels.join(cells, on=AT, how="left", maintain_order="left")
+    rows = labels.join(cells, on=AT, how="left", maintain_order="left").with_columns(
+        pl.col(pl.String).replace("", None)
+    )
     absent = [name for name in schema if name not in rows.columns]
     return rows.with_columns(pl.lit(None, pl.String).alias(name) for name in absent)[list(schema)]

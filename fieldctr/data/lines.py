@@ -255,7 +255,7 @@ def told_quote(text: Text, found: Content) -> str:
     unescaped = sample.replace(rb"\\", b"").replace(rb"\"", b"")
     if rb"\"" in sample and _encloses(unescaped, start.separator, open_end):
         return BACKSLASH
-    return '"' if uneven(sample, start.separator, None) else "none"
+    return '"' if uneven(sample, start.separator, None, line_ends(sample)) else "none"
 
 
 def _encloses(text: bytes, separator: bytes, open_end: bool) -> bool:
@@ -273,12 +273,17 @@ def enclosing(text: bytes, separator: bytes, quote: bytes) -> tuple[np.ndarray, 
     return np.isin(before, borders), np.isin(after, [*borders, ord("\r")]), len(at) % 2 == 1
 
 
-def uneven(text: bytes, separator: bytes, columns: int | None) -> bool:
+def uneven(text: bytes, separator: bytes, columns: int | None, ends: np.ndarray) -> bool:
     """Whether a line, of text without quotes, has another number of cells than `columns`, or than the first."""
-    letters = np.frombuffer(text if text.endswith(b"\n") else text + b"\n", np.uint8)
-    ends, cuts = np.flatnonzero(letters == ord("\n")), np.flatnonzero(letters == ord(separator))
-    each = int(np.searchsorted(cuts, ends[0])) if columns is None else columns - 1
-    if len(cuts) != each * len(ends):
+    cuts = np.frombuffer(text, np.uint8) == ord(separator)
+    each = np.count_nonzero(cuts[: ends[0]]) if columns is None else columns - 1
+    if np.count_nonzero(cuts) != each * len(ends):
         return True
-    grid = cuts.reshape(len(ends), each)
-    return bool(each and ((grid[:, -1] > ends).any() or (grid[1:, 0] < ends[:-1]).any()))
+    starts = np.append(0, ends[:-1] + 1)  # of bytes, the sums are modulo 256: twice the speed of exact ones
+    return bool(each and (np.add.reduceat(cuts.view(np.uint8), starts, dtype=np.uint8) != each % 256).any())
+
+
+def line_ends(text: bytes) -> np.ndarray:
+    """Where the lines end, the last one too where no \\n ends it."""
+    ends = np.flatnonzero(np.frombuffer(text, np.uint8) == ord("\n"))
+    return ends if text.endswith(b"\n") else np.append(ends, len(text))

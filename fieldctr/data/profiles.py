@@ -61,10 +61,10 @@ def with_side(frame: pl.LazyFrame, side: Side) -> Joined:
         joined,
         {
             f"{side.name}: rows": side.rows.select(pl.len()),
-            f"{side.name}: rows without a {theirs}": table.select(pl.any_horizontal(pl.col(keys).is_null()).sum()),
+            f"{side.name}: rows without {theirs}": table.select(pl.any_horizontal(pl.col(keys).is_null()).sum()),
             f"{side.name}: rows after the first of their {theirs}": known.select(pl.len() - pl.struct(keys).n_unique()),
             f"samples whose {own} is not in {side.name}": told.join(first, on=keys, how="anti").select(pl.len()),
-            f"samples without a {own}": samples.select(pl.any_horizontal(pl.col(keys).is_null()).sum()),
+            f"samples without {own}": samples.select(pl.any_horizontal(pl.col(keys).is_null()).sum()),
         },
     )
 

@@ -12,7 +12,7 @@ FORMATS = ("auto", "csv", "parquet", "jsonl", "arrow", "libsvm")
 BLANKS = r"\s+"  # as a separator: any run of blanks and tabs
 BACKSLASH = "backslash"  # quotes are double quotes, and a backslash escapes one
 QUOTES = ("auto", "none", BACKSLASH)
-ESCAPES = {r"\t": "\t", r"\x01": "\x01", r"\u0001": "\x01", r"\001": "\x01"}  # as typed on a command line
+ESCAPES = {r"\t": "\t", r"\\t": "\t", r"\\s+": BLANKS, r"\x01": "\x01", r"\u0001": "\x01", r"\001": "\x01"}  # as typed
 NULLS = ("null", "Null", "NULL", "~")  # what YAML takes for null where no quotes make it a text
 
 

@@ -11,10 +11,10 @@ import polars as pl
 from fieldctr.data.bad_lines import explained, reason
 from fieldctr.data.columns import column, refuse_own
 from fieldctr.data.delimited import scan_delimited
-from fieldctr.data.formats import BINARY, STREAM, content
+from fieldctr.data.formats import BINARY, STREAM, ZLIB, content
 from fieldctr.data.json_lines import scan_json_lines
 from fieldctr.data.libsvm import scan_libsvm
-from fieldctr.data.lines import as_text
+from fieldctr.data.lines import Text, as_text
 from fieldctr.data.reading import Reading
 from fieldctr.data.spelling import canonical, spelled
 from fieldctr.errors import UserError
@@ -54,9 +54,18 @@ def _settled(path: Path, reading: Reading) -> Reading:
         raise UserError(f"{path} is {'no regular file' if path.exists() else 'missing'}. Nothing was written.")
     text = as_text(path, reading)
     if text:
+        _refuse_false_zlib(text)
         return text.reading
     found = content(path, reading)
     return replace(reading, format=found.format, encoding=found.encoding or "auto")
+
+
+def _refuse_false_zlib(text: Text) -> None:
+    """polars takes a text that begins like a zlib stream for one."""
+    with text.path.open("rb") as file:
+        start = file.read(2)
+    if not text.packing and ZLIB.fullmatch(start):
+        raise UserError(f"{text.path} begins with {start!r}, as zlib does, and is none. Rename its first column.")
 
 
 @cache
