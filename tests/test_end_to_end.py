@@ -129,12 +129,15 @@ def test_killed_anywhere_and_resumed_ends_as_if_undisturbed(home: Path, call: Ca
 
 def test_interrupting_a_run_says_how_to_go_on(home: Path, until: Until) -> None:
     endless = ["trainer.max_epochs=1000", "trainer.patience=9000"]
+    # Tests that run in the background are told to ignore SIGINT, and a child of theirs would inherit it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         [SCRIPT, "train", "model=fat", *SMALL[:2], "tracker=none", *endless, "hydra.run.dir=stopped"],
         cwd=home,
         stderr=subprocess.PIPE,
         text=True,
     )
+    signal.signal(signal.SIGINT, before)
     until(process, lambda: list(home.glob("stopped/checkpoint/step-*")))
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=1800)

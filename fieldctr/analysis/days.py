@@ -36,6 +36,8 @@ def click_rates_by_day(frame: pl.LazyFrame, column: str, unit: str, weight: str 
 
 def odd_days(days: pl.DataFrame, column: str) -> Iterator[Finding]:
     """Days whose click rate is far from that of the median day."""
+    if not len(days):  # a column without any moment
+        return
     rows, clicks = days["rows"].to_numpy(), days["clicks"].to_numpy()
     logit = np.log((clicks + 0.5) / (rows - clicks + 0.5))
     large = rows >= rows.mean() / 2
@@ -55,6 +57,8 @@ def odd_days(days: pl.DataFrame, column: str) -> Iterator[Finding]:
 
 def spell_days(days: pl.DataFrame, column: str) -> str:
     """One line: the lowest, the middle and the highest of the days with at least half of the mean day's rows."""
+    if not len(days):
+        return f"click rate by day ({column}): no row says when it was"
     large = days.filter(pl.col("rows") * 2 >= pl.col("rows").mean())
     rates = large.with_columns(rate=pl.col("clicks") / pl.col("rows")).sort("rate")
     (low, middle, high) = (rates.row(i, named=True) for i in (0, len(rates) // 2, -1))

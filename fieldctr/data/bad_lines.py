@@ -139,7 +139,7 @@ def refuse_ragged(text: Text) -> None:
         blank_cell = not cells and len(first) == 1
         if len(cells) != len(first) and not blank_cell:
             raise UserError(
-                f"{text.path} line {line:,}: {len(cells)} columns, expected {len(first)}. {_cure(text)}"
+                f"{text.path} line {line:,}: {len(cells)} columns, expected {len(first)}{_cure(text, cells)}. "
                 "Nothing was written."
             )
         if cells == first and cells is not first and text.reading.header is None and _names_columns(first):
@@ -189,9 +189,11 @@ def _misplaced(block: Block, quote: bytes, closing_only: bool) -> int | None:
     return int(places[-1]) if odd and not closing_only else None
 
 
-def _cure(text: Text) -> str:
-    """What may help a line with too many or too few cells, where quotes are in play."""
-    return "" if text.reading.quote != "none" else "Quotes are read as text: set quote to change that. "
+def _cure(text: Text, cells: list[str]) -> str:
+    """What may help a line with too many or too few cells."""
+    if not cells:
+        return " (a blank line: take it out)"
+    return " (quotes are read as text: set quote to change that)" if text.reading.quote == "none" else ""
 
 
 def _lines(text: Text) -> Generator[tuple[int, list[str], list[str]]]:

@@ -1,6 +1,7 @@
 """The raw files that a name stands for, and their rows one below the other."""
 
 import glob
+import re
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from pathlib import Path
@@ -16,13 +17,15 @@ from fieldctr.data.table import KEY_FOLDER, key_folders, required_all
 from fieldctr.errors import UserError
 
 NO_VALUE = "__HIVE_DEFAULT_PARTITION__"  # Hive's name for null
+LEFTOVER = re.compile(r"_[^.]*|_.*\.crc")  # _SUCCESS and the like, which writers leave beside their files
 INTEGERS: tuple[pl.DataType, ...] = (pl.Int8(), pl.Int16(), pl.Int32(), pl.Int64(), pl.Int128())
 
 
 def find(raw_dir: Path, pattern: str, cure: str = "It is your table.") -> list[Path]:
     """The files that `pattern` stands for, sorted: a name in `raw_dir`, a glob, a folder, or the path to one of these.
 
-    A name that exists is no glob. Of a folder all files below it count, but for those that begin with . or _.
+    A name that exists is no glob. Of a folder all files below it count, but for those that begin with . or _; of a glob
+    all but hidden ones and those like _SUCCESS.
     """
     named = _named(raw_dir, pattern)
     found = sorted({path for one in named for path in (_below(one) if one.is_dir() else [one])})
@@ -46,8 +49,8 @@ def _named(raw_dir: Path, pattern: str) -> list[Path]:
     if (raw_dir / path).exists():
         return [raw_dir / path]
     place = path if path.is_absolute() else Path(glob.escape(str(raw_dir))) / path
-    names = glob.glob(str(place), recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
-    return [Path(name) for name in names]
+    names = map(Path, glob.glob(str(place), recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
+    return [one for one in names if not LEFTOVER.fullmatch(one.name)]
 
 
 def _below(folder: Path) -> list[Path]:

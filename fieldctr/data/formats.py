@@ -82,11 +82,7 @@ def content(path: Path, reading: Reading) -> Content:
     """What a file is; UserError, in one sentence, for one that is not read."""
     with path.open("rb") as file:
         packing = packing_of(file.read(FIRST))
-    try:
-        with opened(path, packing) as file:
-            start = file.read(SAMPLE)
-    except BROKEN as error:
-        raise UserError(f"{path} line 1: {error}. Nothing was written.") from error
+    start = _start(path, packing)
     if not start.strip():
         raise UserError(f"{path} is empty. Nothing was written.")
     refuse_strangers(path, start)
@@ -100,6 +96,20 @@ def content(path: Path, reading: Reading) -> Content:
             raise UserError(f"{path} is {kind}, not what format={reading.format} says. Nothing was written.")
         kind = reading.format
     return Content(packing, start, kind, encoding)
+
+
+def _start(path: Path, packing: str) -> bytes:
+    """SAMPLE bytes of a file, or what can be read of a broken one: who reads on finds the line."""
+    pieces, size = list[bytes](), 0
+    try:
+        with opened(path, packing) as file:
+            while size < SAMPLE and (piece := file.read(1 << 16)):
+                pieces.append(piece)
+                size += len(piece)
+    except BROKEN as error:
+        if not pieces:
+            raise UserError(f"{path} after line 0: {error}. Nothing was written.") from error
+    return b"".join(pieces)
 
 
 def packing_of(start: bytes) -> str:

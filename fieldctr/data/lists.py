@@ -23,7 +23,7 @@ from fieldctr.config import nearest
 from fieldctr.data.lexicon import Lexicon
 from fieldctr.data.ragged import Ragged
 from fieldctr.data.specs import FieldSpec, Spec
-from fieldctr.data.spelling import canonical, spelled
+from fieldctr.data.spelling import NULL_WORDS, canonical, spelled
 from fieldctr.data.table import OWN, column
 from fieldctr.errors import UserError
 
@@ -179,6 +179,7 @@ def _unquoted(parts: pl.Series, separator: str) -> pl.Series:
     """Parts of printed lists without the separator behind them and the quotes around them."""
     text = r"'((?:[^'\\]|\\.)*)'|" + r'"((?:[^"\\]|\\.)*)"|(.*?)'
     plain = parts.str.replace(rf"(?s)^\s*(?:{text})\s*(?:{_ends(separator)})?$", "${1}${2}${3}")
+    plain = plain.str.replace(r"^(-?\d+)\.$", "$1")  # numpy's 3. is 3
     rows = (parts.str.contains("\\", literal=True) & parts.str.contains(r"^\s*['\"]")).arg_true()
     if not len(rows):
         return plain

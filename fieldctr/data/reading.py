@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
-from fieldctr.config import nearest
+from fieldctr.config import as_name, nearest
 from fieldctr.errors import UserError
 
 FORMATS = ("auto", "csv", "parquet", "jsonl", "arrow", "libsvm")
@@ -82,18 +82,11 @@ def _separator(value: Any) -> str:
 def _header(names: Any) -> tuple[str, ...]:
     if isinstance(names, str) or not isinstance(names, Sequence) or not names:
         raise UserError(f"header={names} is not allowed: expected a list with the name of each column")
-    for name in names:
-        if name is None or isinstance(name, bool | float | Mapping | list):
-            raise UserError(f"header: {name!r} is no text. Quote it: '{_as_typed(name)}'")
-    texts = tuple(map(str, names))
+    texts = tuple(as_name(name, "header") for name in names)
     twins = [name for name in texts if texts.count(name) > 1]
     if twins:
         raise UserError(f"header: two columns are called '{twins[0]}'. Give each a name of its own.")
     return texts
-
-
-def _as_typed(name: Any) -> str:
-    return {None: "null", True: "true", False: "false"}.get(name, name) if not isinstance(name, list | Mapping) else ""
 
 
 def _quote(value: Any) -> str:

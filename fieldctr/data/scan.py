@@ -8,10 +8,10 @@ from pathlib import Path
 
 import polars as pl
 
-from fieldctr.data.bad_lines import explained
+from fieldctr.data.bad_lines import explained, reason
 from fieldctr.data.columns import column, refuse_own
 from fieldctr.data.delimited import scan_delimited
-from fieldctr.data.formats import STREAM, content
+from fieldctr.data.formats import BINARY, STREAM, content
 from fieldctr.data.json_lines import scan_json_lines
 from fieldctr.data.libsvm import scan_libsvm
 from fieldctr.data.lines import as_text
@@ -66,10 +66,8 @@ def say(text: str) -> None:
 
 
 def _scan(path: Path, reading: Reading, row: str | None) -> pl.LazyFrame:
-    if reading.format == "parquet":
-        return _numbered(pl.scan_parquet(path, glob=False, hive_partitioning=False), row)
-    if reading.format == "arrow":
-        return _numbered(_scan_arrow(path), row)
+    if reading.format in BINARY:
+        return _numbered(_scan_binary(path, reading.format), row)
     found = content(path, reading)
     if reading.format == "jsonl":
         return scan_json_lines(path, reading, row)
@@ -78,6 +76,19 @@ def _scan(path: Path, reading: Reading, row: str | None) -> pl.LazyFrame:
     text = as_text(path, reading)
     assert text, "the other formats are done with"
     return scan_delimited(text, row)
+
+
+def _scan_binary(path: Path, kind: str) -> pl.LazyFrame:
+    try:
+        parquet = kind == "parquet"
+        frame = pl.scan_parquet(path, glob=False, hive_partitioning=False) if parquet else _scan_arrow(path)
+        frame.collect_schema()
+    except (pl.exceptions.PolarsError, OSError) as error:
+        why = reason(error)
+        raise UserError(
+            f"{path} begins like {kind}, and cannot be read: {why}. Is it whole? Nothing was written."
+        ) from error
+    return frame
 
 
 def _scan_arrow(path: Path) -> pl.LazyFrame:

@@ -246,18 +246,16 @@ class _Writer:
 
     def _save_codes(self, split: str, codes: list[Codes]) -> None:
         """The fields with a code per row as two blocks, by the bytes that they need; behind these the lists."""
-        kinds = np.array([_stored(column) for column in codes], np.int8)
-        file = self._file(split, "codes")
+        kinds, file = np.array(list(map(_stored, codes)), np.int8), self._file(split, "codes")
         np.save(file, kinds)
-        plain = [column for column in codes if not isinstance(column, Ragged)]
         for kind in (NARROW_CODES, WIDE_CODES):
-            some = [line for line in plain if _stored(line) == kind]
-            block = np.empty((len(some), len(plain[0]) if plain else 0), _kind(kind == NARROW_CODES))
+            some = [codes[i] for i in np.flatnonzero(kinds == kind)]
+            block = np.empty((len(some), len(some[0]) if some else 0), _kind(kind == NARROW_CODES))
             for line, own in zip(block, some, strict=True):
                 line[:] = own
             np.save(file, block)
-        for column in codes:
-            for part in column if isinstance(column, Ragged) else ():
+        for own in codes:
+            for part in own if isinstance(own, Ragged) else ():
                 np.save(file, part.astype(_kind(part.max(initial=0) < NARROW)))
 
     def _file(self, split: str, name: str) -> BinaryIO:

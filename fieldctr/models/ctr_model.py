@@ -115,12 +115,13 @@ def build_model(
 def flops_per_sample(model: CTRModel, schema: Schema) -> int:
     """What one more sample costs a forward pass, in operations of matrix products: two for each multiply-add.
 
-    What is computed once a batch, whatever its size, does not count. Shapes decide: fake tensors give the same number.
+    What is computed once a batch, whatever its size, does not count. Shapes decide, not ids: 0 is one that every field
+    has, also one that knows no value; and fake tensors give the same number.
     """
     device, training = next(model.parameters()).device, model.training
 
     def flops(rows: int) -> int:
-        ids = torch.ones(rows, schema.num_columns, dtype=torch.int32, device=device)
+        ids = torch.zeros(rows, schema.num_columns, dtype=torch.int32, device=device)
         values = torch.ones(rows, schema.num_numeric, device=device) if schema.num_numeric else None
         # Without gradients a model may remember products; the fused attention of a CPU would count as nothing.
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounter() as counter:

@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 class MLP(nn.Module):
@@ -33,11 +34,22 @@ def hidden_layers(
     for width, next_width in pairwise([in_dim, *hidden_dims]):
         layers.append(xavier(nn.Linear(width, next_width)))
         if batch_norm:
-            layers.append(nn.BatchNorm1d(next_width))
+            layers.append(BatchNorm(next_width))
         layers.append(nn.ReLU())
         if dropout:
             layers.append(nn.Dropout(dropout))
     return nn.Sequential(*layers)
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """Batch norm that sees a batch of one row as evaluation does, by what it has seen before: one row has no spread."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, D) -> (B, D)."""
+        if len(input) > 1 or not self.training:
+            return super().forward(input)
+        mean, var = self.running_mean, self.running_var
+        return functional.batch_norm(input, mean, var, self.weight, self.bias, training=False, eps=self.eps)
 
 
 def xavier(layer: nn.Linear) -> nn.Linear:

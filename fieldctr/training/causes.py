@@ -6,8 +6,10 @@ import numpy as np
 from torch import nn
 
 from fieldctr.data.dataset import Split
+from fieldctr.errors import UserError
 
 LARGE = 1e3  # a number far above 1 takes an embedding, a logit and a gradient with it
+BLOCK = 1 << 16  # rows looked at together
 OTHERS = "optimizer.lr too high, or a large initial scale (model.embedding_std)"
 
 
@@ -42,6 +44,18 @@ def causes(model: nn.Module, split: Split) -> str:
     if found is None:
         return f"Likely causes: {OTHERS}"
     return f"Likely cause: {found}. Else: {OTHERS}"
+
+
+def refuse_alike(valid: Split) -> None:
+    """UserError for a split whose rows are all alike: a model's logits on it would differ by rounding alone."""
+    first = valid.ids_of(slice(0, 1))
+    if not all((valid.ids_of(slice(i, i + BLOCK)) == first).all() for i in range(0, len(valid), BLOCK)):
+        return
+    if valid.values is None or (valid.values == valid.values[:1]).all():
+        raise UserError(
+            f"all {len(valid):,} rows of valid are alike: no field knows a value of theirs. `fieldctr prepare` shows "
+            "what is missing or unseen; look at min_count, missing and the split rule"
+        )
 
 
 def worse_than_nothing(model: nn.Module, train: Split, valid: Split, ne: float) -> str:

@@ -22,7 +22,7 @@ from fieldctr.data.dataset import Split
 from fieldctr.errors import UserError
 from fieldctr.nn.embedding import Inputs
 from fieldctr.training import checkpoint
-from fieldctr.training.causes import causes, worse_than_nothing
+from fieldctr.training.causes import causes, refuse_alike, worse_than_nothing
 from fieldctr.training.diagnostics import ROWS, diagnose
 from fieldctr.training.evaluate import evaluate
 from fieldctr.training.loss import batch_loss
@@ -85,8 +85,9 @@ class Trainer:
 
         `folder` gets the checkpoints; with `resume` the newest one there is where the fit goes on, and `rewrite` is
         called first with the evaluations before it. `log` is called after each evaluation. Raises UserError when the
-        loss or the logits become useless.
+        loss or the logits become useless, and when valid's rows are all alike.
         """
+        refuse_alike(valid)
         fitting = Fitting(self, model.to(self.runtime.device), train, valid, folder)
         try:
             if resume and fitting.load():

@@ -77,7 +77,7 @@ def _rows(
         if field.shares:
             continue
         own = [-1] * field.vocab_size
-        if place >= 0 and texts:
+        if place >= 0 and (texts or field.vocab_size == 1):
             own = _ids(texts, values_before[place])
         elif place >= 0 and before.fields[place].vocab_size == field.vocab_size:  # a number, or the same hash
             own = list(range(field.vocab_size))

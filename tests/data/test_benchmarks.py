@@ -215,7 +215,7 @@ def broken(text: str, way: str) -> bytes:
         ("long row", r"line 8: \d+ columns, expected \d+"),
         ("second header", r"line 8: the header again"),
         ("no label", r"line 8: '\?' in (label|click|target)"),
-        ("bytes", r"after line \d+: 'utf-8' codec"),
+        ("bytes", r"line 8: byte 0xff is no UTF-8\. Set encoding"),
         ("gzip", r"after line [\d,]+: Compressed file ended"),
     ],
 )

@@ -9,6 +9,7 @@ import polars as pl
 
 from fieldctr.config import nearest
 from fieldctr.data.files import concat, exists, find, with_folder_keys
+from fieldctr.data.joins import with_joins
 from fieldctr.data.labels import shown, with_label
 from fieldctr.data.new_rows import NewRows
 from fieldctr.data.reading import Reading
@@ -31,6 +32,7 @@ def read(
     format: str = "auto",
     quote: str | None = "auto",
     encoding: str = "auto",
+    joins: Mapping[str, Any] | None = None,
     new_rows: NewRows | None = None,
 ) -> Table:
     """The files `raw_dir/files` (a name, a glob or a folder, read in the order of their names), one below the other.
@@ -39,13 +41,15 @@ def read(
     `fieldctr.data.splits.with_split`. `label` is {column}, for 0 and 1; or {column, positive: [values]}; or {column,
     above: number}. How a file is written its bytes tell; what they cannot, `format`, `separator`, `header` (the
     columns, where the first line is a row already), `quote`, `encoding` and `null_values` say: the keys of
-    `fieldctr.data.reading.Reading`. Folders called key=value below `raw_dir` give a column each. `origin` says where
-    the files are to be had, for the message that they are absent.
+    `fieldctr.data.reading.Reading`. Folders called key=value below `raw_dir` give a column each. `joins` names tables
+    of users and items, see `fieldctr.data.joins.with_joins`; label and split may be columns of theirs. `origin` says
+    where the files are to be had, for the message that they are absent.
     """
     cure = f"Get it from {origin}." if origin else "It is your table."
     reading = Reading(format, separator, header, quote or "none", encoding, null_values)
     if new_rows:
-        return Table(new_rows.scan(reading), (new_rows.path,))
+        sides = with_joins(new_rows.scan(reading), joins or {}, raw_dir, reading, lacking=True)
+        return Table(sides.frame, (new_rows.path, *sides.readings), readings=sides.readings)
     named = _named(files, split)
     found = _found(raw_dir, named, cure)
     paths = tuple(path for _, path in found)
@@ -57,9 +61,22 @@ def read(
             (path, part.with_columns(pl.lit(name).alias(FILE)))
             for (path, part), (name, _) in zip(parts, found, strict=True)
         ]
-    frame = concat(parts)
-    frame = with_split(with_label(frame, label), split)
-    return Table(frame, paths, readings=readings, about_label=partial(shown, label))
+    sides = with_joins(concat(parts), joins or {}, raw_dir, reading)
+    frame = with_split(with_label(sides.frame, label), split)
+    return Table(
+        frame,
+        (*paths, *sides.readings),
+        facts=_told(reading, readings),
+        counts=sides.counts,
+        readings=sides.readings | readings,
+        about_label=partial(shown, label),
+    )
+
+
+def _told(reading: Reading, readings: Mapping[Path, Reading]) -> dict[str, object]:
+    """For facts.json what the files told of themselves and new rows cannot: what quotes mean, where they are text."""
+    quotes = {own.quote for own in readings.values() if own.format == "csv"} - {'"'}
+    return {"reading": {"quote": quotes.pop()}} if reading.quote == "auto" and quotes else {}
 
 
 def _named(files: str | Mapping[str, str], split: Mapping[str, Any]) -> Mapping[str, str]:
