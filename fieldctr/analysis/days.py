@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 
 from fieldctr.analysis.findings import SIGMAS, Finding
+from fieldctr.data.columns import column as raw_column
 from fieldctr.data.reader import require
 from fieldctr.data.spelling import number
 from fieldctr.data.table import DROP, LABEL
@@ -26,7 +27,7 @@ def click_rates_by_day(frame: pl.LazyFrame, column: str, unit: str, weight: str 
     kept = frame.filter(pl.col(DROP).is_null()) if DROP in schema else frame
     day = moment(column, schema[column], unit).dt.date()
     label = number(pl.col(LABEL), schema[LABEL])
-    each = number(pl.col(weight), schema[weight]) if weight else pl.lit(1.0)
+    each = number(raw_column(weight), schema[weight]) if weight else pl.lit(1.0)
     known = kept.select(day=day, label=label, weight=each)
     clicks = pl.len() * (pl.col("label") * pl.col("weight")).sum() / pl.col("weight").sum()
     rates = known.group_by("day").agg(rows=pl.len(), clicks=clicks if weight else pl.col("label").sum())

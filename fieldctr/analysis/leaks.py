@@ -11,6 +11,7 @@ import numpy as np
 from fieldctr.analysis.counters import begins_blocks, counts_own_label
 from fieldctr.analysis.findings import SIGMAS, Finding
 from fieldctr.analysis.survey import KeyFacts, Survey, fixed_by
+from fieldctr.data.table import SPLITS
 from fieldctr.ranking import auc, counted_auc
 
 LEAK, SURE_LEAK = 0.8, 0.95  # AUC of one field alone, on valid
@@ -125,7 +126,8 @@ def repeated_rows(survey: Survey) -> Iterator[Finding]:
     """Rows of valid or test that stand in train, value for value; a warning where train does not repeat itself so."""
     own, (split, share) = survey.repeated["train"], max(list(survey.repeated.items())[1:], key=lambda pair: pair[1])
     text = f"{share:.1%} of the rows in {split} stand in train too, value for value"
-    if share - own >= COPIED:
+    noise = math.sqrt(own * (1 - own) / survey.rows[SPLITS.index(split)])
+    if share - own >= max(COPIED, SIGMAS * noise):
         cure = "Remove the copies, or split by user or time: here memory passes for prediction"
         yield Finding("warning", "repeated_rows", "", f"{text}; in train {own:.1%} stand twice", cure, share)
     elif share >= REPEATED:

@@ -52,7 +52,7 @@ def constant(survey: Survey) -> Iterator[Finding]:
         if share >= CONSTANT:
             blank = per_value.argmax() == 0
             what = "no known value" if blank else "one value"
-            text = f"{what} in {'every row' if share == 1 else f'{share:.2%} of the rows'} of train"
+            text = f"{what} in {share:.2%} of the {per_value.sum():,} rows of train"
             severity = "warning" if blank or share >= SO_CONSTANT else "note"
             yield Finding(severity, "constant", name, text, "Leave the field out", float(share))
 

@@ -140,7 +140,7 @@ def found(frame: pl.DataFrame, folder: Path, kind: dict[str, Any], *, random: bo
     folder.mkdir(exist_ok=True)
     names = [name for name in frame.columns if name != "label"]
     fields = {name: {} if name in ("user", "item") else kind for name in names}
-    encode(Table(frame.with_columns(split=split).lazy()), field_specs(fields, 1), folder, group=None)
+    encode(Table.named(frame.with_columns(split=split).lazy()), field_specs(fields, 1), folder, group=None)
     return [finding.field for finding in moves_with_label(survey(Dataset.load(folder, name="log")))]
 
 

@@ -1,7 +1,9 @@
 """Each rule finds the defect that is planted for it, and none finds anything in clean tables."""
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,11 +12,14 @@ import pytest
 
 from fieldctr.analysis import lint as module
 from fieldctr.analysis.codes import Coder, hashed
+from fieldctr.analysis.counters import Moves
 from fieldctr.analysis.days import click_rates_by_day, odd_days, spell_days
 from fieldctr.analysis.findings import Finding
+from fieldctr.analysis.leaks import NOBODY, dispersion
 from fieldctr.analysis.lint import field_grid, lint, spell, worst
-from fieldctr.analysis.survey import survey
-from fieldctr.data.dataset import Dataset
+from fieldctr.analysis.rules import effective_rows
+from fieldctr.analysis.survey import KeyFacts, survey
+from fieldctr.data.dataset import Dataset, Split
 from fieldctr.data.encode import encode
 from fieldctr.data.sources import synthetic
 from fieldctr.data.specs import field_specs
@@ -52,11 +57,11 @@ KINDS: dict[str, Any] = {
 FIELDS = ("user", "item", "brand", "age", "price", "price_value", "hour", "tags")
 
 
-def prepare(frame: pl.DataFrame, folder: Path, **more: dict[str, Any]) -> Dataset:
+def prepare(frame: pl.DataFrame, folder: Path, *, weight: str | None = None, **more: dict[str, Any]) -> Dataset:
     """The table with the clean fields and those in `more`."""
     folder.mkdir(exist_ok=True)
     fields = {name: KINDS.get(name, {}) for name in FIELDS} | more
-    encode(Table.named(frame.lazy()), field_specs(fields, 1), folder, group=None)
+    encode(Table.named(frame.lazy()), field_specs(fields, 1), folder, group=None, weight=weight)
     return Dataset.load(folder, name="planted")
 
 
@@ -289,6 +294,103 @@ def test_counts_are_those_of_the_rows(tmp_path: Path) -> None:
     same = train.select((pl.col("hour") == pl.col("hour").first().over("item")).sum()).item()
     assert facts.agreeing[hour] == same
     assert facts.known[hour] == facts.rows.sum()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_blank_is_nobody(seed: int, tmp_path: Path) -> None:
+    """Most rows lack their user, many their item: what is counted per user and item is what a group_by of known rows
+    says, and what is blank makes nothing fixed, nothing a twin, and no leak.
+    """
+    rng = np.random.default_rng(seed)
+    blank = {name: pl.Series(rng.random(ROWS) < share) for name, share in (("user", 0.7), ("item", 0.3), ("x", 0.4))}
+    frame = clean(rng).with_columns(x="i" + pl.col("item").cast(pl.String))
+    frame = frame.with_columns(pl.when(~own).then(name).alias(name) for name, own in blank.items())
+    surveyed = survey(prepare(frame, tmp_path, x={}))
+    train = frame.filter(pl.col("split") == "train")
+    for key in ("user", "item"):
+        facts = surveyed.keys[surveyed.names.index(key)]
+        known = train.drop_nulls(key).group_by(key, maintain_order=True)
+        same = (pl.col("x") == pl.col("x").drop_nulls().first()).sum()
+        rows = known.agg(pl.len(), LABEL.sum(), known=pl.col("x").count(), same=same)
+        assert sorted(zip(facts.rows, facts.clicks, strict=True)) == sorted(rows.select("len", "label").iter_rows())
+        x = surveyed.names.index("x")
+        assert facts.known[x] == rows["known"].sum()
+        assert facts.agreeing[x] == rows["same"].sum()
+    found = {finding.rule: finding for finding in lint(surveyed.dataset).findings}
+    assert found.pop("repeated_rows").severity == "note"  # rows with so many blanks do repeat each other
+    assert told(list(found.values())) == [("note", "twins", "item, x")]
+    assert "100.0% of the rows that have both" in found["twins"].text
+
+
+def test_items_without_a_value_are_not_items_of_one_value() -> None:
+    """Two thirds lack the value: their click rates differ, and the value says no more than that it is there."""
+    rng = np.random.default_rng(1)
+    rows = np.full(600, 50)
+    value, rate = np.where(np.arange(600) % 3 == 0, 1 + np.arange(600) // 3 % 4, 0), rng.random(600)
+    facts = KeyFacts(rng.binomial(rows, rate), rows, value[None], rows, rows, Moves([]))
+    every, _ = dispersion(facts, np.where(value > 0, value, NOBODY))
+    part = facts._replace(clicks=facts.clicks[value > 0], rows=rows[value > 0])
+    assert every == pytest.approx(dispersion(part, value[value > 0])[0])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_weights_are_repeated_rows(seed: int, tmp_path: Path) -> None:
+    """Click rates of a table with whole weights are those of the table with each row so often."""
+    rng = np.random.default_rng(seed)
+    frame = clean(rng).with_columns(w=pl.Series(rng.integers(1, 4, ROWS)))
+    repeated = frame.select(pl.all().repeat_by("w").explode())
+    one = lint(prepare(frame, tmp_path / "w", weight="w"))
+    two = lint(prepare(repeated, tmp_path / "repeated"))
+    surveyed = survey(Dataset.load(tmp_path / "w", name=""))
+    rates = [repeated.filter(pl.col("split") == split)["label"].mean() for split in ("train", "valid", "test")]
+    np.testing.assert_allclose(surveyed.rate, rates, rtol=1e-6)
+    for name in ("user", "item", "brand", "age", "hour"):  # smoothed by rows of the mean weight; bins are of rows
+        assert one.fields[name]["auc_alone"] == pytest.approx(two.fields[name]["auc_alone"], abs=0.005), name
+    weight = np.array([2.0, 2.0, 4.0])
+    split = Split(np.zeros((3, 1)), np.zeros(3), weight=weight)
+    table = SimpleNamespace(dataset=SimpleNamespace(train=split, valid=split, test=split), rows=np.full(3, 3))
+    np.testing.assert_allclose(effective_rows(table), 64 / 24)  # ty: ignore[invalid-argument-type]
+
+
+def test_a_lost_label_with_weights_shows_in_the_rates(tmp_path: Path) -> None:
+    def weighted(frame: pl.DataFrame) -> pl.DataFrame:
+        return frame.with_columns(w=pl.when(pl.col("split") == "test", LABEL == 1).then(0.25).otherwise(1.0))
+
+    frame = weighted(clean(np.random.default_rng(1)))
+    assert told(lint(prepare(frame, tmp_path / "plain")).findings) == []
+    assert told(lint(prepare(frame, tmp_path / "w", weight="w")).findings) == [("warning", "rate_shift", "")]
+
+
+def test_days_with_weights_have_weighted_click_rates() -> None:
+    frame = pl.DataFrame({"ts": [0, 0, DAY], "label": [1, 0, 0], "w": [3.0, 1.0, 2.0]})
+    days = click_rates_by_day(Table.named(frame.lazy()).frame, "ts", "s", "w")
+    assert [row[1:] for row in days.rows()] == [(2, 1.5), (1, 0.0)]
+
+
+def test_every_advice_has_a_number_and_a_cure(tmp_path: Path) -> None:
+    """One table with many defects: what is believed stands beside what to do."""
+    frame = clean(np.random.default_rng(1)).with_columns(
+        leaks=LABEL, one=pl.lit(1), twin="i" + pl.col("item").cast(pl.String), mean=LABEL.mean().over("item").round(2),
+        counter=CLICKS, row="r" + pl.int_range(ROWS).cast(pl.String), moment=pl.col("ts"),
+        hashed=pl.col("user").cast(pl.String),
+        phone=pl.when(pl.col("split") == "test", pl.int_range(ROWS) % 3 == 0).then(pl.lit("new")).otherwise("brand"),
+    )  # fmt: skip
+    more = {name: {} for name in ("leaks", "one", "twin", "mean", "counter", "row", "moment", "phone")}
+    findings = lint(prepare(frame, tmp_path, **more, hashed={"num_buckets": 300})).findings
+    rules = {finding.rule for finding in findings}
+    labels, values = (
+        {"leak", "knows_the_future", "moves_with_label"},
+        {"constant", "near_unique", "crowded", "timestamp"},
+    )
+    assert rules >= labels | values | {"twins", "unseen", "drift"}
+    for finding in findings:
+        assert re.search(r"\d", finding.text), finding
+        assert re.match(r"[A-Z][a-z]+ ", finding.cure), finding
+    drift = next(finding for finding in findings if (finding.rule, finding.field) == ("drift", "phone"))
+    assert "most of it by values that are rare or new (0.0% of train, 33" in drift.text
+    crowded = next(finding for finding in findings if finding.rule == "crowded")
+    buckets = int(re.findall(r"about ([\d,]+) num_buckets", crowded.cure)[0].replace(",", ""))
+    assert buckets == pytest.approx(10 * USERS, rel=0.15)
 
 
 def test_the_second_time_reads_what_the_first_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
