@@ -96,12 +96,14 @@ def test_predict_scores_raw_rows_as_the_run_did(home: Path, call: Call) -> None:
 
 def raw_test_rows(home: Path) -> pl.DataFrame:
     """The first raw test rows of the run's synthetic table, generated again."""
+    from fieldctr.data.columns import OWN
     from fieldctr.data.sources import synthetic
+    from fieldctr.data.table import SPLIT
 
     source = json.loads((home / "run/config.json").read_text())["dataset"]["source"]
     keywords = {key: value for key, value in source.items() if key != "_target_"}
-    frame = synthetic.read(home, **keywords).frame.filter(pl.col("split") == "test").collect()
-    return frame.drop("label", "split", "pctr", strict=False).head(500)
+    frame = synthetic.read(home, **keywords).frame.filter(pl.col(SPLIT) == "test").collect()
+    return frame.drop(name for name in frame.columns if name.startswith(OWN)).head(500)
 
 
 def test_a_sweep_goes_on_after_a_failed_job_and_says_so(home: Path, call: Call) -> None:
