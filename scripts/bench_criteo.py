@@ -16,9 +16,9 @@ from pathlib import Path
 import yaml
 
 from fieldctr.catalog import conf_dir
+from fieldctr.data.delimited import scan_csv
 from fieldctr.data.generated import write_generated_criteo
 from fieldctr.data.prepare import prepared
-from fieldctr.data.table import scan_csv
 from fieldctr.memory import peak_resident_mb
 
 MAX_MEMORY_GB = 4

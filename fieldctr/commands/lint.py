@@ -8,9 +8,10 @@ from fieldctr.analysis.days import click_rates_by_day, odd_days, spell_days
 from fieldctr.analysis.findings import SEVERITIES, Finding
 from fieldctr.analysis.lint import field_grid, lint, spell, worst_first
 from fieldctr.config import build, parse
+from fieldctr.data.bad_lines import explained
 from fieldctr.data.prepare import DatasetConfig, prepared
 from fieldctr.data.specs import field_specs
-from fieldctr.data.table import Table, explained
+from fieldctr.data.table import Table
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ from typing import Any
 import polars as pl
 
 from fieldctr.config import checked, nearest
+from fieldctr.data.columns import OWN, column
 from fieldctr.data.spelling import meant_texts, number, spelled, value_texts
-from fieldctr.data.table import LABEL, OWN, column
+from fieldctr.data.table import LABEL
 from fieldctr.errors import UserError
 
 KEYS = ("column", "positive", "above")

@@ -20,11 +20,11 @@ import numpy as np
 import polars as pl
 
 from fieldctr.config import nearest
+from fieldctr.data.columns import OWN, column
 from fieldctr.data.lexicon import Lexicon
 from fieldctr.data.ragged import Ragged
 from fieldctr.data.specs import FieldSpec, Spec
 from fieldctr.data.spelling import NULL_WORDS, canonical, spelled
-from fieldctr.data.table import OWN, column
 from fieldctr.errors import UserError
 
 TYPICAL = 8  # values of a row that memory is planned for; rows with more are read fewer at a time

@@ -8,11 +8,11 @@ import numpy as np
 import polars as pl
 
 from fieldctr.config import nearest
+from fieldctr.data.columns import OWN
 from fieldctr.data.lexicon import Lexicon
 from fieldctr.data.lists import TYPICAL, cells, coded
 from fieldctr.data.ragged import Codes, Ragged, values_of
 from fieldctr.data.specs import FieldSpec, HistorySpec, Spec, StatisticSpec, meaning, values
-from fieldctr.data.table import OWN
 from fieldctr.data.times import instant
 from fieldctr.errors import UserError
 

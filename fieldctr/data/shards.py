@@ -19,11 +19,12 @@ import polars as pl
 
 from fieldctr.artifacts import write_json
 from fieldctr.data.budget import Limits
+from fieldctr.data.columns import column
 from fieldctr.data.npy import read_blocks
 from fieldctr.data.ragged import Codes, Ragged, joined, taken
 from fieldctr.data.reader import CHUNK, Chunk, Reader, require
 from fieldctr.data.spelling import LARGEST, NOT_FINITE, NULL_WORD, number
-from fieldctr.data.table import DROP, EVENTS, LABEL, PCTR, SPLIT, SPLITS, column, parse_at_a_time
+from fieldctr.data.table import DROP, EVENTS, LABEL, PCTR, SPLIT, SPLITS, parse_at_a_time
 from fieldctr.data.tally import Tally
 from fieldctr.errors import LabelError, UserError
 

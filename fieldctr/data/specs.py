@@ -15,9 +15,9 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 import polars as pl
 
 from fieldctr.config import Between, Positive, Weight, as_name, checked, nearest
+from fieldctr.data.columns import column
 from fieldctr.data.hashing import hashed
 from fieldctr.data.spelling import by_word, canonical, spelled, text_of, told_number, value_texts, without_null_words
-from fieldctr.data.table import column
 from fieldctr.data.times import moment
 from fieldctr.errors import UserError
 

@@ -7,9 +7,10 @@ from typing import Any
 import polars as pl
 
 from fieldctr.config import nearest
+from fieldctr.data.columns import OWN, column
 from fieldctr.data.hashing import hashed, place, row_places
 from fieldctr.data.spelling import by_word, meant, number, value_texts
-from fieldctr.data.table import DROP, OWN, SPLIT, column
+from fieldctr.data.table import DROP, SPLIT
 from fieldctr.data.times import moment
 from fieldctr.errors import UserError
 

@@ -12,9 +12,7 @@ from typing import NamedTuple, Self
 import polars as pl
 
 from fieldctr.artifacts import file_digest, write_json
-from fieldctr.data.bad_lines import explained, refuse_short_lines  # noqa: F401
-from fieldctr.data.columns import OWN, column  # noqa: F401
-from fieldctr.data.delimited import scan_csv  # noqa: F401
+from fieldctr.data.columns import OWN
 from fieldctr.data.reading import Reading
 from fieldctr.errors import LabelError, UserError
 

@@ -216,3 +216,23 @@ def test_a_tidy_table_knows_its_side_tables(tmp_path: Path) -> None:
     assert table.files == (tmp_path / "t.csv", tmp_path / "items.csv")
     assert set(table.readings) == set(table.files)
     assert table.frame.collect()["when"].to_list() == ["train", "valid", "test", "test"]
+
+
+def test_new_rows_get_the_side_columns_that_they_lack(tmp_path: Path) -> None:
+    (tmp_path / "items.csv").write_text("item,cat,maker\n1,c,m\n2,d,n\n")
+    node = {"items": {"files": "items.csv", "on": "item"}}
+    half = TABLE.lazy().with_columns(cat=pl.lit("mine"))
+    found = with_joins(half, node, tmp_path, Reading(), lacking=True).frame.collect()
+    assert found.select("cat", "maker").rows() == [("mine", "m"), ("mine", "n"), ("mine", None), ("mine", None)]
+    whole = half.with_columns(maker=pl.lit("x")).drop("item")
+    assert with_joins(whole, node, tmp_path, Reading(), lacking=True).frame.collect().equals(whole.collect())
+
+
+def test_what_the_quotes_of_a_table_mean_is_told_for_new_rows(tmp_path: Path) -> None:
+    (tmp_path / "t.tsv").write_text('title\tclick\n27" mon\t1\n"whole"\t0\n')
+    table = tidy.read(
+        tmp_path, files="t.tsv", origin="", separator="\t", null_values=[], label={"column": "click"},
+        split={"by": "random", "fractions": [0.6, 0.2, 0.2], "seed": 1},
+    )  # fmt: skip
+    assert table.facts == {"reading": {"quote": "none"}}
+    assert table.frame.collect()["title"].to_list() == ['27" mon', '"whole"']

@@ -9,10 +9,12 @@ from typing import Any
 
 import polars as pl
 
+from fieldctr.data.bad_lines import explained
+from fieldctr.data.delimited import scan_csv
 from fieldctr.data.new_rows import NewRows, derived, with_side_tables
 from fieldctr.data.profiles import with_profiles
 from fieldctr.data.splits import with_split
-from fieldctr.data.table import LABEL, SPLIT, Table, explained, required, required_all, scan_csv
+from fieldctr.data.table import LABEL, SPLIT, Table, required, required_all
 
 FILE = "kuairand_ctr.parquet"
 RAW = ("log_random_4_22_to_5_08_pure.csv", "user_features_pure.csv", "video_features_basic_pure.csv")

@@ -10,10 +10,12 @@ from typing import Any, Literal
 
 import polars as pl
 
+from fieldctr.data.bad_lines import explained
+from fieldctr.data.delimited import scan_csv
 from fieldctr.data.new_rows import NewRows, derived, with_side_tables
 from fieldctr.data.profiles import with_profiles
 from fieldctr.data.splits import with_split
-from fieldctr.data.table import LABEL, Table, explained, required_all, scan_csv
+from fieldctr.data.table import LABEL, Table, required_all
 
 CURE = "Get it from https://research.zozo.com/data.html (CC BY 4.0; scripts/download_open_bandit.sh)."
 AFFINITY = "user-item_affinity_"  # one column per item: how often the user clicked on it before

@@ -9,10 +9,12 @@ from typing import Any
 
 import polars as pl
 
+from fieldctr.data.bad_lines import explained
+from fieldctr.data.delimited import scan_csv
 from fieldctr.data.new_rows import NewRows, derived, with_side_tables
 from fieldctr.data.profiles import with_profiles
 from fieldctr.data.splits import with_split
-from fieldctr.data.table import DROP, EVENTS, LABEL, SPLIT, Table, explained, required_all, scan_csv
+from fieldctr.data.table import DROP, EVENTS, LABEL, SPLIT, Table, required_all
 from fieldctr.errors import UserError
 
 FILES = ("raw_sample.csv", "ad_feature.csv", "user_profile.csv")
