@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from fieldctr.commands.trained import Trained, load_trained
 from fieldctr.config import RuntimeConfig, parse
-from fieldctr.data.bad_lines import unforeseen, without_hints
+from fieldctr.data.bad_lines import in_a_sentence
 from fieldctr.data.coverage import by_field, warnings
 from fieldctr.data.dataset import Split
 from fieldctr.data.encode import encode_rows
@@ -47,14 +46,8 @@ def main(node: dict[str, Any]) -> None:
         raise UserError(f"input={source}: no such file")
     check_output(output, source)
     trained = load_trained(Path(config.run), outputs=Path(config.outputs), runtime=config.runtime)
-    try:
+    with in_a_sentence(f"input={source}", "cannot be scored"):
         summary = score(config, trained, source, output)
-    except UserError as error:
-        raise UserError(f"input={source}: {without_hints(error)}") from error
-    except (OSError, MemoryError):  # the machine's, not the table's
-        raise
-    except (Exception, pl.exceptions.PanicException) as error:  # the last net: a table nobody has seen
-        raise UserError(f"input={source} cannot be scored: {unforeseen(error)}") from error
     print(json.dumps(summary, ensure_ascii=False) if config.json else in_words(summary))
 
 

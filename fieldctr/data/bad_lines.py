@@ -60,9 +60,21 @@ def _explain(path: Path, reading: Reading | None, complaint: str) -> None:
             refuse_quotes(text)
 
 
-def unforeseen(error: BaseException) -> str:
-    """An error that no rule of ours foresaw, as a sentence."""
-    return f"{type(error).__name__}: {reason(error)}. Nothing was written; --debug shows where it came from."
+@contextmanager
+def in_a_sentence(where: str, failing: str) -> Generator[None]:
+    """The last net around a table nobody has seen: whatever is raised becomes a UserError that begins with `where`.
+
+    `failing` says then what cannot be done. What the machine has not, memory or a disk, is not the table's fault.
+    """
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{where}: {without_hints(error)}") from error
+    except (OSError, MemoryError):
+        raise
+    except (Exception, pl.exceptions.PanicException) as error:
+        said = f"{type(error).__name__}: {reason(error)}. Nothing was written; --debug shows where it came from."
+        raise UserError(f"{where} {failing}: {said}") from error
 
 
 def without_hints(error: BaseException) -> str:

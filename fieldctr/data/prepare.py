@@ -8,11 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import polars as pl
-
 from fieldctr.artifacts import KEY_FILE, cached, stage_folder
 from fieldctr.config import Between, Positive, Share, as_name, build, locate, nearest, parse
-from fieldctr.data.bad_lines import unforeseen, without_hints
+from fieldctr.data.bad_lines import in_a_sentence
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.encode import encode
 from fieldctr.data.new_rows import NewRows
@@ -73,7 +71,7 @@ def prepared(
     `engine` and `max_memory_gb` (None: half of what the machine has left) change no byte of it.
     """
     config = parse(DatasetConfig, with_names(node), "dataset")
-    try:
+    with in_a_sentence(f"dataset '{config.name}'", "cannot be prepared"):
         specs = field_specs(config.fields, config.min_count, null_words=config.null_words)
         entities(config.entities, config.fields)
         if schema:
@@ -104,12 +102,6 @@ def prepared(
         dataset = Dataset.load(folder, name=config.name, negative_rate=config.negative_rate)
         rows = dataset.facts["rows"]
         refuse_other_rows(published, rows | {"train": rows["train"] + rows["dropped"].get(THINNED, 0)})
-    except UserError as error:
-        raise UserError(f"dataset '{config.name}': {without_hints(error)}") from error
-    except (OSError, MemoryError):  # the machine's, not the table's
-        raise
-    except (Exception, pl.exceptions.PanicException) as error:  # the last net: a table nobody has seen
-        raise UserError(f"dataset '{config.name}' cannot be prepared: {unforeseen(error)}") from error
     return dataset
 
 
