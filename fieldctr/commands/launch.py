@@ -30,6 +30,7 @@ from fieldctr.config import flat, nearest
 from fieldctr.errors import UserError
 from fieldctr.runs import sweep_table
 
+NUMBER = re.compile(r"[-+]?[\d.][\d._e+-]*")  # what YAML could take for one
 FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-name", "-cn", "--config-dir", "-cd", "--info", "-i")
 
 
@@ -39,7 +40,7 @@ def launch(command: str, arguments: tuple[str, ...]) -> None:
     show_all = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints and exits by itself
     warnings.showwarning = _say  # ty: ignore[invalid-assignment]
-    sys.argv = [f"fieldctr {command.replace('_', ' ')}", *flags_first(arguments)]
+    sys.argv = [f"fieldctr {command.replace('_', ' ')}", *flags_first(tuple(map(quoted_option, arguments)))]
     refused: list[Exception] = []
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(task(command, refused))()
@@ -118,6 +119,15 @@ def flags_first(arguments: tuple[str, ...]) -> list[str]:
         (flags if is_value or argument.startswith("-") else overrides).append(argument)
         takes_value = argument in FLAGS_WITH_VALUE
     return flags + overrides
+
+
+def quoted_option(argument: str) -> str:
+    """`dataset=2024` names a YAML file: unquoted, Hydra reads a number, and raises a bare ValueError."""
+    group, equals, options = argument.partition("=")
+    if not equals or group.lstrip("+") not in groups():
+        return argument
+    parts = (f"'{part}'" if NUMBER.fullmatch(part) else part for part in options.split(","))
+    return f"{group}={','.join(parts)}"
 
 
 def refuse_what_hydra_would_not(arguments: tuple[str, ...]) -> None:
