@@ -20,7 +20,7 @@ SHOWN = 3  # days named in a finding
 def click_rates_by_day(frame: pl.LazyFrame, column: str, unit: str, weight: str | None = None) -> pl.DataFrame:
     """Day (UTC), rows and clicks of the rows that preparation keeps; `unit` as of a datetime field.
 
-    With a column of sample weights: as many clicks as make its rows' weighted click rate.
+    With a column of sample weights: rows with a weight, and as many clicks as make their weighted click rate.
     """
     schema = frame.collect_schema()
     require(schema, [column, LABEL, *([weight] if weight else [])])
@@ -28,7 +28,7 @@ def click_rates_by_day(frame: pl.LazyFrame, column: str, unit: str, weight: str 
     day = moment(column, schema[column], unit).dt.date()
     label = number(pl.col(LABEL), schema[LABEL])
     each = number(raw_column(weight), schema[weight]) if weight else pl.lit(1.0)
-    known = kept.select(day=day, label=label, weight=each)
+    known = kept.select(day=day, label=label, weight=each).filter(pl.col("weight") > 0)
     clicks = pl.len() * (pl.col("label") * pl.col("weight")).sum() / pl.col("weight").sum()
     rates = known.group_by("day").agg(rows=pl.len(), clicks=clicks if weight else pl.col("label").sum())
     return rates.drop_nulls("day").sort("day").collect(engine="streaming")

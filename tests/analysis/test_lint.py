@@ -362,7 +362,7 @@ def test_a_lost_label_with_weights_shows_in_the_rates(tmp_path: Path) -> None:
 
 
 def test_days_with_weights_have_weighted_click_rates() -> None:
-    frame = pl.DataFrame({"ts": [0, 0, DAY], "label": [1, 0, 0], "w": [3.0, 1.0, 2.0]})
+    frame = pl.DataFrame({"ts": [0, 0, DAY, 2 * DAY], "label": [1, 0, 0, 1], "w": [3.0, 1.0, 2.0, 0.0]})
     days = click_rates_by_day(Table.named(frame.lazy()).frame, "ts", "s", "w")
     assert [row[1:] for row in days.rows()] == [(2, 1.5), (1, 0.0)]
 
