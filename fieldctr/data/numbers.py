@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 SAMPLE = 1_000_000
+LARGEST = float(np.finfo(np.float32).max)
 
 
 class Binning(NamedTuple):
@@ -35,8 +36,9 @@ class Scaling(NamedTuple):
     sd: float
 
     def values(self, x: np.ndarray) -> np.ndarray:
-        """The scaled numbers, 0 for NaN."""
-        return np.nan_to_num((x - self.mean) / self.sd, nan=0.0)
+        """The scaled numbers; NaN for NaN, and for what no float32 can hold."""
+        scaled = (x - self.mean) / self.sd
+        return np.where(np.abs(scaled) <= LARGEST, scaled, np.nan)
 
 
 class Sample:

@@ -105,7 +105,7 @@ class Reader:
                 left_out.append((found.cut, found.null_words))
             else:
                 columns.append(lexicon.code(column))
-        counts = np.array(left_out, np.int64).reshape(-1, 2, len(texts))
+        counts = np.array(left_out, np.int64).reshape(len(left_out), 2, len(texts))
         return columns, Lists(counts[:, 0], counts[:, 1])
 
     def count(self, lexicons: list[Lexicon], split: int, codes: Sequence[Codes]) -> None:

@@ -200,9 +200,10 @@ class _Writer:
             own = numbers[: len(self.blanks)]
             self.blanks[:, s] += (~np.isfinite(own)).sum(1)
             self.unread[:, :, s] += np.stack([(own == reason).sum(1) for reason in (NULL_WORD, NOT_FINITE)], axis=1)
-            self.cut[:, s, 0] += lists.cut[:, rows].sum(1)
-            self.cut[:, s, 1] += np.count_nonzero(lists.cut[:, rows], axis=1)
-            self.null_words[:, s] += lists.null_words[:, rows].sum(1)
+            if len(self.cut):
+                self.cut[:, s, 0] += lists.cut[:, rows].sum(1)
+                self.cut[:, s, 1] += np.count_nonzero(lists.cut[:, rows], axis=1)
+                self.null_words[:, s] += lists.null_words[:, rows].sum(1)
             self.tally.add(s, chunk.extra["label"].to_numpy()[rows])
         if len(events):
             codes, _ = self._save(EVENTS, events, columns, chunk)
