@@ -113,8 +113,9 @@ def apply(
         elif isinstance(rule, Binning):
             own[:] = rule.ids(numbers[numeric])
         else:
-            own[:] = ~np.isnan(numbers[numeric])
-            values.append(rule.values(numbers[numeric]).astype(np.float32)[None])
+            scaled = rule.values(numbers[numeric])
+            own[:] = ~np.isnan(scaled)
+            values.append(np.nan_to_num(scaled, nan=0.0).astype(np.float32)[None])
         column, numeric = column + spec.width, numeric + spec.numeric
     return _transposed(ids), np.concatenate(values).T
 
