@@ -335,5 +335,7 @@ def compile_backbone(model: Any, *, deterministic: bool) -> None:
             "trainer.compile=true needs a C++ compiler, got none: install g++ or clang++, or set trainer.compile=false"
         ) from error
     config.deterministic = deterministic
+    # Its cache on disk ignores the processor: code for vectors of 8, compiled for those of 16, writes past their ends.
+    torch.compiler.config.cache_key_tag = torch.backends.cpu.get_cpu_capability()
     torch._dynamo.reset()  # code compiled for an earlier model of this process would skip the hooks of a lazy table
     model.backbone.compile()

@@ -247,6 +247,7 @@ def test_a_compiled_backbone_learns_the_same(planted: ModuleType, runtime: Runti
         losses.append([record["train_loss"] for record in done.history])
         assert all("_orig_mod" not in name for name in model.state_dict())
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert torch.compiler.config.cache_key_tag == torch.backends.cpu.get_cpu_capability()
 
 
 def test_compiling_without_a_compiler_is_refused(
