@@ -111,19 +111,25 @@ class Lexicon:
 
         polars raises for a text that should be a number and is none.
         """
-        said = self._read().to_frame("read").select(self.meaning(pl.col("read").alias(self.column)).alias("value"))
-        return said.select(pl.when(pl.col("value") != "").then("value")).to_series()
+        return self._said(self._read())
 
-    def unread(self, texts: pl.Series) -> np.ndarray:
-        """(2, 3) per split the cells that say nothing though they are not blank: NULL_WORDS, and infinite numbers.
+    def told(self) -> tuple[pl.Series, np.ndarray]:
+        """The same, and (2, 3) per split the cells that say nothing though they are not blank.
 
-        `texts` is what `texts` gives.
+        Those are words for no value, and infinite numbers.
         """
-        codes = (texts.is_null() & (self._read() != "")).arg_true()
-        read = self._read().gather(codes)
+        read = self._read()
+        texts = self._said(read)
+        codes = texts.is_null().arg_true()
+        codes = codes.filter(read.gather(codes) != "")
+        read = read.gather(codes)
         infinite = (read.cast(pl.Float64, strict=False).fill_nan(None).abs() > LARGEST).fill_null(False)
         reasons = (read.str.strip_chars().is_in(NULL_WORDS), infinite)
-        return np.array([self.counts[:, codes.filter(reason).to_numpy()].sum(1) for reason in reasons])
+        return texts, np.array([self.counts[:, codes.filter(reason).to_numpy()].sum(1) for reason in reasons])
+
+    def _said(self, read: pl.Series) -> pl.Series:
+        said = read.to_frame("read").select(self.meaning(pl.col("read").alias(self.column)).alias("value"))
+        return said.select(pl.when(pl.col("value") != "").then("value")).to_series()
 
     def _read(self) -> pl.Series:
         """(size,) the texts as they were read; blank for code 0."""

@@ -215,9 +215,9 @@ class _Writer:
         self.stack.close()
         words, unread = {}, []
         for i, lexicon in enumerate(self.lexicons):
-            texts, counts = lexicon.texts(), lexicon.counts[:, : lexicon.size].astype(np.uint32)
+            (texts, lost), counts = lexicon.told(), lexicon.counts[:, : lexicon.size].astype(np.uint32)
             words |= {f"texts {i}": [texts], f"counts {i}": [pl.Series(counts.reshape(-1))]}
-            unread.append(lexicon.unread(texts))
+            unread.append(lost)
         for spec, words_of in zip(self.reader.lists, self.null_words, strict=True):
             unread[self.reader.texts.index(spec)][0] += words_of
         by_kind = {True: iter(self.unread), False: iter(unread)}

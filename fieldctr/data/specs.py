@@ -17,7 +17,7 @@ import polars as pl
 from fieldctr.config import Between, Positive, Weight, as_name, checked, nearest
 from fieldctr.data.columns import column
 from fieldctr.data.hashing import hashed
-from fieldctr.data.spelling import by_word, canonical, spelled, text_of, told_number, value_texts, without_null_words
+from fieldctr.data.spelling import by_word, canonical, spelled, squared_logs, text_of, told_number, value_texts
 from fieldctr.data.times import moment
 from fieldctr.errors import UserError
 
@@ -330,18 +330,11 @@ def meaning(spec: FieldSpec) -> Callable[[pl.Expr], pl.Expr]:
     """
 
     def known(texts: pl.Expr) -> pl.Expr:
-        one = canonical(texts)
-        one = without_null_words(one) if spec.null_words else one
-        one = _log_square(one, spec) if spec.kind == "log_square" else one
+        spell = squared_logs if spec.kind == "log_square" else canonical
+        one = spell(texts, null_words=spec.null_words)
         return pl.when(one != spec.missing).then(one) if spec.missing else one
 
     return known
-
-
-def _log_square(texts: pl.Expr, spec: FieldSpec) -> pl.Expr:
-    told = told_number(texts, pl.String(), null_words=spec.null_words)
-    x = pl.when(told.is_finite()).then(told)
-    return pl.when(x > 2).then((x.log() ** 2).floor()).otherwise(x).cast(pl.Int64).cast(pl.String)
 
 
 def _crossed(spec: FieldSpec, schema: Mapping[str, pl.DataType]) -> pl.Expr:

@@ -23,6 +23,7 @@ DECIMAL = r"^-?(?:\d+\.\d*|\.\d+)$"
 SCIENTIFIC = r"^-?(?:\d\.\d+[eE][+-]?|\d[eE][+-])\d{1,3}$"
 BOOLEANS = ("True", "TRUE", "False", "FALSE")
 RESPELLED = f"{DECIMAL}|{SCIENTIFIC}|^(?:-0|{'|'.join(BOOLEANS)})$"
+OR_NULL = f"{RESPELLED}|^(?:{'|'.join(NULL_WORDS)})$"
 LARGEST = 3.4028234663852886e38  # a float32, which a model computes with
 NULL_WORD, NOT_FINITE = -math.inf, math.inf  # in the place of a number that a cell does not hold
 EXACT = 2**63  # below it a whole float is written as the whole number that it is
@@ -42,22 +43,24 @@ def spelled(raw: pl.Expr, dtype: pl.DataType | DataTypeClass) -> pl.Expr:
     return pl.when(whole).then(exact).otherwise(raw.fill_nan(None).cast(pl.String))
 
 
-def canonical(texts: pl.Expr) -> pl.Expr:
-    """The one spelling of each text."""
-    return texts.map_batches(canonical_series, return_dtype=pl.String, is_elementwise=True)
+def canonical(texts: pl.Expr, *, null_words: bool = False) -> pl.Expr:
+    """The one spelling of each text; with `null_words`, null for NULL_WORDS."""
+    spell = partial(canonical_series, null_words=null_words)
+    return texts.map_batches(spell, return_dtype=pl.String, is_elementwise=True)
 
 
-def canonical_series(texts: pl.Series) -> pl.Series:
+def canonical_series(texts: pl.Series, *, null_words: bool = False) -> pl.Series:
     """`canonical` of a column. Costs one look at each text, and more at those few that are spelled otherwise."""
-    rows = texts.str.contains(RESPELLED).arg_true()
+    rows = texts.str.contains(OR_NULL if null_words else RESPELLED).arg_true()
     if not len(rows):
         return texts
     text = pl.col("text")
     scientific = text.map_batches(by_word(_without_exponents, pl.String()), return_dtype=pl.String)
     plain = _without_zeros(pl.when(text.str.contains(SCIENTIFIC)).then(scientific).otherwise(text))
     boolean = text.is_in(list(BOOLEANS))
-    some = texts.gather(rows).to_frame("text")
-    return texts.scatter(rows, some.select(pl.when(boolean).then(text.str.to_lowercase()).otherwise(plain)).to_series())
+    respelled = pl.when(boolean).then(text.str.to_lowercase()).otherwise(plain)
+    said = pl.when(~text.is_in(NULL_WORDS)).then(respelled) if null_words else respelled
+    return texts.scatter(rows, texts.gather(rows).to_frame("text").select(said).to_series())
 
 
 def without_null_words(texts: pl.Expr) -> pl.Expr:
@@ -67,9 +70,8 @@ def without_null_words(texts: pl.Expr) -> pl.Expr:
 
 def value_texts(raw: pl.Expr, dtype: pl.DataType, *, null_words: bool = True) -> pl.Expr:
     """The canonical texts of a column's cells; null where missing or blank."""
-    texts = canonical(spelled(raw, dtype))
-    known = without_null_words(texts) if null_words else texts
-    return pl.when(known != "").then(known)
+    texts = canonical(spelled(raw, dtype), null_words=null_words)
+    return pl.when(texts != "").then(texts)
 
 
 def text_of(value: Any) -> str:
@@ -100,6 +102,12 @@ def meant_texts(values: Any, key: str) -> list[str]:
     return [text for value in values for text in meant(value)]
 
 
+def squared_logs(texts: pl.Expr, *, null_words: bool) -> pl.Expr:
+    """floor(ln(x)^2) of a number above 2, else the number without its fraction, as text; null where there is none."""
+    square = partial(_squared_logs, null_words=null_words)
+    return texts.map_batches(square, return_dtype=pl.String, is_elementwise=True)
+
+
 def number(column: pl.Expr, dtype: pl.DataType, *, null_words: bool = True) -> pl.Expr:
     """Cells as Float64; null where blank, NaN, infinite, or a word that says that there is none.
 
@@ -116,6 +124,13 @@ def told_number(column: pl.Expr, dtype: pl.DataType, *, null_words: bool = True)
         return column.cast(pl.String).map_batches(read, return_dtype=pl.Float64, is_elementwise=True)
     told = column.cast(pl.Float64).fill_nan(None)
     return pl.when(told.abs() > LARGEST).then(NOT_FINITE).otherwise(told)
+
+
+def _squared_logs(texts: pl.Series, *, null_words: bool) -> pl.Series:
+    told = _read_numbers(texts, null_words=null_words)
+    x = pl.col(told.name)
+    square = pl.when(x > 2).then((x.log() ** 2).floor()).otherwise(x)
+    return told.to_frame().select(pl.when(x.is_finite()).then(square).cast(pl.Int64).cast(pl.String)).to_series()
 
 
 def _read_numbers(cells: pl.Series, *, null_words: bool) -> pl.Series:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from fieldctr.nn.mlp import MLP
+from fieldctr.nn.mlp import BatchNorm, MLP
 from fieldctr.nn.readout import Pooling, Readout
 
 
@@ -21,7 +21,7 @@ def test_a_network_starts_xavier_with_zero_bias_and_adds_what_is_asked() -> None
     mlp = MLP(300, hidden_dims=[200], dropout=0.5, batch_norm=True)
     linear, kinds = mlp.hidden[0], [type(layer) for layer in mlp.hidden]
     assert isinstance(linear, nn.Linear)
-    assert kinds == [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Dropout]
+    assert kinds == [nn.Linear, BatchNorm, nn.ReLU, nn.Dropout]
     assert linear.bias.eq(0).all()
     assert_close(float(linear.weight.detach().std()), (2 / 500) ** 0.5, rtol=0.02, atol=0)
     assert MLP(3, hidden_dims=[], dropout=0.0, batch_norm=False)(torch.randn(2, 3)).shape == (2,)
