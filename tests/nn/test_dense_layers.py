@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from fieldctr.nn.mlp import BatchNorm, MLP
+from fieldctr.nn.mlp import MLP, BatchNorm
 from fieldctr.nn.readout import Pooling, Readout
 
 
