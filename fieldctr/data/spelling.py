@@ -37,7 +37,7 @@ YAML_WORDS = {  # what YAML reads as these
 def spelled(raw: pl.Expr, dtype: pl.DataType | DataTypeClass) -> pl.Expr:
     """Values as text, null or blank where missing, not yet canonical: that costs less once per distinct text."""
     if not dtype.is_float():
-        return raw.cast(pl.String)
+        return raw if dtype == pl.String else raw.cast(pl.String)
     whole = (raw == raw.floor()) & (raw.abs() < EXACT)
     exact = raw.cast(pl.Int64, strict=False).cast(pl.String)
     return pl.when(whole).then(exact).otherwise(raw.fill_nan(None).cast(pl.String))
