@@ -16,6 +16,7 @@ from fieldctr.data.encode import encode
 from fieldctr.data.new_rows import NewRows
 from fieldctr.data.published import Published, refuse_other_files, refuse_other_rows
 from fieldctr.data.regroup import Regrouping, regrouped
+from fieldctr.data.scan import say
 from fieldctr.data.specs import LATER, Spec, field_specs
 from fieldctr.data.splits import THINNED, thinned
 from fieldctr.data.table import Table, digests
@@ -118,7 +119,12 @@ def new_table(node: Mapping[str, Any], dataset: Dataset, rows: NewRows, *, raw_d
     How that was, the prepared `dataset` says; `raw_dir` is where its side tables lie, if not where the node says. A
     source of somebody else's that takes no new rows is passed by: the file is a table with the columns of the fields.
     """
-    source = json.loads((dataset.folder / KEY_FILE).read_text(encoding="utf-8"))["source"]
+    key = json.loads((dataset.folder / KEY_FILE).read_text(encoding="utf-8"))
+    if key["version"] != VERSION:
+        say(
+            "the run's table is of an earlier version, which spelled some values otherwise (True, 1e-05, nan): train anew"
+        )
+    source = key["source"]
     told = dataset.facts.get("reading", {})
     rows.keys = {**told, **rows.keys}
     if "new_rows" not in inspect.signature(locate(source, "dataset.source")).parameters:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 from fieldctr.config import as_name, nearest
+from fieldctr.data.spelling import meant
 from fieldctr.errors import UserError
 
 FORMATS = ("auto", "csv", "parquet", "jsonl", "arrow", "libsvm")
@@ -13,7 +14,6 @@ BLANKS = r"\s+"  # as a separator: any run of blanks and tabs
 BACKSLASH = "backslash"  # quotes are double quotes, and a backslash escapes one
 QUOTES = ("auto", "none", BACKSLASH)
 ESCAPES = {r"\t": "\t", r"\\t": "\t", r"\\s+": BLANKS, r"\x01": "\x01", r"\u0001": "\x01", r"\001": "\x01"}  # as typed
-NULLS = ("null", "Null", "NULL", "~")  # what YAML takes for null where no quotes make it a text
 
 
 @dataclass(frozen=True)
@@ -54,21 +54,14 @@ class Reading:
 
 
 def null_texts(values: Iterable[Any]) -> tuple[str, ...]:
-    """The texts that YAML values stand for: null for each spelling that YAML has, 1 and 1.0 for both."""
+    """The texts that YAML values stand for: null and true for each word that YAML has, 1 and 1.0 for one of both."""
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise UserError(f"null_values={values} is not allowed: expected a list, as in [NULL, -1]")
-    return tuple(dict.fromkeys(text for value in values for text in _spellings(value)))
+    return tuple(dict.fromkeys(text for value in values for text in _texts(value)))
 
 
-def _spellings(value: Any) -> tuple[str, ...]:
-    if value is None:
-        return NULLS
-    if isinstance(value, bool):
-        text = str(value)
-        return text.lower(), text, text.upper()
-    if isinstance(value, int) or (isinstance(value, float) and value.is_integer() and abs(value) < 2**53):
-        return str(int(value)), f"{int(value)}.0"
-    return (str(value),)
+def _texts(value: Any) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else meant(value)
 
 
 def _separator(value: Any) -> str:

@@ -1,5 +1,6 @@
 """One raw file as a lazy frame, whatever its format; what it is, its bytes tell, not its name."""
 
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,8 +17,10 @@ from fieldctr.data.json_lines import scan_json_lines
 from fieldctr.data.libsvm import scan_libsvm
 from fieldctr.data.lines import Text, as_text
 from fieldctr.data.reading import Reading
-from fieldctr.data.spelling import canonical, spelled
+from fieldctr.data.spelling import canonical, spelled, text_of
 from fieldctr.errors import UserError
+
+SPELLED_OTHERWISE = re.compile(r"^-?[\d.]|^true$|^false$", re.IGNORECASE)  # numbers and booleans
 
 
 def scan(path: Path, reading: Reading, *, row: str | None = None) -> pl.LazyFrame:
@@ -116,19 +119,20 @@ def _numbered(frame: pl.LazyFrame, row: str | None) -> pl.LazyFrame:
 
 
 def with_nulls(frame: pl.LazyFrame, texts: Sequence[str], but: str | None = None) -> pl.LazyFrame:
-    """Null for each cell whose text is one of `texts`; lists stay as they are, and so does the column `but`."""
+    """Null for each cell whose text is one of `texts`, however spelled; lists stay, and so does the column `but`."""
     if not texts:
         return frame
-    plain = pl.DataFrame({"text": list(texts)}).select(canonical(pl.col("text"))).to_series().to_list()
+    plain = [text_of(text) for text in texts]
+    by_number = any(SPELLED_OTHERWISE.search(text) for text in (*texts, *plain))
     return frame.with_columns(
-        pl.when(~_among(name, dtype, list(texts), plain)).then(column(name)).alias(name)
+        pl.when(~_among(name, dtype, list(texts), plain, by_number)).then(column(name)).alias(name)
         for name, dtype in frame.collect_schema().items()
         if name != but and not dtype.is_nested()
     )
 
 
-def _among(name: str, dtype: pl.DataType, texts: list[str], plain: list[str]) -> pl.Expr:
-    if dtype == pl.String:
-        return column(name).is_in(texts)
+def _among(name: str, dtype: pl.DataType, texts: list[str], plain: list[str], by_number: bool) -> pl.Expr:
+    """`by_number` says that one value can be spelled in several ways, and costs a look at every text."""
     text = spelled(column(name), dtype)
-    return (canonical(text) if dtype.is_numeric() else text).is_in(plain).fill_null(False)
+    same = canonical(text) if by_number or dtype != pl.String else text
+    return (same.is_in(plain) | text.is_in(texts)).fill_null(False)

@@ -146,7 +146,9 @@ def gaps(folder: Path) -> Iterator[tuple[int, int | None]]:
 
 def row_columns(schema: pl.Schema, group: str | None, weight: str | None) -> dict[str, pl.Expr]:
     """What pass one reads besides the fields and the groups, of which it wants the column too."""
-    require(schema, [LABEL, SPLIT, *([group] if group else []), *([weight] if weight else [])])
+    if missing := {LABEL, SPLIT} - set(schema):
+        raise UserError(f"the source gives no {' and no '.join(sorted(missing))}: see fieldctr.data.table.Table.named")
+    require(schema, [*([group] if group else []), *([weight] if weight else [])])
     # Not replace_strict: polars 2.1 collects the whole table for it.
     place = pl.col(SPLIT).cast(pl.String).cast(pl.Enum((*SPLITS, EVENTS)), strict=False)
     split = place.to_physical().cast(pl.Int8).fill_null(NO_SPLIT)

@@ -193,7 +193,7 @@ def _parse(name: str, node: Mapping[str, Any], usual: FieldSpec) -> Spec:
     where = f"dataset.fields.{name}"
     if not isinstance(node, Mapping):
         raise UserError(f"{where}={node} is not allowed: expected null, false or keys such as kind, column")
-    if isinstance(node.get("missing"), int | float):
+    if isinstance(node.get("missing"), int | float | str) and not isinstance(node["missing"], bool):
         node = {**node, "missing": text_of(node["missing"])}
     node = {key: _names(value, f"{where}.{key}") if key in NAMES else value for key, value in node.items()}
     kind = checked(node.get("kind", "categorical"), Kind | StatisticKind | HistoryKind, f"{where}.kind")

@@ -264,7 +264,7 @@ def test_sparse_lines_without_fields_have_their_indices(tmp_path: Path) -> None:
 
 def test_null_values_are_yaml_values_in_any_format(tmp_path: Path) -> None:
     assert null_texts([None, -1, 2.0, True, "x"]) == (
-        "null", "Null", "NULL", "~", "-1", "-1.0", "2", "2.0", "true", "True", "TRUE", "x",
+        "null", "Null", "NULL", "~", "-1", "2", "true", "yes", "Yes", "YES", "on", "On", "ON", "x",
     )  # fmt: skip
     frame = pl.DataFrame({"t": ["NULL", "-1", "b"], "i": [-1, 5, 6], "f": [-1.0, 2.5, 3.0], "b": [True, False, None]})
     for write in FORMATS.values():
@@ -272,6 +272,9 @@ def test_null_values_are_yaml_values_in_any_format(tmp_path: Path) -> None:
         found = scan(tmp_path / "file", Reading(null_values=[None, -1, True])).collect()
         blank = found.select(pl.all().cast(pl.String).replace("", None).is_null())
         assert blank.rows() == [(True, True, True, True), (True, False, False, False), (False, False, False, True)]
+    (tmp_path / "file").write_text("a,b\n-1.0,TRUE\n-1,yes\n-10,no\n")
+    found = scan(tmp_path / "file", Reading(null_values=[-1, True])).collect()
+    assert found.rows() == [(None, None), (None, None), ("-10", "no")], "one spelling of a value, whatever the file"
 
 
 def zipped(name: str) -> bytes:

@@ -8,12 +8,14 @@ from typing import Any
 import polars as pl
 
 from fieldctr.config import nearest
+from fieldctr.data.columns import column
 from fieldctr.data.files import concat, exists, find, with_folder_keys
 from fieldctr.data.joins import with_joins
 from fieldctr.data.labels import shown, with_label
 from fieldctr.data.new_rows import NewRows
 from fieldctr.data.reading import Reading
 from fieldctr.data.scan import scan, settled
+from fieldctr.data.spelling import value_texts
 from fieldctr.data.splits import FILE, ROW, needs_rows, with_split
 from fieldctr.data.table import SPLITS, Table, required_all
 from fieldctr.errors import UserError
@@ -67,10 +69,19 @@ def read(
         frame,
         (*paths, *sides.readings),
         facts=_told(reading, readings),
-        counts=sides.counts,
+        counts=sides.counts | _nobody(frame, split),
         readings=sides.readings | readings,
         about_label=partial(shown, label),
     )
+
+
+def _nobody(frame: pl.LazyFrame, split: Mapping[str, Any]) -> dict[str, pl.LazyFrame]:
+    """For Table.counts: the rows that a split by hash takes for nobody's."""
+    if split.get("by") != "hash":
+        return {}
+    name = str(split["column"])
+    blank = value_texts(column(name), frame.collect_schema()[name]).is_null()
+    return {f"rows without a {name}, which the split takes one by one": frame.select(blank.sum())}
 
 
 def _told(reading: Reading, readings: Mapping[Path, Reading]) -> dict[str, object]:
