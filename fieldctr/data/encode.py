@@ -36,7 +36,7 @@ from fieldctr.data.reading import Reading
 from fieldctr.data.shards import SCALARS, Block, Shards, finite, gaps, row_columns, write_shards
 from fieldctr.data.specs import FieldSpec, HistorySpec, Spec, StatisticSpec, refuse_twins
 from fieldctr.data.spelling import number
-from fieldctr.data.table import LABEL, SPLITS, Table, labels_explained
+from fieldctr.data.table import LABEL, PCTR, SPLITS, Table, labels_explained
 from fieldctr.data.tally import weight_facts
 from fieldctr.data.vocabularies import Known, known_texts, numbered
 
@@ -57,8 +57,8 @@ def encode(
 ) -> None:
     """Write the table into `folder`: per split ids (R, S), label (R,) and what else it has; schema, vocabulary, facts.
 
-    `group` names the column whose values group the samples for gAUC, `weight` that of the
-    sample weights. UserError for a table that cannot be trained on.
+    `group` names the column whose values group the samples for gAUC, `weight` that of the sample
+    weights. UserError for a table that cannot be trained on.
     Shards that lie in `work` from an earlier call are not read again. Without it they live in `folder`.
     A table that needs more than `max_memory_gb` is refused; None allows half of what the machine has left.
     With `source`, which gives the table once more, the workers of Ray make the shards.
@@ -70,17 +70,8 @@ def encode(
     refuse_twins(specs)
     times = dict.fromkeys((*statistics.times(specs), *histories.times(specs)))
     reader = Reader.of(specs, tuple(times), group)
-    with explained(table.files, readings=table.written):
-        for path, reading in table.written.items():
-            refuse_bad_lines(path, reading)
-        extra = row_columns(table.frame.collect_schema(), group, weight)
-        if source:
-            write_with_ray(Recipe(source, reader, group, weight, parts.resolve()), budget.gb)
-        else:
-            with labels_explained(table):
-                _write_here(table, reader, extra, parts, budget)
-        found = pl.collect_all(table.counts.values())  # of one pass over what they share
-        counts = {what: int(number.item()) for what, number in zip(table.counts, found, strict=True)}
+    recipe = Recipe(source or (lambda: table), reader, group, weight, parts.resolve())
+    counts = _pass_one(table, recipe, budget, with_ray=source is not None)
     shards = Shards.of(reader, parts)
     tally = shards.tally()
     with labels_explained(table):
@@ -112,7 +103,7 @@ def encode(
     shutil.rmtree(folder / SHARDS, ignore_errors=True)
     if group:
         facts["group"]["blank"] = without_group(folder)
-    if "pctr" in extra:
+    if PCTR in table.frame.collect_schema():
         facts |= attainable(folder)
     write_json(folder / FACTS_FILE, facts)
 
@@ -187,12 +178,26 @@ def _coverage(
     return found
 
 
-def _write_here(table: Table, reader: Reader, extra: dict[str, pl.Expr], parts: Path, budget: Budget) -> None:
-    """Make the shards that are missing, one after the other; polars uses all cores for each."""
-    limits = budget.limits(reader.num_columns)
-    for first, rows in list(gaps(parts)):
-        part = table.frame.slice(first, rows) if first or rows else table.frame
-        write_shards(reader, part, extra, parts, first=first, limits=limits)
+def _pass_one(table: Table, recipe: Recipe, budget: Budget, *, with_ray: bool) -> dict[str, int]:
+    """Make the shards that are missing; gives what the source counted besides."""
+    with explained(table.files, readings=table.written), labels_explained(table):
+        for path, reading in table.written.items():
+            refuse_bad_lines(path, reading)
+        if with_ray:
+            write_with_ray(recipe, budget.gb)
+        else:
+            _write_here(table.frame, recipe, budget)
+        found = pl.collect_all(table.counts.values())  # of one pass over what they share
+        return {what: int(number.item()) for what, number in zip(table.counts, found, strict=True)}
+
+
+def _write_here(frame: pl.LazyFrame, recipe: Recipe, budget: Budget) -> None:
+    """The shards one after the other; polars uses all cores for each."""
+    limits = budget.limits(recipe.reader.num_columns)
+    extra = row_columns(frame.collect_schema(), recipe.group, recipe.weight)
+    for first, rows in list(gaps(recipe.folder)):
+        part = frame.slice(first, rows) if first or rows else frame
+        write_shards(recipe.reader, part, extra, recipe.folder, first=first, limits=limits)
 
 
 def _learn(specs: tuple[Spec, ...], known: list[Known], shards: Shards, folder: Path) -> Encoding:

@@ -121,9 +121,7 @@ def new_table(node: Mapping[str, Any], dataset: Dataset, rows: NewRows, *, raw_d
     """
     key = json.loads((dataset.folder / KEY_FILE).read_text(encoding="utf-8"))
     if key["version"] != VERSION:
-        say(
-            "the run's table is of an earlier version, which spelled some values otherwise (True, 1e-05, nan): train anew"
-        )
+        say("the run's table is of an earlier version, which spelled some values (True, nan) otherwise: train anew")
     source = key["source"]
     told = dataset.facts.get("reading", {})
     rows.keys = {**told, **rows.keys}
