@@ -31,7 +31,7 @@ MAX_STEPS = 1000  # Newton steps of one fit; 20 are many
 
 @dataclass(frozen=True)
 class LogisticConfig:
-    """Node `logistic`."""
+    """How the path of penalties is searched. Node `logistic`."""
 
     C: list[float | int]  # scikit-learn's inverse strengths of the penalty
     patience: Positive  # C in a row without a better valid AUC that end the path
@@ -52,7 +52,7 @@ class Samples(NamedTuple):
     @classmethod
     def of(cls, schema: Schema, split: Split, scale: np.ndarray) -> Self:
         """All rows of the split."""
-        weight = np.ones(len(split)) if split.weight is None else split.weight / split.weight.mean(dtype=np.float64)
+        weight = np.ones(len(split)) if split.weight is None else split.weight / split.mean_weight
         return cls(matrix(schema, split, scale), np.asarray(split.label), weight)
 
     def gradient(self, weights: np.ndarray, bias: float, strength: float) -> float:

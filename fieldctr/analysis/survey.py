@@ -78,7 +78,7 @@ def survey(dataset: Dataset) -> Survey:
     coder = Coder.of(dataset.schema, dataset.train)
     splits = (dataset.train, dataset.valid, dataset.test)
     counts = tuple(np.zeros((len(SPLITS), 2, size), np.int64) for size in coder.sizes)
-    mean, sums = mean_weight(dataset.train), counts
+    mean, sums = dataset.train.mean_weight, counts
     if mean is not None:
         sums = tuple(np.zeros(own.shape) for own in counts)
     hashes: list[list[np.ndarray]] = [[], [], []]
@@ -100,11 +100,6 @@ def survey(dataset: Dataset) -> Survey:
     repeated = {name: _share_in(np.concatenate(hashes[s]), known, 1 + (s == 0)) for s, name in enumerate(SPLITS)}
     numbers = Numbers.of(dataset)
     return Survey(dataset, coder, counts, sums, numbers, follow(dataset, coder, counts, numbers), repeated)
-
-
-def mean_weight(split: Split) -> float | None:
-    """Of its samples; None where they have no weights."""
-    return None if split.weight is None else float(split.weight.mean(dtype=np.float64))
 
 
 def hash_rows(split: Split, rows: slice) -> np.ndarray:

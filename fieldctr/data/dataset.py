@@ -35,6 +35,11 @@ class Split:
     def __len__(self) -> int:
         return len(self.label)
 
+    @property
+    def mean_weight(self) -> float | None:
+        """Of its samples; None where they have no weights."""
+        return None if self.weight is None else float(self.weight.mean(dtype=np.float64))
+
     def ids_of(self, rows: slice) -> np.ndarray:
         """(n, S) int32 local ids of some rows, their histories sliced."""
         if self.windows is None or self.past is None:

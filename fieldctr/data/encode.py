@@ -26,7 +26,7 @@ from fieldctr.data.distributed import Recipe, write_with_ray
 from fieldctr.data.encoding import Encoding, Rule, apply
 from fieldctr.data.facts import attainable, field_facts, without_group
 from fieldctr.data.hashing import hashed
-from fieldctr.data.lexicon import WORDS, Lexicon, bucket_codes, bucket_names
+from fieldctr.data.lexicon import WORDS, bucket_codes, bucket_names
 from fieldctr.data.lists import resolved
 from fieldctr.data.npy import NpyWriter
 from fieldctr.data.numbers import Binning, Scaling, fit_bins, fit_scaling
@@ -147,7 +147,8 @@ def encode_rows(frame: pl.LazyFrame, folder: Path, *, files: Mapping[Path, Readi
     ids, values = apply(rules, encoding.stored, codes, numbers)
     label = pl.concat(labels).cast(pl.Float32).to_numpy(writable=True)
     split = Split(ids, label, values if values.shape[1] else None, windows=windows, past=past)
-    return Encoded(split, _coverage(encoding, rules, lexicons, numbers, split))
+    counts = [lexicon.counts[0, : lexicon.size] for lexicon in lexicons]
+    return Encoded(split, _coverage(encoding, rules, list(zip(texts, counts, strict=True)), numbers, split))
 
 
 def _no_rows(encoding: Encoding) -> Split:
@@ -156,15 +157,19 @@ def _no_rows(encoding: Encoding) -> Split:
 
 
 def _coverage(
-    encoding: Encoding, rules: Sequence[Rule], lexicons: Sequence[Lexicon], numbers: np.ndarray, split: Split
+    encoding: Encoding,
+    rules: Sequence[Rule],
+    words: Sequence[tuple[pl.Series, np.ndarray]],
+    numbers: np.ndarray,
+    split: Split,
 ) -> dict[str, Coverage]:
-    """Of each field; `lexicons` have counted the rows, `numbers` (Q, n) are those of the numeric ones."""
+    """Of each field: `words` are texts (codes,) and how often each stands, `numbers` (Q, n) the rest."""
     rows, found = len(split), dict[str, Coverage]()
-    counted, lines = iter(lexicons), iter(numbers)
+    counted, lines = iter(words), iter(numbers)
     for spec, rule in zip(encoding.stored, rules, strict=True):
         if isinstance(rule, np.ndarray):
-            lexicon = next(counted)
-            counts, blank = lexicon.counts[0, : lexicon.size], lexicon.texts().is_null().to_numpy()
+            texts, counts = next(counted)
+            blank = texts.is_null().to_numpy()
             known = int(counts[~blank].sum())
             unseen = 0 if spec.num_buckets else int(counts[~blank & (rule == 0)].sum())
             found[spec.name] = Coverage(rows, int(counts[blank].sum()), known, unseen)

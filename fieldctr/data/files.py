@@ -67,10 +67,18 @@ def scan_all(
 
     `row` names one more column for the rows' numbers, where one file is all.
     """
+    parts, readings = scan_each(paths, reading, row=row, base=base)
+    return concat(parts), readings
+
+
+def scan_each(
+    paths: Sequence[Path], reading: Reading, *, row: str | None = None, base: Path | None = None
+) -> tuple[list[tuple[Path, pl.LazyFrame]], dict[Path, Reading]]:
+    """The rows of each file, with what its folders below `base` say, and how it is read; `row` as in `scan_all`."""
     readings = settled(paths, reading)
     row = row if len(paths) == 1 else None
     parts = [(path, scan(path, readings[path], row=row)) for path in paths]
-    return concat(with_folder_keys(parts, base)), readings
+    return with_folder_keys(parts, base), readings
 
 
 def with_folder_keys(

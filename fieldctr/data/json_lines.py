@@ -4,6 +4,7 @@ Every line is parsed in Python, twice: once for the keys, which no number of fir
 So a column may mix numbers and texts, 0.10 stays 0.10, and NaN, which JSON lacks and Python writes, is read.
 """
 
+import io
 import json
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -105,7 +106,5 @@ def _refuse_nested(path: Path, number: int, key: str, value: Any) -> None:
 
 
 def _lines(path: Path, encoding: str) -> Iterator[str]:
-    import io
-
     with io.TextIOWrapper(opened(path), encoding=encoding) as file:
         yield from file

@@ -177,9 +177,12 @@ class Text(NamedTuple):
             rest, lines, first = text[cut:], lines + text.count("\n", 0, cut), first and not text
 
 
-def as_text(path: Path, reading: Reading) -> Text | None:
-    """A delimited file with what its start settles of `reading`; None for one of another format."""
-    found = content(path, reading)
+def as_text(path: Path, reading: Reading, found: Content | None = None) -> Text | None:
+    """A delimited file with what its start settles of `reading`; None for one of another format.
+
+    `found` is its content, where the caller has looked already.
+    """
+    found = found or content(path, reading)
     if found.format != "csv":
         return None
     text = Text.of(path, replace(reading, format="csv", encoding=found.encoding), found)

@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fieldctr.data.spelling import LARGEST
+
 SAMPLE = 1_000_000
-LARGEST = float(np.finfo(np.float32).max)
 
 
 class Binning(NamedTuple):

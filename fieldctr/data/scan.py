@@ -55,11 +55,11 @@ def settled(paths: Sequence[Path], reading: Reading) -> dict[Path, Reading]:
 def _settled(path: Path, reading: Reading) -> Reading:
     if not path.is_file():
         raise UserError(f"{path} is {'no regular file' if path.exists() else 'missing'}. Nothing was written.")
-    text = as_text(path, reading)
+    found = content(path, reading)
+    text = as_text(path, reading, found)
     if text:
         _refuse_false_zlib(text)
         return text.reading
-    found = content(path, reading)
     return replace(reading, format=found.format, encoding=found.encoding or "auto")
 
 
@@ -85,7 +85,7 @@ def _scan(path: Path, reading: Reading, row: str | None) -> pl.LazyFrame:
         return scan_json_lines(path, reading, row)
     if reading.format == "libsvm":
         return scan_libsvm(path, reading, found.packing, row)
-    text = as_text(path, reading)
+    text = as_text(path, reading, found)
     assert text, "the other formats are done with"
     return scan_delimited(text, row)
 

@@ -43,7 +43,7 @@ def moment(name: str, dtype: pl.DataType, unit: str) -> pl.Expr:
 
 
 def _since_1970(name: str, dtype: pl.DataType, unit: str) -> pl.Expr:
-    """Microseconds."""
+    """Column as Float64 microseconds since 1970; UserError for a number outside 1970 to 2100."""
 
     def check(moments: pl.Series) -> pl.Series:
         strange = moments.filter((moments < 0) | (moments > LATEST))

@@ -66,7 +66,7 @@ def assert_as_test(dataset: Dataset, split: Any, rows: np.ndarray) -> None:
     assert np.isnan(own.label).all(), "labels are not read"
 
 
-def round_trip(node: Node, path: Path, tmp_path: Path) -> None:
+def assert_round_trip(node: Node, path: Path, tmp_path: Path) -> None:
     """The file as its publisher wrote it, and the table that the source makes of it, give the ids of training."""
     dataset = prepared(node, data_dir=tmp_path / "out")
     rows = rows_of_test(node) if not isinstance(node["source"].get("files"), dict) else np.ones(10_000, bool)
@@ -84,7 +84,7 @@ def test_a_source_scores_its_own_file(name: str, dataset_node: Callable[..., Nod
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_bytes(content.encode() if isinstance(content, str) else content)
     node = dataset_node(name) | {"raw_dir": str(tmp_path), "published": None, "min_count": 1}
-    round_trip(node, tmp_path / MAIN[name], tmp_path)
+    assert_round_trip(node, tmp_path / MAIN[name], tmp_path)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -95,7 +95,7 @@ def test_every_layout_of_movielens_scores_its_ratings(layout: str, tmp_path: Pat
     fields: Node = {"userId": {}, "movieId": {}, "year": {}, "genres": {"kind": "multi", "separator": "|"}}
     fields |= {name: {} for name in (("gender", "age", "occupation") if layout != "csv" else ())}
     node = {"name": "m", "raw_dir": str(tmp_path), "min_count": 1, "group": None, "fields": fields, "source": source}
-    round_trip(node, tmp_path / LAYOUTS[layout], tmp_path)
+    assert_round_trip(node, tmp_path / LAYOUTS[layout], tmp_path)
 
 
 def test_amazon_scores_reviews(tmp_path: Path) -> None:
@@ -103,14 +103,14 @@ def test_amazon_scores_reviews(tmp_path: Path) -> None:
     AMAZON.write(tmp_path, "Gift_Cards", reviews)
     items = [{"parent_asin": f"B0{i}", "title": f"T{i}", "price": i, "categories": ["a", "b"]} for i in range(1, 4)]
     AMAZON.write(tmp_path, "meta_Gift_Cards", items)
-    round_trip(AMAZON.node(tmp_path), tmp_path / "Gift_Cards.jsonl.gz", tmp_path)
+    assert_round_trip(AMAZON.node(tmp_path), tmp_path / "Gift_Cards.jsonl.gz", tmp_path)
 
 
 @pytest.mark.parametrize("name", BOARDS.HEADERS)
 def test_a_file_for_each_split_is_scored(name: str, dataset_node: Callable[..., Node], tmp_path: Path) -> None:
     BOARDS.write(tmp_path, name)
     node = dataset_node(name) | {"raw_dir": str(tmp_path), "published": None}
-    round_trip(node, tmp_path / "test.csv", tmp_path)
+    assert_round_trip(node, tmp_path / "test.csv", tmp_path)
 
 
 def test_what_synthetic_draws_is_scored_from_a_file(dataset_node: Callable[..., Node], tmp_path: Path) -> None:

@@ -9,12 +9,11 @@ import polars as pl
 
 from fieldctr.config import nearest
 from fieldctr.data.columns import column
-from fieldctr.data.files import concat, exists, find, with_folder_keys
+from fieldctr.data.files import concat, exists, find, scan_each
 from fieldctr.data.joins import with_joins
 from fieldctr.data.labels import shown, with_label
 from fieldctr.data.new_rows import NewRows
 from fieldctr.data.reading import Reading
-from fieldctr.data.scan import scan, settled
 from fieldctr.data.spelling import value_texts
 from fieldctr.data.splits import FILE, ROW, needs_rows, with_split
 from fieldctr.data.table import SPLITS, Table, required_all
@@ -55,9 +54,7 @@ def read(
     named = _named(files, split)
     found = _found(raw_dir, named, cure)
     paths = tuple(path for _, path in found)
-    readings = settled(paths, reading)
-    row = ROW if len(paths) == 1 and needs_rows(split) else None
-    parts = with_folder_keys([(path, scan(path, readings[path], row=row)) for path in paths], raw_dir)
+    parts, readings = scan_each(paths, reading, row=ROW if needs_rows(split) else None, base=raw_dir)
     if not isinstance(files, str):
         parts = [
             (path, part.with_columns(pl.lit(name).alias(FILE)))
