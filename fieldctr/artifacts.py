@@ -1,13 +1,15 @@
 """Content-addressed folders: a stage's result lives under the sha256 of everything that determines it."""
 
-import contextlib
 import hashlib
 import json
-import os
-import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
+
+from fieldctr.checksums import check, seal
+from fieldctr.disk import TEMPORARY, blamed, flush, in_json, remove, write_text
+from fieldctr.errors import UserError
 
 KEY_FILE = "key.json"
 
@@ -28,24 +30,6 @@ def file_digest(path: Path, algorithm: str = "sha256") -> str:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write by a temporary sibling and a rename: a reader sees the old file or the new one, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(temporary).chmod(0o644)  # mkstemp gives 0600, which hides results from colleagues
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-
-
-def write_json(path: Path, value: object) -> None:
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-
-
 def stage_folder(root: Path, key: Mapping[str, object]) -> Path:
     """Where the result of this key lies, or would: root/<first 16 digits of the key's sha256>."""
     return root / digest(key)[:16]
@@ -54,22 +38,45 @@ def stage_folder(root: Path, key: Mapping[str, object]) -> Path:
 def cached(root: Path, key: Mapping[str, object], build: Callable[[Path], None]) -> Path:
     """The `stage_folder` of the key, built by `build(temporary folder)` if it is absent.
 
-    key.json is written last and the folder renamed into place, so what passes for a result is whole. Two processes that
-    race build two folders and one wins; a failed build leaves nothing, a killed one a hidden folder that no one reads.
+    The folder is sealed and on the disk before it gets its name, so what passes for a result is whole; who reads it
+    calls `check_stage`. Two processes that race build two folders and one wins; a failed build leaves nothing, a killed
+    one a hidden folder that no one reads.
     """
     folder = stage_folder(root, key)
-    if (folder / KEY_FILE).exists():
+    if folder.exists():
         return folder
-    root.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=root, prefix=f".{folder.name}."))
-    try:
-        build(temporary)
-        write_json(temporary / KEY_FILE, key)
-        temporary.chmod(0o755)
-        with contextlib.suppress(OSError):  # the other process of a race was first: its result is equal
-            temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    if not (folder / KEY_FILE).exists():
-        raise OSError(f"{folder} exists without {KEY_FILE}: it is not a result of fieldctr; remove it and run again")
+    with blamed(root):
+        root.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=root, prefix=f".{folder.name}.", suffix=TEMPORARY))
+        try:
+            build(temporary)
+            text = in_json(key)
+            seal(temporary, coming={KEY_FILE: text})
+            write_text(temporary / KEY_FILE, text)
+            temporary.chmod(0o755)
+            _rename(temporary, folder)
+        finally:
+            remove([temporary])
     return folder
+
+
+def check_stage(folder: Path, names: Iterable[str] | None = None, *, sizes: Iterable[str] = (), cure: str = "") -> None:
+    """UserError where the folder is not what `cached` made: its key, and the files `names` or all, are read whole."""
+    cure = cure or f"Remove {folder}, and call again: it is made anew"
+    check(folder, names if names is None else {*names, KEY_FILE}, sizes=sizes, cure=cure)
+    if stage_folder(folder.parent, read_key(folder)).name != folder.name:
+        raise UserError(f"{folder}: its {KEY_FILE} is that of another folder. {cure}")
+
+
+def read_key(folder: Path) -> dict[str, Any]:
+    """What `cached` made the folder of."""
+    return json.loads((folder / KEY_FILE).read_text(encoding="utf-8"))
+
+
+def _rename(temporary: Path, folder: Path) -> None:
+    try:
+        temporary.rename(folder)
+    except OSError:
+        if not folder.exists():  # else the other process of a race was first: its result is equal
+            raise
+    flush(folder.parent)

@@ -4,10 +4,10 @@ config.json     the resolved configuration          run.json       commit, versi
 metrics.jsonl   every evaluation                    checkpoint/    where a killed run goes on
 model.safetensors, schema.json, {valid,test}.scores.npy
 result.json     written last: it exists if and only if the run finished; error.txt if it failed
+checksums.json  of a finished run's files
 """
 
 import contextlib
-import fcntl
 import glob
 import json
 import os
@@ -24,17 +24,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from fieldctr.artifacts import digest, write_json, write_text
+from fieldctr.artifacts import digest
+from fieldctr.checksums import CHECKSUMS_FILE, check, is_sealed, seal
 from fieldctr.config import flat
+from fieldctr.disk import TEMPORARY, flush, in_json, remove, write_json, write_text
 from fieldctr.errors import UserError
+from fieldctr.locks import HeldError, Release, lock
 
 RESULT, CONFIG, METRICS, RECORD, ERROR = "result.json", "config.json", "metrics.jsonl", "run.json", "error.txt"
+MODEL, SCHEMA, SCORES = "model.safetensors", "schema.json", "*.scores.npy"
+SEALED = (CONFIG, RECORD, METRICS, MODEL, SCHEMA, SCORES)  # beside the result: what numbers and scores come from
 VOLATILE = ("resume", "tracker", "outputs", "data_root", "dataset.raw_dir")  # these do not change what is computed
 MINE = (  # all that a run leaves; other files in the folder are the user's
-    *(RESULT, CONFIG, METRICS, RECORD, ERROR, "checkpoint", "model.safetensors", "schema.json", "field_pairs.*"),
-    *("attention.*", "bases.*"),
-    *("*.scores.npy", "evaluate-*.json", "wandb", "tensorboard"),
+    *(RESULT, CONFIG, METRICS, RECORD, ERROR, CHECKSUMS_FILE, "checkpoint", MODEL, SCHEMA, SCORES),
+    *("field_pairs.*", "attention.*", "bases.*", "evaluate-*.json", "wandb", "tensorboard"),
 )
+ASIDE = "earlier-"
 LIBRARIES = ("torch", "numpy", "polars", "hydra-core")
 
 
@@ -43,7 +48,7 @@ class Run:
 
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
         self.folder, self.config = folder, config
-        self.release = weakref.finalize(self, os.close, _locked(folder))
+        self.release = weakref.finalize(self, _locked(folder))
         self.seconds: dict[str, float] = {}
 
     @classmethod
@@ -52,11 +57,12 @@ class Run:
 
         UserError where another process has it open, or the run there has another configuration.
         """
-        folder.mkdir(parents=True, exist_ok=True)
         run = cls(folder, config)
+        remove(path for path in folder.glob(f".*{TEMPORARY}") if not path.name.startswith(".evaluate-"))
+        _finish_moving(folder)
         if resume and (folder / CONFIG).exists():
             _refuse_another(folder, config)
-        elif not resume:
+        else:
             _move_aside(folder)
         (folder / ERROR).unlink(missing_ok=True)
         write_json(folder / CONFIG, config)
@@ -79,13 +85,16 @@ class Run:
             file.write(f"{json.dumps(record)}\n")
 
     def finish(self, result: Mapping[str, Any]) -> dict[str, Any]:
-        """Write result.json, the last file of a run, and give its content."""
-        record = json.loads((self.folder / RECORD).read_text(encoding="utf-8"))
+        """Seal the run, write result.json, its last file, and give its content."""
+        record = _read(self.folder / RECORD)
         whole = {
             **result,
             "seconds": self.seconds,
             **{key: record[key] for key in ("config_digest", "versions", "commit")},
+            "sealed": True,
         }
+        names = [path.name for pattern in SEALED for path in self.folder.glob(pattern)]
+        seal(self.folder, names, coming={RESULT: in_json(whole)})
         write_json(self.folder / RESULT, whole)
         return whole
 
@@ -101,49 +110,68 @@ class Run:
         self.release()
 
 
-def _locked(folder: Path) -> int:
-    """Lock the folder until this descriptor is closed, at the latest when the process ends; UserError if it is locked.
+def _locked(folder: Path) -> Release:
+    """Have the folder alone; UserError where another process has it.
 
     Without, two calls that resume one sweep would write into each other's metrics and checkpoints.
     """
-    lock = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(lock)
+        return lock(folder)
+    except HeldError as held:
         raise UserError(
-            f"the run in {folder} is being made by another process. Wait for it, or choose another hydra.run.dir "
-            "(in a multirun hydra.sweep.dir)"
-        ) from error
-    except OSError:
-        pass  # a file system without locks
-    return lock
+            f"the run in {folder} is being made by another process ({held}). Wait for it, or choose another "
+            "hydra.run.dir (in a multirun hydra.sweep.dir)"
+        ) from held
 
 
 def finished(folder: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The result of a finished run of this very configuration in `folder`, or None."""
+    """The result of a finished run of this very configuration in `folder`, or None. UserError where it is damaged."""
     if not (folder / RESULT).exists():
         return None
-    result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    result = load_result(folder)
     return result if result["config_digest"] == config_digest(config) else None
 
 
 def load_config(folder: Path, *, key: str = "run") -> dict[str, Any]:
-    """The configuration of the run in `folder`, which `key` named; a UserError where there is none."""
+    """The configuration of the run in `folder`, which `key` named; a UserError where there is none, or no whole one."""
     path = folder / CONFIG
     if not path.exists():
         raise UserError(f"{key}={folder}: no {CONFIG} there, so it is no run folder. Runs are below outputs/train")
-    return json.loads(path.read_text(encoding="utf-8"))
+    return _read(path)
 
 
 def load_result(folder: Path, *, key: str = "run") -> dict[str, Any]:
-    """The result of the run in `folder`, which `key` named; a UserError while it has not finished."""
+    """The result of the run in `folder`, which `key` named; a UserError while it has not finished, or is damaged."""
     path = folder / RESULT
     if not path.exists():
         raise UserError(
             f"{key}={folder}: no {RESULT}, so it has not finished. Go on: resume=true hydra.run.dir={folder}"
         )
-    return json.loads(path.read_text(encoding="utf-8"))
+    result = _read(path)
+    if "sealed" in result or is_sealed(folder):  # runs of earlier versions are not
+        check_run(folder, [RESULT, CONFIG])
+    return result
+
+
+def check_run(folder: Path, names: Iterable[str] | None = None) -> None:
+    """UserError where a file of a finished run, or one of `names`, is not what it was when the run finished."""
+    check(folder, names, cure=_cure(folder))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        found, cause = None, error
+    else:
+        cause = None
+    if not isinstance(found, dict):
+        raise UserError(f"{path} is damaged: it is no JSON object. {_cure(path.parent)}") from cause
+    return found
+
+
+def _cure(folder: Path) -> str:
+    return f"Take it from a copy, or train anew: hydra.run.dir={folder} without resume keeps what is there aside"
 
 
 def config_digest(config: Mapping[str, Any]) -> str:
@@ -173,7 +201,10 @@ def sweep_table(folder: Path) -> str:
 
 def _status(job: Path) -> str:
     if (job / RESULT).exists():
-        result = json.loads((job / RESULT).read_text(encoding="utf-8"))
+        try:
+            result = load_result(job)
+        except UserError as error:
+            return f"{'damaged':8} {error}"
         return f"{'done':8} {result['valid']['auc']:9.4f} {result['test']['auc']:9.4f}"
     if (job / ERROR).exists():
         return f"{'failed':8} {(job / ERROR).read_text(encoding='utf-8').splitlines()[-1]}"
@@ -200,13 +231,29 @@ def _refuse_another(folder: Path, config: Mapping[str, Any]) -> None:
 
 def _move_aside(folder: Path) -> None:
     """Keep what an earlier run left here: nothing is lost and nothing is mixed."""
-    old = [path for name in MINE for path in folder.glob(name)]
-    if old:
-        number = 1 + len(list(folder.glob("earlier-*")))
-        (folder / f"earlier-{number}").mkdir()
-        for path in old:
-            path.rename(folder / f"earlier-{number}" / path.name)
-        print(f"{folder} held an earlier run: moved to its subfolder earlier-{number}", file=sys.stderr)
+    if not _left(folder):
+        return
+    numbers = [int(path.name.removeprefix(ASIDE)) for path in folder.glob(f"{ASIDE}[0-9]*") if path.name[8:].isdigit()]
+    moving = folder / f".{ASIDE}{1 + max(numbers, default=0)}"
+    moving.mkdir()  # from now on what lies in `folder` is of the earlier run
+    flush(folder)
+    _finish_moving(folder)
+
+
+def _finish_moving(folder: Path) -> None:
+    """Collect the earlier run in its hidden folder, then show it, by one rename; also what a killed call began."""
+    for moving in folder.glob(f".{ASIDE}[0-9]*"):
+        for path in _left(folder):
+            path.rename(moving / path.name)
+        aside = folder / moving.name.removeprefix(".")
+        moving.rename(aside)
+        flush(folder)
+        print(f"{folder} held an earlier run: moved to its subfolder {aside.name}", file=sys.stderr)
+
+
+def _left(folder: Path) -> list[Path]:
+    """The files of a run, its result first: without one it passes for unfinished."""
+    return [path for name in MINE for path in folder.glob(name)]
 
 
 def find_runs(patterns: Iterable[str]) -> tuple[list[Path], list[Path]]:

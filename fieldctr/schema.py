@@ -6,7 +6,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from fieldctr.artifacts import digest, write_json
+from fieldctr.artifacts import digest
+from fieldctr.disk import write_json
 
 
 @dataclass(frozen=True)

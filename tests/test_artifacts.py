@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from fieldctr.artifacts import KEY_FILE, cached, digest, file_digest, write_json
+from fieldctr.artifacts import KEY_FILE, cached, check_stage, digest, file_digest
+from fieldctr.disk import write_json
+from fieldctr.errors import UserError
 
 
 def test_digest_ignores_key_order_and_sees_every_value() -> None:
@@ -59,8 +61,8 @@ def test_two_that_race_get_one_whole_result(tmp_path: Path) -> None:
 def test_a_folder_without_key_is_refused_not_used(tmp_path: Path) -> None:
     folder = cached(tmp_path, {"k": 1}, lambda folder: (folder / "x").touch())
     (folder / KEY_FILE).unlink()
-    with pytest.raises(OSError, match="remove it"):
-        cached(tmp_path, {"k": 1}, lambda folder: (folder / "x").touch())
+    with pytest.raises(UserError, match=r"key.json is missing. Remove .* made anew"):
+        check_stage(cached(tmp_path, {"k": 1}, lambda folder: (folder / "x").touch()))
 
 
 def test_write_json_replaces_whole_files_and_refuses_nan(tmp_path: Path) -> None:

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "fieldctr"
+BASE = """schema config artifacts checksums disk locks signals trust
+    tracking errors catalog memory processor ranking __init__"""
 LAYERS = [
-    {"schema", "config", "artifacts", "tracking", "errors", "catalog", "memory", "processor", "ranking", "__init__"},
+    set(BASE.split()),
     {"data", "nn", "runs"},
     {"models", "enhancers", "llm"},
     {"training", "analysis"},

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 from fieldctr.analysis import leaks, rules
 from fieldctr.analysis.findings import SEVERITIES, Finding
 from fieldctr.analysis.survey import Survey, survey
-from fieldctr.artifacts import write_json
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.describe import grid, share
 from fieldctr.data.table import SPLITS
+from fieldctr.disk import write_json
 
 VERSION = 3  # raise it when the same table gets other findings
 LINT_FILE = "lint.json"

@@ -3,7 +3,6 @@
 Importing this costs half a second: commands do it when they draw.
 """
 
-import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+
+from fieldctr.disk import replacing
 
 CELL, MARGIN = 0.17, 2.2  # inches: of a heatmap's cell, and for names and title
 # One file gives the same bytes each time: no date, ids from the content. Text stays text.
@@ -68,9 +69,8 @@ def save(figure: Figure, stem: Path) -> Path:
     with mpl.rc_context(SETTINGS), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # a field's name may be in any script
         for path, metadata in ((stem.with_name(f"{stem.name}.svg"), {"Date": None}), (png, {})):
-            temporary = path.with_name(f".{path.name}")
-            figure.savefig(temporary, format=path.suffix[1:], metadata=metadata)
-            os.replace(temporary, path)
+            with replacing(path) as temporary:
+                figure.savefig(temporary, format=path.suffix[1:], metadata=metadata)
     return png
 
 

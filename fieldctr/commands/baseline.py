@@ -25,11 +25,12 @@ from fieldctr.analysis.baselines import (
 from fieldctr.analysis.boosting import BoostingConfig, boosted
 from fieldctr.analysis.logistic import LogisticConfig, logistic
 from fieldctr.analysis.target_means import BySplit, Coded, coded, logit
-from fieldctr.artifacts import cached, write_json, write_text
+from fieldctr.artifacts import cached
 from fieldctr.commands.trained import downsampled
 from fieldctr.config import Between, Positive, parse
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.prepare import prepared
+from fieldctr.disk import write_json, write_text
 from fieldctr.errors import UserError
 from fieldctr.ranking import auc
 from fieldctr.runs import load_config, load_result, provenance

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from fieldctr.artifacts import write_json
 from fieldctr.commands.trained import downsampled, load_trained
 from fieldctr.config import RuntimeConfig, parse
+from fieldctr.disk import write_json
 from fieldctr.training.evaluate import evaluate
 
 

@@ -10,9 +10,9 @@ import numpy as np
 from fieldctr.analysis.laws import GAIN, loss_law, study, varied
 from fieldctr.analysis.scaling_report import UNITS, Report, Rows, as_csv, facts_of, files_of, markdown
 from fieldctr.analysis.trials import Size, Trials, baseline_auc, cells_of, load_trials
-from fieldctr.artifacts import write_json, write_text
 from fieldctr.commands.launch import run_folder
 from fieldctr.config import Between, Positive, TrackerConfig, parse
+from fieldctr.disk import write_json, write_text
 from fieldctr.errors import UserError
 from fieldctr.runs import find_runs
 from fieldctr.tracking import Tracker

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
@@ -20,11 +19,13 @@ from fieldctr.commands.trained import downsampled
 from fieldctr.config import TrainConfig, TrainerConfig, parse
 from fieldctr.data.batches import Batches
 from fieldctr.data.dataset import Dataset
+from fieldctr.data.npy import save_alone
 from fieldctr.data.prepare import prepared
 from fieldctr.data.table import SPLITS
+from fieldctr.disk import replacing
 from fieldctr.errors import UserError
 from fieldctr.models.ctr_model import CTRModel, build_model, flops_per_sample, reads_field_embeddings
-from fieldctr.runs import Run, finished
+from fieldctr.runs import MODEL, SCHEMA, Run, finished
 from fieldctr.schema import Schema
 from fieldctr.tracking import Tracker
 from fieldctr.training.diagnostics import ROWS, diagnostics
@@ -190,11 +191,11 @@ def field_vectors(
 def record_model(folder: Path, schema: Schema, model: CTRModel, found: dict[str, Evaluation]) -> None:
     """Leave the model, its schema and the scores."""
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    save_file(state, folder / ".model.safetensors")
-    (folder / ".model.safetensors").replace(folder / "model.safetensors")
-    schema.save(folder / "schema.json")
+    with replacing(folder / MODEL) as temporary:
+        save_file(state, temporary)
+    schema.save(folder / SCHEMA)
     for name, evaluation in found.items():
-        np.save(folder / f"{name}.scores.npy", evaluation.logit)
+        save_alone(folder / f"{name}.scores.npy", evaluation.logit)
 
 
 def draw(folder: Path, dataset: Dataset, model: CTRModel, runtime: Runtime) -> dict[str, Path]:

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from fieldctr.artifacts import write_json
 from fieldctr.data import histories, statistics
 from fieldctr.data.bad_lines import explained, refuse_bad_lines
 from fieldctr.data.budget import Budget
@@ -39,6 +38,7 @@ from fieldctr.data.spelling import number
 from fieldctr.data.table import LABEL, PCTR, SPLITS, Table, labels_explained
 from fieldctr.data.tally import weight_facts
 from fieldctr.data.vocabularies import Known, known_texts, numbered
+from fieldctr.disk import write_json
 
 SHARDS = "shards"  # folder of pass one
 CELLS = 1 << 23  # ids that pass two has in memory at a time

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from fieldctr.artifacts import write_json
 from fieldctr.data.lexicon import WORDS, bucket_codes, lookup
 from fieldctr.data.numbers import Binning, Scaling
 from fieldctr.data.ragged import Codes, Ragged
 from fieldctr.data.specs import LATER, FieldSpec, HistorySpec, Spec, StatisticSpec
+from fieldctr.disk import write_json
 from fieldctr.schema import Field, Schema
 
 ENCODING_FILE = "encoding.json"

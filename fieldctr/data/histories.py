@@ -26,7 +26,7 @@ import polars as pl
 from fieldctr.data.blocks import blocks
 from fieldctr.data.budget import Budget
 from fieldctr.data.lexicon import lookup
-from fieldctr.data.npy import NpyWriter
+from fieldctr.data.npy import NpyWriter, save_alone
 from fieldctr.data.past import EVENTS_FILE, Past
 from fieldctr.data.ragged import Codes, values_of
 from fieldctr.data.reader import Reader
@@ -238,8 +238,8 @@ def _own(specs: Sequence[Spec]) -> list[HistorySpec]:
 def _save(histories: Sequence[History], everyone: Sequence[pl.DataFrame], folder: Path) -> None:
     """Events, times, and per history the users that have events: where these start and how many they are."""
     logs = [history.log for history in histories]
-    np.save(folder / EVENTS_FILE, np.concatenate([np.zeros(1, np.int32), *(log.ids for log in logs)]))
-    np.save(folder / TIMES_FILE, np.concatenate([np.zeros(1), *(log.times for log in logs)]))
+    save_alone(folder / EVENTS_FILE, np.concatenate([np.zeros(1, np.int32), *(log.ids for log in logs)]))
+    save_alone(folder / TIMES_FILE, np.concatenate([np.zeros(1), *(log.times for log in logs)]))
     tables = []
     for history, known in zip(histories, everyone, strict=True):
         numbers, start, count = np.unique(history.log.users, return_index=True, return_counts=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from fieldctr.disk import replacing
 from fieldctr.errors import UserError
 
 CSV, TSV, PARQUET = ".csv", ".tsv", ".parquet"
@@ -36,14 +37,9 @@ def check_columns(frame: pl.LazyFrame, output: Path, name: str) -> None:
 
 def write_scores(frame: pl.LazyFrame, pctr: np.ndarray, path: Path, name: str) -> None:
     """The rows of `frame` with one more column, `name` (R,), as .csv, .tsv or .parquet; whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}")
     scored = pl.concat([frame, pl.LazyFrame({name: pctr})], how="horizontal")
-    try:
+    with replacing(path) as temporary:
         if path.suffix == PARQUET:
             scored.sink_parquet(temporary)
         else:
             scored.sink_csv(temporary, separator="," if path.suffix == CSV else "\t")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

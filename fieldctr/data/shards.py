@@ -17,7 +17,7 @@ from typing import BinaryIO, NamedTuple, TypeVar
 import numpy as np
 import polars as pl
 
-from fieldctr.artifacts import write_json
+from fieldctr.data import npy
 from fieldctr.data.budget import Limits
 from fieldctr.data.columns import column
 from fieldctr.data.npy import read_blocks
@@ -26,6 +26,7 @@ from fieldctr.data.reader import CHUNK, Chunk, Reader, require
 from fieldctr.data.spelling import LARGEST, NOT_FINITE, NULL_WORD, number
 from fieldctr.data.table import DROP, EVENTS, LABEL, PCTR, SPLIT, SPLITS, parse_at_a_time
 from fieldctr.data.tally import Tally
+from fieldctr.disk import write_json
 from fieldctr.errors import LabelError, UserError
 
 T = TypeVar("T")
@@ -242,25 +243,25 @@ class _Writer:
         """Append the chunk's `rows` to the files of a split; gives their codes and numbers."""
         codes, numbers = [taken(column, rows) for column in columns], np.take(chunk.numbers, rows, axis=1)
         self._save_codes(split, codes)
-        np.save(self._file(split, "numbers"), finite(numbers))
+        npy.save(self._file(split, "numbers"), finite(numbers))
         for name, kind in SCALARS.items():
             if name in chunk.extra:
-                np.save(self._file(split, name), chunk.extra[name].to_numpy()[rows].astype(kind))
+                npy.save(self._file(split, name), chunk.extra[name].to_numpy()[rows].astype(kind))
         return codes, numbers
 
     def _save_codes(self, split: str, codes: list[Codes]) -> None:
         """The fields with a code per row as two blocks, by the bytes that they need; behind these the lists."""
         kinds, file = np.array(list(map(_stored, codes)), np.int8), self._file(split, "codes")
-        np.save(file, kinds)
+        npy.save(file, kinds)
         for kind in (NARROW_CODES, WIDE_CODES):
             some = [codes[i] for i in np.flatnonzero(kinds == kind)]
             block = np.empty((len(some), len(some[0]) if some else 0), _kind(kind == NARROW_CODES))
             for line, own in zip(block, some, strict=True):
                 line[:] = own
-            np.save(file, block)
+            npy.save(file, block)
         for own in codes:
             for part in own if isinstance(own, Ragged) else ():
-                np.save(file, part.astype(_kind(part.max(initial=0) < NARROW)))
+                npy.save(file, part.astype(_kind(part.max(initial=0) < NARROW)))
 
     def _file(self, split: str, name: str) -> BinaryIO:
         path = self.folder / f"{split}.{name}"

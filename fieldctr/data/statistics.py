@@ -23,6 +23,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
+from fieldctr.data import npy
 from fieldctr.data.blocks import Block, blocks
 from fieldctr.data.counts import FOLD, Counting, Counts
 from fieldctr.data.hashing import mixed, row_places
@@ -140,7 +141,7 @@ def fill(statistics: list[Statistic], shards: Shards, folder: Path) -> Seen:
                     line, counts = statistic.numbers(block.codes, fold, block.shard)
                     lines.append(line)
                     found[i, s] += counts
-                np.save(file, np.array(lines))
+                npy.save(file, np.array(lines))
     missing, rows, unseen, values = np.moveaxis(found, 2, 0)
     return Seen(missing / np.maximum(rows, 1), unseen / np.maximum(values, 1))
 

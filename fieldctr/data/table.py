@@ -11,9 +11,10 @@ from typing import NamedTuple, Self
 
 import polars as pl
 
-from fieldctr.artifacts import file_digest, write_json
+from fieldctr.artifacts import file_digest
 from fieldctr.data.columns import OWN
 from fieldctr.data.reading import Reading
+from fieldctr.disk import write_json
 from fieldctr.errors import LabelError, UserError
 
 SPLITS = ("train", "valid", "test")

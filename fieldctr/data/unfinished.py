@@ -9,8 +9,9 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from fieldctr.artifacts import KEY_FILE, canonical, stage_folder, write_json
+from fieldctr.artifacts import KEY_FILE, canonical, stage_folder
 from fieldctr.data.shards import FORMAT, rows_done
+from fieldctr.disk import write_json
 from fieldctr.errors import UserError
 
 LOCK_FILE = "lock"

@@ -16,9 +16,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fieldctr.artifacts import cached, digest, file_digest, write_json
+from fieldctr.artifacts import cached, digest, file_digest
 from fieldctr.config import EncoderConfig
 from fieldctr.data.table import digests
+from fieldctr.disk import write_json
 from fieldctr.errors import UserError
 from fieldctr.llm.cost import Alternatives, Clock, alternatives
 from fieldctr.llm.encoder import arithmetic, load_encoder, with_dtype

@@ -1,7 +1,6 @@
-"""A fit's state on disk: checkpoint/step-<n>/{tensors.safetensors, state.json}; whole or absent, never pickle."""
+"""A fit's state on disk: checkpoint/step-<n>/{tensors.safetensors, state.json, checksums.json}; whole or absent."""
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +9,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fieldctr.artifacts import write_json
+from fieldctr.checksums import check, seal
+from fieldctr.disk import TEMPORARY, blamed, flush, in_json, remove, write_text
 from fieldctr.errors import UserError
 
 FOLDER, TENSORS, STATE = "checkpoint", "tensors.safetensors", "state.json"
@@ -23,31 +23,63 @@ class Checkpoint(NamedTuple):
     state: dict[str, Any]
 
 
-def save(folder: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-    """Write folder/checkpoint/step-<step>, then remove the older ones: at any moment one whole checkpoint exists."""
+def save(folder: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any], *, of: str = "") -> None:
+    """Write folder/checkpoint/step-<step>, and remove the older ones when it is on the disk.
+
+    At any moment one whole checkpoint is there. `of` names the fit: no other one will go on from it.
+    """
     root = folder / FOLDER
-    final, temporary = root / f"step-{step}", root / f".step-{step}"
-    shutil.rmtree(temporary, ignore_errors=True)  # what a killed save left
-    temporary.mkdir(parents=True)
-    save_file(_separate(tensors), temporary / TENSORS)
-    write_json(temporary / STATE, state)
-    shutil.rmtree(final, ignore_errors=True)
-    temporary.rename(final)
-    for other in root.iterdir():
-        if other != final:
-            shutil.rmtree(other)
+    older = _found(root)
+    again = [_number(path)[1] for path in older if _number(path)[0] == step]  # before its evaluation, and after
+    final = root / (f"step-{step}.{1 + max(again)}" if again else f"step-{step}")
+    temporary = root / f".{final.name}{TEMPORARY}"
+    remove(root.glob(".*"))  # what a killed save left
+    try:
+        with blamed(temporary):
+            temporary.mkdir(parents=True)
+            save_file(_separate(tensors), temporary / TENSORS)
+            text = in_json({"of": of, **state})
+            seal(temporary, coming={STATE: text})
+            write_text(temporary / STATE, text)
+            temporary.rename(final)
+            flush(root)
+    finally:
+        remove([temporary])
+    remove(older)
 
 
-def load(folder: Path) -> Checkpoint | None:
-    """The newest checkpoint below `folder`, on the CPU, or None when there is none. Raises UserError if damaged."""
-    found = sorted((folder / FOLDER).glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")))
+def load(folder: Path, *, of: str = "") -> Checkpoint | None:
+    """The newest checkpoint below `folder`, on the CPU, or None when there is none.
+
+    UserError where it is damaged, or of another fit than `of`.
+    """
+    found = _found(folder / FOLDER)
     if not found:
         return None
+    newest, cure = found[-1], f"Remove {found[-1]}, or start anew with resume=false"
+    check(newest, cure=cure)
     try:
-        state = json.loads((found[-1] / STATE).read_text(encoding="utf-8"))
-        return Checkpoint(load_file(found[-1] / TENSORS), state)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(f"{found[-1]} cannot be read ({error}): remove it, or start anew with resume=false") from error
+        state = json.loads((newest / STATE).read_text(encoding="utf-8"))
+        tensors = load_file(newest / TENSORS)
+    except (ValueError, SafetensorError) as error:
+        raise UserError(f"{newest} cannot be read ({error}). {cure}") from error
+    if state.pop("of") != of:
+        raise UserError(
+            f"{newest} is of another configuration, or of other data: the table has changed since. "
+            "Start anew with resume=false"
+        )
+    return Checkpoint(tensors, state)
+
+
+def _found(root: Path) -> list[Path]:
+    """The whole checkpoints, the newest last."""
+    return sorted(root.glob("step-*"), key=_number)
+
+
+def _number(path: Path) -> tuple[int, int]:
+    """Step, and how often it had been saved before."""
+    step, _, again = path.name.removeprefix("step-").partition(".")
+    return int(step), int(again or 0)
 
 
 def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from fieldctr import processor
-from fieldctr.artifacts import cached, write_json
+from fieldctr.artifacts import cached
 from fieldctr.config import RuntimeConfig
+from fieldctr.disk import write_json
 from fieldctr.errors import UserError
 from fieldctr.memory import peak_resident_mb
 

@@ -59,9 +59,35 @@ def test_no_checkpoint_is_none(tmp_path: Path) -> None:
     assert checkpoint.load(tmp_path) is None
 
 
-@pytest.mark.parametrize("name", [checkpoint.TENSORS, checkpoint.STATE])
-def test_a_damaged_checkpoint_is_named_with_its_cure(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", [checkpoint.TENSORS, checkpoint.STATE, "checksums.json"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "gone", "longer"])
+def test_a_damaged_checkpoint_is_named_with_its_cure(tmp_path: Path, name: str, damage: str) -> None:
     checkpoint.save(tmp_path, 3, {"x": torch.tensor(3)}, {"step": 3})
-    (tmp_path / "checkpoint" / "step-3" / name).write_bytes(b"{")
-    with pytest.raises(UserError, match=r"step-3 cannot be read.*resume=false"):
+    path = tmp_path / "checkpoint" / "step-3" / name
+    data = path.read_bytes()
+    middle = len(data) // 2
+    flipped = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+    path.unlink()
+    if damage != "gone":
+        path.write_bytes({"cut": data[:middle], "flipped": flipped, "longer": data + b"0"}[damage])
+    with pytest.raises(UserError, match=r"checkpoint/step-3/.* is (damaged|missing).*resume=false"):
         checkpoint.load(tmp_path)
+
+
+def test_another_fit_does_not_go_on_from_it(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, 3, {"x": torch.tensor(3)}, {"step": 3}, of="a")
+    found = checkpoint.load(tmp_path, of="a")
+    assert found is not None
+    assert found.state == {"step": 3}
+    with pytest.raises(UserError, match=r"another configuration, or of other data.*resume=false"):
+        checkpoint.load(tmp_path, of="b")
+
+
+def test_of_several_at_one_step_the_last_counts_and_stays_alone(tmp_path: Path) -> None:
+    """Before an evaluation and after it: the first is not removed before the second is whole."""
+    for number in range(3):
+        checkpoint.save(tmp_path, 5, {"x": torch.tensor(number)}, {"number": number})
+        found = checkpoint.load(tmp_path)
+        assert found is not None
+        assert found.state == {"number": number}
+        assert len(list((tmp_path / "checkpoint").iterdir())) == 1

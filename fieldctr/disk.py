@@ -1,0 +1,125 @@
+"""Files that are whole or absent: written beside their place, on the disk before they get their name.
+
+What the system says of a disk becomes an OSError that names the file, whichever library passes it on.
+"""
+
+import errno
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+
+from fieldctr.errors import UserError
+
+TEMPORARY = ".tmp"  # ends the names of files and folders that are not whole
+READABLE = 0o644  # mkstemp gives 0600, which hides results from colleagues
+RUST = re.compile(r"\(os error (\d+)\)")  # how libraries written in Rust pass on what the system said
+CAUSES = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the quota of this user is used up",
+    errno.EFBIG: "the file would be larger than the system allows (ulimit -f, or the file system's limit)",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "no permission",
+    errno.EPERM: "no permission",
+    errno.EIO: "the disk reports an error",
+    errno.ESTALE: "the file system that it lies on was mounted anew",
+    errno.ENOTCONN: "the file system that it lies on is gone",
+    errno.ENODEV: "the device that it lies on is gone",
+    errno.EISDIR: "it is a folder, where a file is expected",
+    errno.ENOTDIR: "a part of the path is a file, where a folder is expected",
+    errno.EEXIST: "it is there already, and no folder",
+    errno.ENOENT: "it is not there, or vanished",
+    errno.ENAMETOOLONG: "the name is too long for the file system",
+    errno.EMFILE: "this process has too many files open (ulimit -n)",
+}
+
+
+class blamed:  # noqa: N801  used as a function
+    """A context in which an error of the system names `path`, unless it names a file itself."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None or isinstance(error, UserError) or getattr(error, "filename", None) is not None:
+            return
+        said = RUST.search(str(error))
+        code = getattr(error, "errno", None) or (int(said[1]) if said else None)
+        if code is not None:
+            raise OSError(code, os.strerror(code), str(self.path)) from error
+
+
+def sentence(error: OSError) -> str:
+    """What the system says, with the file that it says it of, and what to do."""
+    cause = CAUSES.get(error.errno or 0) or error.strerror or str(error)
+    where = error.filename2 or error.filename
+    return f"{where}: {cause}. What was whole is kept: call again when this is mended" if where else cause
+
+
+@contextmanager
+def replacing(path: Path) -> Generator[Path]:
+    """A sibling to write, which then takes the place of `path`: a reader sees the old file or the new, never half.
+
+    It is on the disk before it has the name, and the name before this ends. After an error nothing is left.
+    """
+    with blamed(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.", suffix=TEMPORARY)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            temporary.chmod(READABLE)
+            flush(temporary)
+            temporary.replace(path)
+            flush(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `path` whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a JSON value as `in_json` spells it, whole or not at all."""
+    write_text(path, in_json(value))
+
+
+def in_json(value: object) -> str:
+    """The text of a JSON file, for reading; ValueError for what JSON cannot hold."""
+    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def flush(path: Path) -> None:
+    """Wait until a file's bytes, or the names in a folder, are on the disk."""
+    with blamed(path):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems know no fsync
+                raise
+        finally:
+            os.close(handle)
+
+
+def remove(paths: Iterable[Path]) -> None:
+    """Remove files and folders that may be gone already. What cannot be removed stays, as something no one reads."""
+    for path in paths:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)

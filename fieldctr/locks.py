@@ -1,0 +1,122 @@
+"""One process at a time in a folder: the system's lock, or a file with host and process where there are no locks."""
+
+import errno
+import fcntl
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from fieldctr.disk import TEMPORARY, blamed, remove
+
+LOCK_FILE = "lock.json"  # only on file systems without locks
+POLL_S = 0.2
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EINVAL)  # EBADF: a folder on NFS
+
+Release = Callable[[], None]
+_told: set[int] = set()  # file systems of which it was said that they have no locks
+
+
+class HeldError(Exception):
+    """Another process has the folder; the text says which, where that is known."""
+
+
+def lock(folder: Path, *, waiting: Callable[[str], None] | None = None) -> Release:
+    """Make `folder` if it is absent, and have it alone until the returned function is called or the process ends.
+
+    `HeldError` where another process has it; with `waiting`, which is told once who that is, it is waited for.
+    """
+    told = False
+    while True:
+        try:
+            return _attempt(folder)
+        except HeldError as held:
+            if waiting is None:
+                raise
+            if not told:
+                waiting(str(held))
+            told = True
+            time.sleep(POLL_S)
+
+
+def _attempt(folder: Path) -> Release:
+    while True:
+        with blamed(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            except FileNotFoundError:  # removed meanwhile
+                continue
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(handle)
+            raise HeldError("another process") from error
+        except OSError as error:
+            os.close(handle)
+            if error.errno not in NO_LOCKS:
+                raise
+            return _by_file(folder)
+        if _is(folder, handle):
+            return lambda: os.close(handle)
+        os.close(handle)  # who had it before has removed the folder
+
+
+def _is(folder: Path, handle: int) -> bool:
+    with suppress(FileNotFoundError):
+        return os.path.samestat(folder.stat(), os.fstat(handle))
+    return False
+
+
+def _by_file(folder: Path) -> Release:
+    """The file appears with its content, by a link, or not at all; one whose process has ended is taken away."""
+    path, own = folder / LOCK_FILE, folder / f".{LOCK_FILE}.{os.getpid()}.{time.monotonic_ns()}{TEMPORARY}"
+    if (device := folder.stat().st_dev) not in _told:
+        print(f"fieldctr: the file system of {folder} has no locks: a file {LOCK_FILE} stands for one", file=sys.stderr)
+        _told.add(device)
+    mine = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "began": _began(os.getpid())})
+    own.write_text(mine, encoding="utf-8")
+    try:
+        while True:
+            try:
+                os.link(own, path)
+                return lambda: remove([path])
+            except FileExistsError:
+                _take_away(path, own.with_suffix(".old"))
+    finally:
+        remove([own])
+
+
+def _take_away(path: Path, aside: Path) -> None:
+    """Remove a lock file whose process is known to have ended; HeldError for any other."""
+    with suppress(FileNotFoundError):  # released, or taken away by another process, just now
+        dead = path.read_text(encoding="utf-8")
+        holder = json.loads(dead)
+        here = holder["host"] == socket.gethostname()
+        if not here or (holder["began"] == _began(holder["pid"]) and _lives(holder["pid"])):
+            cure = "" if here else f". If it has ended, remove {path}"
+            raise HeldError(f"process {holder['pid']} on {holder['host']}{cure}")
+        path.rename(aside)
+        if aside.read_text(encoding="utf-8") != dead:  # another process was quicker, and this is its lock
+            os.link(aside, path)
+        remove([aside])
+
+
+def _lives(pid: int) -> bool:
+    with suppress(PermissionError):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
+    return True
+
+
+def _began(pid: int) -> str:
+    """When a process began, in ticks since the machine did: a later process can have its number. "" where unknown."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
+    return ""
