@@ -10,6 +10,7 @@ from typing import Any
 from fieldctr.checksums import check, seal
 from fieldctr.disk import TEMPORARY, blamed, flush, in_json, remove, write_text
 from fieldctr.errors import UserError
+from fieldctr.locks import lock, remove_unowned
 
 KEY_FILE = "key.json"
 
@@ -40,14 +41,16 @@ def cached(root: Path, key: Mapping[str, object], build: Callable[[Path], None])
 
     The folder is sealed and on the disk before it gets its name, so what passes for a result is whole; who reads it
     calls `check_stage`. Two processes that race build two folders and one wins; a failed build leaves nothing, a killed
-    one a hidden folder that no one reads.
+    one a hidden folder that the next call removes.
     """
     folder = stage_folder(root, key)
     if folder.exists():
         return folder
     with blamed(root):
         root.mkdir(parents=True, exist_ok=True)
+        remove_unowned(root.glob(f".{folder.name}.*{TEMPORARY}"))  # what killed calls left
         temporary = Path(tempfile.mkdtemp(dir=root, prefix=f".{folder.name}.", suffix=TEMPORARY))
+        release = lock(temporary)
         try:
             build(temporary)
             text = in_json(key)
@@ -57,6 +60,7 @@ def cached(root: Path, key: Mapping[str, object], build: Callable[[Path], None])
             _rename(temporary, folder)
         finally:
             remove([temporary])
+            release()
     return folder
 
 

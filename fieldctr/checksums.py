@@ -34,8 +34,10 @@ def of_text(text: str) -> str:
     return xxhash.xxh3_128(text.encode()).hexdigest()
 
 
-def seal(folder: Path, names: Iterable[str] | None = None, *, coming: Mapping[str, str] = {}) -> None:
-    """Write the sizes and checksums of the files `names` of a folder, or of all, when they are on the disk.
+def seal(
+    folder: Path, names: Iterable[str] | None = None, *, coming: Mapping[str, str] = {}, flushed: bool = True
+) -> None:
+    """Write the sizes and checksums of the files `names` of a folder, or of all, when they are `flushed` to the disk.
 
     `coming` has the texts of files that will be written next, the last of which makes the folder whole.
     """
@@ -45,7 +47,8 @@ def seal(folder: Path, names: Iterable[str] | None = None, *, coming: Mapping[st
     files = {}
     for name in sorted(names):
         path = folder / name
-        flush(path)
+        if flushed:
+            flush(path)
         files[name] = [path.stat().st_size, checksum(path)]
     files |= {name: [len(text.encode()), of_text(text)] for name, text in coming.items()}
     write_text(folder / CHECKSUMS_FILE, json.dumps({"algorithm": "xxh3_128", "files": files}, indent=1) + "\n")

@@ -7,13 +7,13 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from fieldctr.disk import TEMPORARY, blamed, remove
 
-LOCK_FILE = "lock.json"  # only on file systems without locks
+LOCKED = ".lock.json"  # ends the name of the file beside a folder, on file systems without locks
 POLL_S = 0.2
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EINVAL)  # EBADF: a folder on NFS
 
@@ -41,6 +41,18 @@ def lock(folder: Path, *, waiting: Callable[[str], None] | None = None) -> Relea
                 waiting(str(held))
             told = True
             time.sleep(POLL_S)
+
+
+def remove_unowned(folders: Iterable[Path]) -> list[Path]:
+    """Remove the folders that no process has; gives those that are gone."""
+    gone = []
+    for folder in folders:
+        with suppress(HeldError):
+            release = lock(folder)
+            remove([folder])
+            release()
+            gone.append(folder)
+    return gone
 
 
 def _attempt(folder: Path) -> Release:
@@ -74,9 +86,10 @@ def _is(folder: Path, handle: int) -> bool:
 
 def _by_file(folder: Path) -> Release:
     """The file appears with its content, by a link, or not at all; one whose process has ended is taken away."""
-    path, own = folder / LOCK_FILE, folder / f".{LOCK_FILE}.{os.getpid()}.{time.monotonic_ns()}{TEMPORARY}"
+    path = folder.with_name(f".{folder.name}{LOCKED}")
+    own = path.with_suffix(f".{os.getpid()}.{time.monotonic_ns()}{TEMPORARY}")
     if (device := folder.stat().st_dev) not in _told:
-        print(f"fieldctr: the file system of {folder} has no locks: a file {LOCK_FILE} stands for one", file=sys.stderr)
+        print(f"fieldctr: the file system of {folder} has no locks: {path.name} stands for one", file=sys.stderr)
         _told.add(device)
     mine = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "began": _began(os.getpid())})
     own.write_text(mine, encoding="utf-8")
@@ -84,9 +97,11 @@ def _by_file(folder: Path) -> Release:
         while True:
             try:
                 os.link(own, path)
-                return lambda: remove([path])
             except FileExistsError:
                 _take_away(path, own.with_suffix(".old"))
+            else:
+                folder.mkdir(exist_ok=True)  # who had it before may have removed it
+                return lambda: remove([path])
     finally:
         remove([own])
 

@@ -1,16 +1,15 @@
 """Lint of a prepared table: survey it once, apply the rules, keep what was found beside the data."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from fieldctr.analysis import leaks, rules
 from fieldctr.analysis.findings import SEVERITIES, Finding
 from fieldctr.analysis.survey import Survey, survey
+from fieldctr.checksums import keep, kept
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.describe import grid, share
 from fieldctr.data.table import SPLITS
-from fieldctr.disk import write_json
 
 VERSION = 3  # raise it when the same table gets other findings
 LINT_FILE = "lint.json"
@@ -43,13 +42,13 @@ class Lint(NamedTuple):
 def lint(dataset: Dataset) -> Lint:
     """Check the table, or read what an earlier call left beside it."""
     path = dataset.folder / LINT_FILE
-    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    known = kept(path) or {}
     if known.get("version") == VERSION:
         return Lint([Finding(**record) for record in known["findings"]], known["fields"])
     surveyed = survey(dataset)
     found = Lint(worst_first(finding for rule in RULES for finding in rule(surveyed)), field_numbers(surveyed))
     records = [finding._asdict() for finding in found.findings]
-    write_json(path, {"version": VERSION, "findings": records, "fields": found.fields})
+    keep(path, {"version": VERSION, "findings": records, "fields": found.fields})
     return found
 
 

@@ -25,7 +25,7 @@ from fieldctr.analysis.baselines import (
 from fieldctr.analysis.boosting import BoostingConfig, boosted
 from fieldctr.analysis.logistic import LogisticConfig, logistic
 from fieldctr.analysis.target_means import BySplit, Coded, coded, logit
-from fieldctr.artifacts import cached
+from fieldctr.artifacts import cached, check_stage
 from fieldctr.commands.trained import downsampled
 from fieldctr.config import Between, Positive, parse
 from fieldctr.data.dataset import Dataset
@@ -76,6 +76,7 @@ def main(node: dict[str, Any]) -> None:
     libraries = {"lightgbm": boosting.version(), "scikit-learn": lr.version()}
     key = {"version": VERSION, "data": dataset.digest, **libraries, **settings}
     folder = cached(outputs / "baseline", key, lambda folder: record(config, dataset, folder))
+    check_stage(folder)
     print((folder / MARKDOWN_FILE).read_text(encoding="utf-8"))
     if result:
         print(place(result, Path(config.run or ""), load(folder)))

@@ -25,7 +25,7 @@ def main(node: dict[str, Any]) -> None:
     """Print the metrics, beside those in result.json where it has the split; leave them in the run's folder."""
     config = parse(EvaluateConfig, node, "")
     folder = Path(config.run)
-    trained = load_trained(folder, outputs=Path(config.outputs), runtime=config.runtime)
+    trained = load_trained(folder, outputs=Path(config.outputs), runtime=config.runtime, splits=[config.split])
     found = evaluate(
         trained.model,
         getattr(trained.dataset, config.split),

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from fieldctr.artifacts import digest
 from fieldctr.catalog import options
 from fieldctr.commands.launch import choice, run_folder
 from fieldctr.commands.machine import start_runtime
@@ -25,7 +26,7 @@ from fieldctr.data.table import SPLITS
 from fieldctr.disk import replacing
 from fieldctr.errors import UserError
 from fieldctr.models.ctr_model import CTRModel, build_model, flops_per_sample, reads_field_embeddings
-from fieldctr.runs import MODEL, SCHEMA, Run, finished
+from fieldctr.runs import MODEL, SCHEMA, Run, config_digest, finished
 from fieldctr.schema import Schema
 from fieldctr.tracking import Tracker
 from fieldctr.training.diagnostics import ROWS, diagnostics
@@ -148,6 +149,7 @@ def fitted(
         dataset.train,
         dataset.valid,
         folder=run.folder,
+        name=digest({"config": config_digest(run.config), "data": dataset.digest}),
         resume=config.resume,
         log=log,
         rewrite=run.rewrite_metrics,

@@ -1,6 +1,6 @@
 """A finished run, loaded again: its configuration, its result, its table and its model."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,10 +9,10 @@ from safetensors.torch import load_file
 from fieldctr.artifacts import KEY_FILE
 from fieldctr.commands.machine import start_runtime
 from fieldctr.config import RuntimeConfig, TrainConfig, parse
-from fieldctr.data.dataset import Dataset
+from fieldctr.data.dataset import Dataset, check_table
 from fieldctr.errors import UserError
 from fieldctr.models.ctr_model import CTRModel, build_model
-from fieldctr.runs import load_config, load_result
+from fieldctr.runs import MODEL, check_run, load_config, load_result
 from fieldctr.training.runtime import Runtime
 
 
@@ -30,15 +30,21 @@ class Trained(NamedTuple):
     runtime: Runtime
 
 
-def load_trained(folder: Path, *, outputs: Path, runtime: RuntimeConfig) -> Trained:
-    """The finished run in `folder`, its prepared table below `outputs`; UserError when either is missing."""
+def load_trained(folder: Path, *, outputs: Path, runtime: RuntimeConfig, splits: Iterable[str] = ()) -> Trained:
+    """The finished run in `folder`, its prepared table below `outputs`; UserError when either is missing or damaged.
+
+    Of the table's matrices only those of `splits` are read whole for this: others are not to be used.
+    """
     config, result = parse(TrainConfig, load_config(folder), ""), load_result(folder)
+    table = table_of(folder, result, outputs=outputs)
+    check_table(table, splits, cure=f"Remove {table} and make it again: fieldctr prepare dataset={result['dataset']}")
     dataset = Dataset.load(
-        table_of(folder, result, outputs=outputs),
+        table,
         name=result["dataset"],
         negative_rate=config.dataset.get("negative_rate"),
     )
-    weights = load_file(folder / "model.safetensors")
+    check_run(folder, [MODEL])
+    weights = load_file(folder / MODEL)
     # Field embeddings are saved with what reads them: no encoder is needed.
     saved = {"model": weights.get("backbone.field_embeddings"), "enhancer": weights.get("enhancer.field_embeddings")}
     model = build_model(

@@ -12,15 +12,14 @@ from torch import Tensor
 from fieldctr.artifacts import file_digest
 from fieldctr.commands.trained import table_of
 from fieldctr.config import TrainConfig, flat
-from fieldctr.data.dataset import SCHEMA_FILE, Dataset
+from fieldctr.data.dataset import SCHEMA_FILE, Dataset, check_table
 from fieldctr.data.values import field_values
 from fieldctr.errors import UserError
 from fieldctr.models.ctr_model import CTRModel, build_model
-from fieldctr.runs import load_config, load_result
+from fieldctr.runs import MODEL, check_run, load_config, load_result
 from fieldctr.schema import Schema
 from fieldctr.training.warm_start import known, take_over
 
-WEIGHTS = "model.safetensors"
 OWN = ("model", "enhancer", "embedding_dim")  # keys that must be the run's
 
 
@@ -34,6 +33,8 @@ def warm_start(
     before, result = load_config(folder, key="warm_start"), load_result(folder, key="warm_start")
     refuse_another_model(folder, before, config)
     table = table_of(folder, result, outputs=Path(config.outputs), key="warm_start")
+    check_table(table, ())
+    check_run(folder, [MODEL])
     now, then = dataset.schema, Schema.load(table / SCHEMA_FILE)
     values, values_then = ([field.texts for field in field_values(place)] for place in (dataset.folder, table))
     shared = known(now, then, values=values, values_before=values_then)
@@ -49,7 +50,7 @@ def warm_start(
         )
 
     try:
-        take_over(model, load_file(folder / WEIGHTS), shared, now, build)
+        take_over(model, load_file(folder / MODEL), shared, now, build)
     except UserError as error:
         raise UserError(f"warm_start={folder}: {error}") from error
     new = [field.name for field, absent in zip(now.fields, shared.new.tolist(), strict=True) if absent]
@@ -62,7 +63,7 @@ def warm_start(
     return {
         "run": str(folder),
         "config_digest": result["config_digest"],
-        "weights": file_digest(folder / WEIGHTS),
+        "weights": file_digest(folder / MODEL),
         "new_fields": new,
         "known_rows": features,
     }

@@ -1,6 +1,7 @@
 """A prepared table, memory-mapped."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -8,7 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from fieldctr.artifacts import check_stage
+from fieldctr.checksums import sealed
 from fieldctr.data.past import EVENTS_FILE, Past
+from fieldctr.data.table import SPLITS
 from fieldctr.errors import UserError
 from fieldctr.schema import Schema
 
@@ -97,3 +101,18 @@ class Dataset:
     def facts(self) -> dict[str, Any]:
         """Rows with reasons, positive rates, unseen shares, and what the source knows (a planted graph, ...)."""
         return json.loads((self.folder / FACTS_FILE).read_text(encoding="utf-8"))
+
+
+def check_table(folder: Path, splits: Iterable[str] = SPLITS, *, cure: str = "") -> None:
+    """UserError where a prepared table is not what was written. The matrices of other splits are not read whole."""
+    cure = cure or f"Remove {folder}, and prepare the table again"
+    files = sealed(folder, cure=cure)
+    idle = {name for name in files for split in SPLITS if split not in splits and name.startswith(f"{split}.")}
+    check_stage(folder, files.keys() - idle, sizes=idle, cure=cure)
+
+
+def refuse_other_rows(folder: Path, split: str, rows: int) -> None:
+    """UserError where a matrix of a split has not so many rows."""
+    for path in folder.glob(f"{split}.*.npy"):
+        if (found := len(np.load(path, mmap_mode="r"))) != rows:
+            raise UserError(f"{path.name} has {found:,} rows, and {rows:,} were counted. Nothing was written")

@@ -20,7 +20,7 @@ from fieldctr.data import histories, statistics
 from fieldctr.data.bad_lines import explained, refuse_bad_lines
 from fieldctr.data.budget import Budget
 from fieldctr.data.coverage import Coverage
-from fieldctr.data.dataset import FACTS_FILE, SCHEMA_FILE, Split
+from fieldctr.data.dataset import FACTS_FILE, SCHEMA_FILE, Split, refuse_other_rows
 from fieldctr.data.distributed import Recipe, write_with_ray
 from fieldctr.data.encoding import Encoding, Rule, apply
 from fieldctr.data.facts import attainable, field_facts, without_group
@@ -32,7 +32,7 @@ from fieldctr.data.numbers import Binning, Scaling, fit_bins, fit_scaling
 from fieldctr.data.ragged import joined, part, values_of
 from fieldctr.data.reader import NO_CODES, Reader
 from fieldctr.data.reading import Reading
-from fieldctr.data.shards import SCALARS, Block, Shards, finite, gaps, row_columns, write_shards
+from fieldctr.data.shards import SCALARS, Block, Shards, finite, gaps, refuse_gaps, row_columns, write_shards
 from fieldctr.data.specs import FieldSpec, HistorySpec, Spec, StatisticSpec, refuse_twins
 from fieldctr.data.spelling import number
 from fieldctr.data.table import LABEL, PCTR, SPLITS, Table, labels_explained
@@ -74,6 +74,7 @@ def encode(
     counts = _pass_one(table, recipe, budget, with_ray=source is not None)
     shards = Shards.of(reader, parts)
     tally = shards.tally()
+    refuse_gaps(parts, tally)
     with labels_explained(table):
         tally.refuse_degenerate()
     weights = {"weight": weight_facts(weight, shards.weights(), tally.rows)} if weight else {}
@@ -95,8 +96,9 @@ def encode(
         texts, grouping = numbered(shards, reader.specs[-1], budget)
         facts |= {"group": {"column": group, "groups": len(texts)}}
     rules = _rules(encoding, known, len(shards.folders))
-    for split in SPLITS:
+    for split, rows in zip(SPLITS, tally.rows.tolist(), strict=True):
         _write_ids(encoding, rules, grouping, shards, folder / split)
+        refuse_other_rows(folder, split, rows)
     encoding.schema().save(folder / SCHEMA_FILE)
     encoding.save(folder)
     statistics.save(learned, folder)

@@ -1,17 +1,16 @@
 """From a dataset's YAML node to a prepared table: read, encode once, load ever after."""
 
 import inspect
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from fieldctr.artifacts import KEY_FILE, cached, stage_folder
+from fieldctr.artifacts import cached, read_key, stage_folder
 from fieldctr.config import Between, Positive, Share, as_name, build, locate, nearest, parse
 from fieldctr.data.bad_lines import in_a_sentence
-from fieldctr.data.dataset import Dataset
+from fieldctr.data.dataset import Dataset, check_table
 from fieldctr.data.encode import encode
 from fieldctr.data.new_rows import NewRows
 from fieldctr.data.published import Published, refuse_other_files, refuse_other_rows
@@ -19,12 +18,12 @@ from fieldctr.data.regroup import Regrouping, regrouped
 from fieldctr.data.scan import say
 from fieldctr.data.specs import LATER, Spec, field_specs
 from fieldctr.data.splits import THINNED, thinned
-from fieldctr.data.table import Table, digests
-from fieldctr.data.unfinished import unfinished
+from fieldctr.data.table import Table, digests, refuse_changed, stamps
+from fieldctr.data.unfinished import shards_folder, unfinished
 from fieldctr.errors import UserError
 
 Engine = Literal["polars", "ray"]
-VERSION = 3  # of what the sources and the encoder write; raise it when the same input gives other files
+VERSION = 4  # of what the sources and the encoder write; raise it when the same input gives other files
 SILENT = {  # keys that came later: tables without stay found
     "missing": "",
     "null_words": True,
@@ -79,6 +78,7 @@ def prepared(
             specs = regrouped(specs, parse(Regrouping, schema, "schema"))
         published = parse(Published, config.published, "dataset.published") if config.published else Published({}, {})
         table = _table(config)
+        before = stamps(table.files)
         refuse_other_files(published, table.files, data_dir / ".md5.json")
         key: dict[str, object] = {
             "version": VERSION,
@@ -92,14 +92,18 @@ def prepared(
         if config.weight:
             key["weight"] = config.weight
         folder = stage_folder(data_dir, key)
-        if not (folder / KEY_FILE).exists():
-            with unfinished(data_dir, key) as work:
-                placed = replace(config, raw_dir=str(Path(config.raw_dir).resolve()))  # workers have their own folder
-                write = partial(
-                    encode, table, specs, group=config.group, weight=config.weight, work=work,
-                    max_memory_gb=max_memory_gb, source=partial(_table, placed) if engine == "ray" else None,
-                )  # fmt: skip
-                cached(data_dir, key, write)
+        if not folder.exists() or shards_folder(folder).exists():  # a kill can leave shards of a finished table
+            placed = replace(config, raw_dir=str(Path(config.raw_dir).resolve()))  # workers have their own folder
+            again = partial(_table, placed) if engine == "ray" else None
+            columns = {"group": config.group, "weight": config.weight}
+            with unfinished(data_dir, key, before) as work:
+
+                def build(folder: Path) -> None:
+                    encode(table, specs, folder, **columns, work=work, max_memory_gb=max_memory_gb, source=again)
+                    refuse_changed(before)
+
+                cached(data_dir, key, build)
+        check_table(folder)
         dataset = Dataset.load(folder, name=config.name, negative_rate=config.negative_rate)
         rows = dataset.facts["rows"]
         refuse_other_rows(published, rows | {"train": rows["train"] + rows["dropped"].get(THINNED, 0)})
@@ -119,7 +123,7 @@ def new_table(node: Mapping[str, Any], dataset: Dataset, rows: NewRows, *, raw_d
     How that was, the prepared `dataset` says; `raw_dir` is where its side tables lie, if not where the node says. A
     source of somebody else's that takes no new rows is passed by: the file is a table with the columns of the fields.
     """
-    key = json.loads((dataset.folder / KEY_FILE).read_text(encoding="utf-8"))
+    key = read_key(dataset.folder)
     if key["version"] != VERSION:
         say("the run's table is of an earlier version, which spelled some values (True, nan) otherwise: train anew")
     source = key["source"]

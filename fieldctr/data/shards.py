@@ -17,6 +17,7 @@ from typing import BinaryIO, NamedTuple, TypeVar
 import numpy as np
 import polars as pl
 
+from fieldctr.checksums import seal
 from fieldctr.data import npy
 from fieldctr.data.budget import Limits
 from fieldctr.data.columns import column
@@ -26,7 +27,7 @@ from fieldctr.data.reader import CHUNK, Chunk, Reader, require
 from fieldctr.data.spelling import LARGEST, NOT_FINITE, NULL_WORD, number
 from fieldctr.data.table import DROP, EVENTS, LABEL, PCTR, SPLIT, SPLITS, parse_at_a_time
 from fieldctr.data.tally import Tally
-from fieldctr.disk import write_json
+from fieldctr.disk import blamed, in_json, write_json
 from fieldctr.errors import LabelError, UserError
 
 T = TypeVar("T")
@@ -145,6 +146,19 @@ def gaps(folder: Path) -> Iterator[tuple[int, int | None]]:
     yield row, None
 
 
+def refuse_gaps(folder: Path, tally: Tally) -> None:
+    """UserError unless the shards hold each row once, and each is in a split, an event, or left out for a reason."""
+    (first, rows), *more = gaps(folder)
+    if more:
+        raise UserError(
+            f"{rows:,} rows from row {first:,} on are missing among the shards in {folder}: something removed them "
+            "while they were used. Nothing was written. Call again: the table is read anew"
+        )
+    counted = int(tally.rows.sum()) + tally.dropped.total() + tally.events
+    if counted != rows_done(folder):
+        raise UserError(f"{rows_done(folder):,} rows were read, and {counted:,} counted. Nothing was written")
+
+
 def row_columns(schema: pl.Schema, group: str | None, weight: str | None) -> dict[str, pl.Expr]:
     """What pass one reads besides the fields and the groups, of which it wants the column too."""
     if missing := {LABEL, SPLIT} - set(schema):
@@ -224,7 +238,8 @@ class _Writer:
         for spec, words_of in zip(self.reader.lists, self.null_words, strict=True):
             unread[self.reader.texts.index(spec)][0] += words_of
         by_kind = {True: iter(self.unread), False: iter(unread)}
-        pl.DataFrame(words or {"none": [0]}).write_ipc(self.folder / WORDS_FILE)
+        with blamed(self.folder / WORDS_FILE):
+            pl.DataFrame(words or {"none": [0]}).write_ipc(self.folder / WORDS_FILE)
         record = {
             "rows": self.rows,
             "chunk": self.chunk,
@@ -236,6 +251,7 @@ class _Writer:
             "unread": [next(by_kind[spec.numeric]).tolist() for spec in self.reader.specs],
             "cut": self.cut.tolist(),
         }
+        seal(self.folder, coming={SHARD_FILE: in_json(record)}, flushed=False)
         write_json(self.folder / SHARD_FILE, record)
         self.folder.rename(self.whole)
 

@@ -1,9 +1,9 @@
 """What a source hands over: a lazy frame, the files behind it, and how they are read."""
 
-import json
 import os
 import re
-from collections.abc import Callable, Generator, Mapping, Sequence
+import time
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
@@ -12,9 +12,9 @@ from typing import NamedTuple, Self
 import polars as pl
 
 from fieldctr.artifacts import file_digest
+from fieldctr.checksums import keep, kept
 from fieldctr.data.columns import OWN
 from fieldctr.data.reading import Reading
-from fieldctr.disk import write_json
 from fieldctr.errors import LabelError, UserError
 
 SPLITS = ("train", "valid", "test")
@@ -25,6 +25,7 @@ DROP = f"{OWN}drop"  # null keeps the row, else the reason to leave it out
 PCTR = f"{OWN}pctr"  # the true click probability, where a generator knows it
 EVENTS = "events"  # in the place of a split: a row that is no sample, only something that happened; for histories
 KEY_FOLDER = re.compile(r"([^=]+)=(.*)")
+SETTLED_NS = 2 * 10**9  # a file written since could be written again within one tick of its file system's clock
 MOST_CSV = 1 << 21  # bytes that polars parses at a time
 
 
@@ -102,14 +103,33 @@ def key_folders(path: Path) -> list[str]:
 
 
 def digests(files: tuple[Path, ...], memo: Path, algorithm: str = "sha256") -> list[list[str]]:
-    """[name, digest] of each file, remembered in the JSON file `memo` while path, size and modification time agree."""
-    known = json.loads(memo.read_text(encoding="utf-8")) if memo.exists() else {}
-    fresh, found = {}, []
+    """[name, digest] of each file, remembered in the JSON file `memo` while nothing of its `stamp` changes."""
+    known = kept(memo) or {}
+    fresh, found, remembered = {}, [], {}
     for path in files:  # one file can serve two splits
-        stat = path.stat()
-        stamp = f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
-        fresh[stamp] = fresh.get(stamp) or known.get(stamp) or file_digest(path, algorithm)
-        found.append(["/".join((*key_folders(path), path.name)), fresh[stamp]])
-    if not fresh.keys() <= known.keys():
-        write_json(memo, known | fresh)
+        mark = f"{path.resolve()} {stamp(path)}"
+        fresh[mark] = fresh.get(mark) or known.get(mark) or file_digest(path, algorithm)
+        found.append(["/".join((*key_folders(path), path.name)), fresh[mark]])
+        if time.time_ns() - path.stat().st_ctime_ns > SETTLED_NS:
+            remembered[mark] = fresh[mark]
+    if not remembered.keys() <= known.keys():
+        keep(memo, known | remembered)
     return found
+
+
+def stamp(path: Path) -> str:
+    """Size, times of the last writing and of the last change of any kind, and inode: whoever writes changes one."""
+    stat = path.stat()
+    return f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino}"
+
+
+def stamps(files: Iterable[Path]) -> dict[str, str]:
+    """The `stamp` of each file by its path."""
+    return {str(path.resolve()): stamp(path) for path in files}
+
+
+def refuse_changed(before: Mapping[str, str]) -> None:
+    """UserError for a file that has another of its `stamps` than before: what was read of it has no name."""
+    for path, was in before.items():
+        if not Path(path).exists() or stamp(Path(path)) != was:
+            raise UserError(f"{path} changed while it was read. Nothing was written. Call again when it is whole")

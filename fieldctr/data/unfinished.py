@@ -1,36 +1,42 @@
 """The shards of a table that is being prepared: one process makes them, and after a kill the next one goes on."""
 
-import fcntl
 import json
-import os
 import shutil
 import sys
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from fieldctr.artifacts import KEY_FILE, canonical, stage_folder
-from fieldctr.data.shards import FORMAT, rows_done
-from fieldctr.disk import write_json
+from fieldctr.checksums import check
+from fieldctr.data.shards import FORMAT, finished, rows_done
+from fieldctr.disk import remove, write_json
 from fieldctr.errors import UserError
+from fieldctr.locks import HeldError, lock
 
-LOCK_FILE = "lock"
-UNLIKE = {"files": None, "format": None}  # keys of which a difference makes a table no other one
+UNLIKE = {"files": None, "format": None, "stamps": None}  # keys of which a difference makes a table no other one
+
+
+def shards_folder(folder: Path) -> Path:
+    """Where the shards of the table that will lie in `folder` are made."""
+    return folder.with_name(f".{folder.name}.shards")
 
 
 @contextmanager
-def unfinished(root: Path, key: Mapping[str, object]) -> Generator[Path]:
+def unfinished(root: Path, key: Mapping[str, object], stamps: Mapping[str, str]) -> Generator[Path]:
     """A hidden folder in `root` for the shards of the table of this key, for this process alone; others wait.
 
     Removed when the table is prepared, or refused by a UserError. What else ends the work, a kill or a full disk,
-    leaves it, and the next call says that it goes on. One for other bytes of the same files is removed, and this is
-    said.
+    leaves its whole shards, and the next call says that it goes on. Shards that are damaged, or were made of files that
+    had other `stamps`, are removed, and so are those of other bytes of the same files; this is said.
     """
-    folder = root / f".{stage_folder(root, key).name}.shards"
-    key = json.loads(canonical({"format": FORMAT, **key}))  # lists for tuples, as in the file
-    with _locked(folder):
-        _remove_stale(root, key, folder)
-        write_json(folder / KEY_FILE, key)
+    folder = shards_folder(stage_folder(root, key))
+    own = json.loads(canonical({"format": FORMAT, **key, "stamps": stamps}))  # lists for tuples, as in the file
+    release = lock(folder, waiting=lambda who: _say(f"{who} prepares the same table: waiting for it"))
+    try:
+        _remove_stale(root, own, folder)
+        write_json(folder / KEY_FILE, own)
         if rows := rows_done(folder):
             _say(f"an earlier call was stopped: goes on behind the {rows:,} rows that it read")
         try:
@@ -38,38 +44,51 @@ def unfinished(root: Path, key: Mapping[str, object]) -> Generator[Path]:
         except UserError:
             shutil.rmtree(folder)
             raise
+        except BaseException:
+            remove([folder] if not finished(folder) else folder.glob(".*"))
+            raise
         shutil.rmtree(folder)
+    finally:
+        release()
 
 
-@contextmanager
-def _locked(folder: Path) -> Generator[None]:
-    """Alone in `folder`, which is there and stays there. The system lets go of the lock of a process that is killed."""
-    path = folder / LOCK_FILE
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        with path.open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                _say("another process prepares the same table: waiting for it")
-                fcntl.flock(file, fcntl.LOCK_EX)
-            if path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno())):  # not removed meanwhile
-                yield
-                return
+def _remove_stale(root: Path, own: Mapping[str, object], folder: Path) -> None:
+    """Remove what is of no use of this table's shards, and the shards of files that have changed since.
 
-
-def _remove_stale(root: Path, key: Mapping[str, object], own: Path) -> None:
-    """Remove what a killed process left of this table, and the shards of files that have changed since."""
-    for folder in root.glob(f"{own.stem}.*"):
-        if folder != own:
-            shutil.rmtree(folder)
+    Those of another table only if no process makes them.
+    """
+    if finished(folder) and _key(folder) != own:
+        _say(f"{_files(own)} may have changed since an earlier call was stopped: it starts anew")
+        remove(folder.iterdir())
+    for shard in finished(folder):
+        try:
+            check(shard, cure="Its rows are read again")
+        except UserError as error:
+            _say(str(error))
+            shutil.rmtree(shard)
     for path in root.glob(f".*.shards/{KEY_FILE}"):
-        other = json.loads(path.read_text(encoding="utf-8"))
-        if other != key and other | UNLIKE == {**key, **UNLIKE}:
-            files = " or ".join(name for name, _ in other["files"]) or "the source"
-            _say(f"{files} changed since an earlier call was stopped: it starts anew")
-            shutil.rmtree(path.parent)
-            own.mkdir(exist_ok=True)
+        other = _key(path.parent)
+        if path.parent != folder and other is not None and other | UNLIKE == {**own, **UNLIKE}:
+            try:
+                release = lock(path.parent)
+            except HeldError:
+                continue  # of another version of the files, which another process prepares
+            _say(f"{_files(other)} changed since an earlier call was stopped: it starts anew")
+            remove([path.parent])
+            release()
+
+
+def _key(folder: Path) -> dict[str, Any] | None:
+    """What the shards in `folder` are of; None where nothing says it."""
+    try:
+        key = json.loads((folder / KEY_FILE).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return key if isinstance(key, dict) else None
+
+
+def _files(key: Mapping[str, Any]) -> str:
+    return " or ".join(name for name, _ in key["files"]) or "the source"
 
 
 def _say(text: str) -> None:

@@ -1,7 +1,7 @@
 """One vector per field, made once: a content-addressed cache in front of SSFT.
 
 vectors.safetensors   (epochs + 1, F, E), the first before tuning
-account.json          what was asked, what it cost, how well the tuned model tells fields apart, the vectors' sha256
+account.json          what was asked, what it cost, how well the tuned model tells fields apart,
 """
 
 import json
@@ -16,11 +16,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fieldctr.artifacts import cached, digest, file_digest
+from fieldctr.artifacts import cached, check_stage, digest
 from fieldctr.config import EncoderConfig
 from fieldctr.data.table import digests
 from fieldctr.disk import write_json
-from fieldctr.errors import UserError
 from fieldctr.llm.cost import Alternatives, Clock, alternatives
 from fieldctr.llm.encoder import arithmetic, load_encoder, with_dtype
 from fieldctr.llm.prompts import Prompts
@@ -28,7 +27,7 @@ from fieldctr.llm.ssft import Tuning, Watch, closeness, num_steps, tune
 from fieldctr.llm.weights import model_files
 from fieldctr.memory import peak_resident_mb
 
-VERSION = 1  # of prompts, tuning and pooling; raise it when equal settings give other vectors
+VERSION = 2  # of prompts, tuning and pooling; raise it when equal settings give other vectors
 VECTORS, ACCOUNT = "vectors.safetensors", "account.json"
 LIBRARIES = ("torch", "transformers", "tokenizers", "peft")
 
@@ -140,14 +139,12 @@ def save(folder: Path, found: Tuning, prompts: Prompts, cost: dict[str, Any]) ->
         "heldout": len(prompts.heldout),
         "history": found.history,
         "cost": cost,
-        "sha256": file_digest(folder / VECTORS),
     }
     write_json(folder / ACCOUNT, account)
 
 
 def load(folder: Path) -> FieldEmbeddings:
-    """What is cached in the folder; UserError when a byte of the vectors has changed since."""
+    """What is cached in the folder; UserError when a byte of it has changed since."""
+    check_stage(folder)
     account = json.loads((folder / ACCOUNT).read_text(encoding="utf-8"))
-    if file_digest(folder / VECTORS) != account["sha256"]:
-        raise UserError(f"{folder / VECTORS} is damaged: its sha256 differs. Remove {folder} and run again")
     return FieldEmbeddings(folder, load_file(folder / VECTORS)["vectors"], account)

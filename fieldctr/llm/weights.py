@@ -5,7 +5,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from fieldctr.artifacts import cached, file_digest
+from fieldctr.artifacts import cached, check_stage, file_digest
 from fieldctr.errors import UserError
 
 PACKAGE = "package:"
@@ -47,7 +47,9 @@ def loadable_folder(model: str, origin: str, converted: Path) -> Path:
     if importlib.util.find_spec("gguf") is None:
         raise UserError(f"encoder.model={model} is a GGUF file, and the package that reads it is missing: {origin}")
     key = {"gguf": file_digest(place), "transformers": metadata.version("transformers")}
-    return cached(converted, key, lambda folder: _unpack(place, folder))
+    folder = cached(converted, key, lambda folder: _unpack(place, folder))
+    check_stage(folder)
+    return folder
 
 
 def _unpack(file: Path, folder: Path) -> None:

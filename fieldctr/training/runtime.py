@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from fieldctr import processor
-from fieldctr.artifacts import cached
+from fieldctr.artifacts import cached, check_stage
 from fieldctr.config import RuntimeConfig
 from fieldctr.disk import write_json
 from fieldctr.errors import UserError
@@ -133,6 +133,7 @@ def remembered_matmul(cache: Path, threads: int) -> str:
         "cpu": dict(torch.cpu.get_capabilities()),
     }
     folder = cached(cache, key, lambda folder: write_json(folder / CHOICE, {"matmul": measured_matmul()}))
+    check_stage(folder)
     return json.loads((folder / CHOICE).read_text(encoding="utf-8"))["matmul"]
 
 

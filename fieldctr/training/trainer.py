@@ -77,18 +77,19 @@ class Trainer:
         valid: Split,
         *,
         folder: Path | None = None,
+        name: str = "",
         resume: bool = False,
         log: Callable[[Record], None] = lambda record: None,
         rewrite: Callable[[list[Record]], None] = lambda records: None,
     ) -> Fit:
         """Train until patience or epochs run out; the best averaged weights end up in `model`.
 
-        `folder` gets the checkpoints; with `resume` the newest one there is where the fit goes on, and `rewrite` is
-        called first with the evaluations before it. `log` is called after each evaluation. Raises UserError when the
-        loss or the logits become useless, and when valid's rows are all alike.
+        `folder` gets the checkpoints, which are of the fit of this `name` alone; with `resume` the newest one there is
+        where the fit goes on, and `rewrite` is called first with the evaluations before it. `log` is called after each
+        evaluation. UserError when the loss or the logits become useless, and when valid's rows are all alike.
         """
         refuse_alike(valid)
-        fitting = Fitting(self, model.to(self.runtime.device), train, valid, folder)
+        fitting = Fitting(self, model.to(self.runtime.device), train, valid, folder, name=name)
         try:
             if resume and fitting.load():
                 rewrite(fitting.state.history)
@@ -102,9 +103,11 @@ class Trainer:
 class Fitting:
     """One fit in progress."""
 
-    def __init__(self, trainer: Trainer, model: nn.Module, train: Split, valid: Split, folder: Path | None) -> None:
+    def __init__(
+        self, trainer: Trainer, model: nn.Module, train: Split, valid: Split, folder: Path | None, *, name: str = ""
+    ) -> None:
         self.settings, self.runtime, self.seed = trainer.settings, trainer.runtime, trainer.seed
-        self.model, self.train, self.valid, self.folder = model, train, valid, folder
+        self.model, self.train, self.valid, self.folder, self.name = model, train, valid, folder, name
         self.batches = Batches(train, batch_size=self.settings.batch_size, device=self.runtime.device)
         self.steps_per_epoch = len(self.batches)
         self.total_steps = self.settings.max_epochs * self.steps_per_epoch
@@ -259,13 +262,13 @@ class Fitting:
         tensors |= {f"rng/{name}": value for name, value in rng(self.runtime.device).items()}
         tensors["loss_sum"] = self.loss_sum
         state = {"losses": self.losses, "runtime": self.runtime.describe(), **asdict(self.state)}
-        checkpoint.save(self.folder, self.state.step, tensors, state)
+        checkpoint.save(self.folder, self.state.step, tensors, state, of=self.name)
         self.lap("checkpoint")
         self.saved = self.clock
 
     def load(self) -> bool:
         """Go on from the newest checkpoint of the folder; False when there is none."""
-        found = checkpoint.load(self.folder) if self.folder else None
+        found = checkpoint.load(self.folder, of=self.name) if self.folder else None
         if found is None:
             return False
         tensors, state = found
