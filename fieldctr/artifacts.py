@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fieldctr.checksums import check, seal
+from fieldctr.checksums import check, is_sealed, seal
 from fieldctr.disk import TEMPORARY, blamed, flush, in_json, remove, write_text
 from fieldctr.errors import UserError
 from fieldctr.locks import lock, remove_unowned
 
 KEY_FILE = "key.json"
+FORMAT = 2  # of a stage's folder; since 2 it has checksums
 
 
 def canonical(value: object) -> str:
@@ -32,8 +33,8 @@ def file_digest(path: Path, algorithm: str = "sha256") -> str:
 
 
 def stage_folder(root: Path, key: Mapping[str, object]) -> Path:
-    """Where the result of this key lies, or would: root/<first 16 digits of the key's sha256>."""
-    return root / digest(key)[:16]
+    """Where the result of this key lies, or would: root/<16 digits>, the first of the sha256 of format and key."""
+    return root / digest({"format": FORMAT, "key": key})[:16]
 
 
 def cached(root: Path, key: Mapping[str, object], build: Callable[[Path], None]) -> Path:
@@ -64,6 +65,13 @@ def cached(root: Path, key: Mapping[str, object], build: Callable[[Path], None])
     return folder
 
 
+def is_earlier(folder: Path) -> bool:
+    """Whether a stage's folder is one of an earlier version, which has no checksums."""
+    if is_sealed(folder) or not (folder / KEY_FILE).exists():
+        return False
+    return digest(read_key(folder))[:16] == folder.name
+
+
 def check_stage(folder: Path, names: Iterable[str] | None = None, *, sizes: Iterable[str] = (), cure: str = "") -> None:
     """UserError where the folder is not what `cached` made: its key, and the files `names` or all, are read whole."""
     cure = cure or f"Remove {folder}, and call again: it is made anew"
@@ -73,8 +81,12 @@ def check_stage(folder: Path, names: Iterable[str] | None = None, *, sizes: Iter
 
 
 def read_key(folder: Path) -> dict[str, Any]:
-    """What `cached` made the folder of."""
-    return json.loads((folder / KEY_FILE).read_text(encoding="utf-8"))
+    """What `cached` made the folder of; {} where no JSON object says it."""
+    try:
+        key = json.loads((folder / KEY_FILE).read_text(encoding="utf-8"))
+    except ValueError:
+        return {}
+    return key if isinstance(key, dict) else {}
 
 
 def _rename(temporary: Path, folder: Path) -> None:

@@ -20,12 +20,27 @@ COMMANDS = {
     "parity": "check a public benchmark against what was published of it: files, vocabularies, counts, losses, AUC",
     "scaling": "fit scaling laws to finished runs (scaling bound: the capacity term of a table)",
     "predict": "score new raw rows with a finished run's model",
+    "verify": "read what is stored below outputs and say what is damaged",
+    "clean": "remove tables, field vectors and shards that nothing refers to; never a run",
     "list": "show models, datasets, enhancers, ... with a line on each",
     "bench": "measure preparation (bench data) or training (bench train) on this machine",
     "doctor": "say what this machine has and what is missing",
     "completion": "print the line that switches on tab completion (bash, zsh or fish)",
 }
-HYDRA = ("prepare", "lint", "baseline", "ssft", "train", "evaluate", "parity", "scaling", "predict", "bench")
+HYDRA = (
+    "prepare",
+    "lint",
+    "baseline",
+    "ssft",
+    "train",
+    "evaluate",
+    "parity",
+    "scaling",
+    "predict",
+    "verify",
+    "clean",
+    "bench",
+)
 PARTS = {"bench": ("data", "train"), "scaling": ("bound",)}  # words that may follow a command; bench needs one
 INSPECTIONS = ("list", "show", "verify")  # of ssft
 

@@ -18,7 +18,7 @@ import sys
 import time
 import traceback
 import weakref
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
@@ -40,6 +40,7 @@ MINE = (  # all that a run leaves; other files in the folder are the user's
     *("field_pairs.*", "attention.*", "bases.*", "evaluate-*.json", "wandb", "tensorboard"),
 )
 ASIDE = "earlier-"
+READS, READERS_FILE = "reads", "runs.txt"  # key in a run's record; in what it reads, the runs
 LIBRARIES = ("torch", "numpy", "polars", "hydra-core")
 
 
@@ -68,6 +69,16 @@ class Run:
         write_json(folder / CONFIG, config)
         write_json(folder / RECORD, provenance() | {"config_digest": config_digest(config)})
         return run
+
+    def reads(self, folders: Iterable[Path]) -> None:
+        """Note which prepared table and field vectors the run reads, here and there: `fieldctr clean` leaves them."""
+        folders = list(folders)
+        write_json(self.folder / RECORD, {**_read(self.folder / RECORD), READS: [folder.name for folder in folders]})
+        for folder in folders:
+            path, line = folder / READERS_FILE, f"{self.folder.resolve()}\n"
+            if not path.exists() or line not in path.read_text(encoding="utf-8").splitlines(keepends=True):
+                with contextlib.suppress(PermissionError), path.open("a", encoding="utf-8") as file:
+                    file.write(line)  # who may not write there cannot remove it either
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Generator[None]:
@@ -160,6 +171,26 @@ def check_run(folder: Path, names: Iterable[str] | None = None) -> None:
     """
     if is_sealed(folder):
         check(folder, names, cure=_cure(folder))
+
+
+def read_by(folder: Path) -> set[str]:
+    """The digests of the table and the field vectors that the run in `folder` reads, as far as it is known."""
+    known: set[str] = set()
+    with contextlib.suppress(FileNotFoundError, UserError):
+        known |= set(_read(folder / RECORD).get(READS, ()))
+    with contextlib.suppress(FileNotFoundError, UserError):
+        result = _read(folder / RESULT)  # all that runs of earlier versions say
+        named = [result.get(key) for key in ("field_embeddings", "model_field_embeddings")]
+        known |= {result.get("data_digest", ""), *(one["digest"] for one in named if one)}
+    return known
+
+
+def readers_of(folder: Path) -> Iterator[Path]:
+    """The runs, wherever they are, that read the prepared table or the field vectors in `folder`."""
+    path = folder / READERS_FILE
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        run = Path(line)
+        yield from (one for one in (run, *run.glob(f"{ASIDE}*")) if folder.name in read_by(one))
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -62,6 +62,8 @@ def train(config: TrainConfig, run: Run) -> dict[str, Any]:
         dataset = prepared(config.dataset, data_dir=outputs / "data", schema=config.schema)
     with run.stage("field_vectors"):
         vectors, origin = field_vectors(config, dataset, runtime.device)
+    vector_folders = [outputs / "field_embeddings" / one["digest"] for one in origin.values()]
+    run.reads([dataset.folder, *vector_folders])
     with run.stage("build"):
         model = build_model(
             dataset.schema,

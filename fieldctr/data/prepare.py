@@ -23,7 +23,7 @@ from fieldctr.data.unfinished import shards_folder, unfinished
 from fieldctr.errors import UserError
 
 Engine = Literal["polars", "ray"]
-VERSION = 4  # of what the sources and the encoder write; raise it when the same input gives other files
+VERSION = 3  # of what the sources and the encoder write; raise it when the same input gives other files
 SILENT = {  # keys that came later: tables without stay found
     "missing": "",
     "null_words": True,

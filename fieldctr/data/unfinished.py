@@ -11,6 +11,7 @@ from typing import Any
 from fieldctr.artifacts import KEY_FILE, canonical, stage_folder
 from fieldctr.checksums import check
 from fieldctr.data.shards import FORMAT, finished, rows_done
+from fieldctr.data.table import stamp
 from fieldctr.disk import remove, write_json
 from fieldctr.errors import UserError
 from fieldctr.locks import HeldError, lock
@@ -76,6 +77,14 @@ def _remove_stale(root: Path, own: Mapping[str, object], folder: Path) -> None:
             _say(f"{_files(other)} changed since an earlier call was stopped: it starts anew")
             remove([path.parent])
             release()
+
+
+def can_go_on(folder: Path, version: int) -> bool:
+    """Whether a call would go on from the shards in `folder`: of this version, and of files that are as they were."""
+    key, table = _key(folder), folder.with_name(folder.name.removeprefix(".").removesuffix(".shards"))
+    if key is None or key.get("format") != FORMAT or key.get("version") != version or table.exists():
+        return False
+    return all(Path(path).exists() and stamp(Path(path)) == was for path, was in key["stamps"].items())
 
 
 def _key(folder: Path) -> dict[str, Any] | None:

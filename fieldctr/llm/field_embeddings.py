@@ -27,7 +27,7 @@ from fieldctr.llm.ssft import Tuning, Watch, closeness, num_steps, tune
 from fieldctr.llm.weights import model_files
 from fieldctr.memory import peak_resident_mb
 
-VERSION = 2  # of prompts, tuning and pooling; raise it when equal settings give other vectors
+VERSION = 1  # of prompts, tuning and pooling; raise it when equal settings give other vectors
 VECTORS, ACCOUNT = "vectors.safetensors", "account.json"
 LIBRARIES = ("torch", "transformers", "tokenizers", "peft")
 

@@ -56,7 +56,7 @@ def load(folder: Path, *, of: str = "") -> Checkpoint | None:
     found = _found(folder / FOLDER)
     if not found:
         return None
-    newest, cure = found[-1], f"Remove {found[-1]}, or start anew with resume=false"
+    newest, cure = found[-1], _cure(found[-1])
     check(newest, cure=cure)
     try:
         state = json.loads((newest / STATE).read_text(encoding="utf-8"))
@@ -69,6 +69,16 @@ def load(folder: Path, *, of: str = "") -> Checkpoint | None:
             "Start anew with resume=false"
         )
     return Checkpoint(tensors, state)
+
+
+def check_checkpoints(folder: Path) -> None:
+    """UserError for a damaged checkpoint below `folder`."""
+    for path in _found(folder / FOLDER):
+        check(path, cure=_cure(path))
+
+
+def _cure(path: Path) -> str:
+    return f"Remove {path}, or start anew with resume=false"
 
 
 def _found(root: Path) -> list[Path]:

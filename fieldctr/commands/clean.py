@@ -1,0 +1,61 @@
+"""`fieldctr clean`: remove tables, field vectors and shards below outputs that nothing refers to; never a run."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fieldctr.artifacts import is_earlier
+from fieldctr.commands.stored import leftovers, run_folders, shard_folders, size_of, stage_folders
+from fieldctr.config import parse
+from fieldctr.data.prepare import VERSION
+from fieldctr.data.unfinished import can_go_on
+from fieldctr.errors import UserError
+from fieldctr.locks import remove_unowned
+from fieldctr.runs import read_by, readers_of
+
+STAGES = ("data", "field_embeddings")  # what runs read of outputs
+
+
+@dataclass(frozen=True)
+class CleanConfig:
+    """The root of `fieldctr clean`."""
+
+    data_root: str
+    outputs: str
+    runs: str | list[str] | None
+    dry_run: bool
+
+
+def main(node: dict[str, Any]) -> None:
+    """Print what nothing refers to, and why, with its size; remove it unless `dry_run`. What a process uses stays."""
+    config = parse(CleanConfig, node, "")
+    outputs = Path(config.outputs)
+    if not outputs.is_dir():
+        raise UserError(f"outputs={outputs}: no such folder, so nothing is stored there")
+    found = list(unused(outputs, config.runs))
+    sizes = {folder: size_of([folder]) for folder, _ in found}
+    gone = set(sizes) if config.dry_run else set(remove_unowned(sizes))
+    for folder, reason in found:
+        if folder in gone:
+            print(f"{sizes[folder] / 1e6:10,.1f} MB  {folder}  {reason}")
+    total = sum(sizes[folder] for folder in gone) / 1e6
+    print(
+        f"{total:10,.1f} MB in {len(gone)} folders{', nothing was removed: dry_run' if config.dry_run else ' removed'}"
+    )
+    if len(gone) < len(found):
+        print(f"{len(found) - len(gone)} more are in use by other processes")
+
+
+def unused(outputs: Path, runs: str | list[str] | None) -> Iterator[tuple[Path, str]]:
+    """Folder and reason."""
+    needed = {name for run in run_folders(outputs, runs) for name in read_by(run)}
+    for folder in stage_folders(outputs):
+        if folder.parent.name not in STAGES or folder.name in needed or any(readers_of(folder)):
+            continue
+        yield folder, "of an earlier version, and no run reads it" if is_earlier(folder) else "no run reads it"
+    for folder in shard_folders(outputs):
+        if not can_go_on(folder, VERSION):
+            yield folder, "shards that nothing will go on from"
+    for folder in leftovers(outputs):
+        yield folder, "left by a call that was killed"

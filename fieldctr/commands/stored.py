@@ -1,0 +1,51 @@
+"""What lies below a folder of outputs: results that are cached by content, what was left unfinished, and runs."""
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from fieldctr.artifacts import KEY_FILE
+from fieldctr.disk import TEMPORARY
+from fieldctr.runs import CONFIG, find_runs
+
+STAGE = re.compile(r"[0-9a-f]{16}")  # names of the folders that `artifacts.cached` makes
+WITHIN = {"checkpoint", "wandb", "tensorboard"}  # folders of a run that hold no runs
+
+
+def stage_folders(outputs: Path) -> list[Path]:
+    """The cached results of all stages: outputs/<stage>/<digest>."""
+    return sorted(path for path in outputs.glob("*/*") if STAGE.fullmatch(path.name) and path.is_dir())
+
+
+def shard_folders(outputs: Path) -> list[Path]:
+    """Tables that are being prepared, or were when a call was stopped."""
+    return sorted((outputs / "data").glob(".*.shards"))
+
+
+def leftovers(outputs: Path) -> list[Path]:
+    """Folders that a stage is being written to, or was when a call was killed."""
+    return sorted(path for path in outputs.glob(f"*/.*{TEMPORARY}") if path.is_dir())
+
+
+def run_folders(outputs: Path, patterns: str | list[str] | None) -> list[Path]:
+    """The runs below `outputs`, those moved aside included, and those that `patterns` name; finished or not."""
+    named: list[Path] = []
+    if patterns:
+        finished, others = find_runs([patterns] if isinstance(patterns, str) else patterns)
+        named = [*finished, *others]
+    found = (*_runs_below(outputs), *(run for one in named for run in _runs_below(one)))
+    return list(dict.fromkeys(path.resolve() for path in found))
+
+
+def _runs_below(root: Path) -> Iterator[Path]:
+    for place, folders, files in os.walk(root):
+        path = Path(place)
+        if CONFIG in files:
+            yield path
+        folders[:] = sorted(set(folders) - WITHIN) if KEY_FILE not in files else []
+
+
+def size_of(paths: Iterable[Path]) -> int:
+    """Bytes of all files in these folders."""
+    return sum(file.stat().st_size for path in paths for file in path.rglob("*") if file.is_file())
