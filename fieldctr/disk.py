@@ -4,6 +4,7 @@ What the system says of a disk becomes an OSError that names the file, whichever
 """
 
 import errno
+import fcntl
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from types import TracebackType
 
@@ -69,14 +71,18 @@ def sentence(error: OSError) -> str:
 def replacing(path: Path) -> Generator[Path]:
     """A sibling to write, which then takes the place of `path`: a reader sees the old file or the new, never half.
 
-    It is on the disk before it has the name, and the name before this ends. After an error nothing is left.
+    It is on the disk before it has the name, and the name before this ends. After an error nothing is left; what a
+    killed process left is removed by the next one that writes the same file.
     """
     with blamed(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.", suffix=TEMPORARY)
-        os.close(handle)
-        temporary = Path(name)
+        name = f".{path.name[:100]}."
+        _remove_unlocked(path.parent.glob(f"{escape(name)}*{TEMPORARY}"))
+        handle, sibling = tempfile.mkstemp(dir=path.parent, prefix=name, suffix=TEMPORARY)
+        temporary = Path(sibling)
         try:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(handle, fcntl.LOCK_EX)
             yield temporary
             temporary.chmod(READABLE)
             flush(temporary)
@@ -84,6 +90,15 @@ def replacing(path: Path) -> Generator[Path]:
             flush(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
+            os.close(handle)
+
+
+def _remove_unlocked(paths: Iterable[Path]) -> None:
+    """Remove files that no process is writing."""
+    for path in paths:
+        with suppress(OSError), path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -27,7 +27,7 @@ from typing import Any, Self
 from fieldctr.artifacts import digest
 from fieldctr.checksums import CHECKSUMS_FILE, check, is_sealed, seal
 from fieldctr.config import flat
-from fieldctr.disk import TEMPORARY, flush, in_json, remove, write_json, write_text
+from fieldctr.disk import flush, in_json, write_json, write_text
 from fieldctr.errors import UserError
 from fieldctr.locks import HeldError, Release, lock
 
@@ -59,7 +59,6 @@ class Run:
         UserError where another process has it open, or the run there has another configuration.
         """
         run = cls(folder, config)
-        remove(path for path in folder.glob(f".*{TEMPORARY}") if not path.name.startswith(".evaluate-"))
         _finish_moving(folder)
         if resume and (folder / CONFIG).exists():
             _refuse_another(folder, config)

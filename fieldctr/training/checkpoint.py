@@ -49,7 +49,7 @@ def save(folder: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[
 
 
 def load(folder: Path, *, of: str = "") -> Checkpoint | None:
-    """The newest checkpoint below `folder`, on the CPU, or None when there is none.
+    """The newest checkpoint below `folder`, on the CPU, or None when there is none; older ones are removed.
 
     UserError where it is damaged, or of another fit than `of`.
     """
@@ -68,6 +68,7 @@ def load(folder: Path, *, of: str = "") -> Checkpoint | None:
             f"{newest} is of another configuration, or of other data: the table has changed since. "
             "Start anew with resume=false"
         )
+    remove(found[:-1])
     return Checkpoint(tensors, state)
 
 
