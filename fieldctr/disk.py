@@ -42,7 +42,7 @@ CAUSES = {
 
 
 class blamed:  # noqa: N801  used as a function
-    """A context in which an error of the system names `path`, unless it names a file itself."""
+    """A context in which an error of the system names `path`, unless it names another file that has its name."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -52,7 +52,8 @@ class blamed:  # noqa: N801  used as a function
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None or isinstance(error, UserError) or getattr(error, "filename", None) is not None:
+        named = str(getattr(error, "filename", None) or TEMPORARY)
+        if error is None or isinstance(error, UserError) or not named.endswith(TEMPORARY):
             return
         said = RUST.search(str(error))
         code = getattr(error, "errno", None) or (int(said[1]) if said else None)
