@@ -74,9 +74,12 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
 def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     events = []
     fsync, replace = os.fsync, Path.replace
-    monkeypatch.setattr(
-        os, "fsync", lambda handle: (events.append(os.readlink(f"/proc/self/fd/{handle}")), fsync(handle))
-    )
+
+    def noted(handle: int) -> None:
+        events.append(Path(f"/proc/self/fd/{handle}").readlink())
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", noted)
     monkeypatch.setattr(Path, "replace", lambda self, to: (events.append("rename"), replace(self, to)))
     write_text(tmp_path / "a", "new")
     file, rename, folder = events
