@@ -181,7 +181,17 @@ def _lines_of_zstd(path: Path) -> Iterator[bytes]:
     except pl.exceptions.PolarsError as error:
         if "utf" not in str(error).lower():
             raise EOFError(str(error)) from error
-        raise UserError(f"{path} is no UTF-8 inside zstd. Decompress it, and set encoding.") from error
+        line = _undecodable_line_of_zstd(path)
+        raise UserError(f"{path} line {line:,} is no UTF-8 inside zstd. Decompress it, and set encoding.") from error
+
+
+def _undecodable_line_of_zstd(path: Path) -> int:
+    lines = pl.scan_csv(
+        path, has_header=False, separator="\x1e", quote_char=None, encoding="utf8-lossy", schema={"text": pl.String},
+        truncate_ragged_lines=True, glob=False,
+    ).with_row_index("line", 1)  # fmt: skip
+    bad = lines.filter(pl.col("text").str.contains("\ufffd", literal=True))  # what a byte that is no UTF-8 becomes
+    return bad.select("line").head(1).collect().item()
 
 
 def refuse_strangers(path: Path, start: bytes) -> None:
