@@ -56,8 +56,6 @@ def settled(paths: Sequence[Path], reading: Reading) -> dict[Path, Reading]:
 
 
 def _settled(path: Path, reading: Reading) -> Reading:
-    if not path.is_file():
-        raise UserError(f"{path} is {'no regular file' if path.exists() else 'missing'}. Nothing was written.")
     found = content(path, reading)
     text = as_text(path, reading, found)
     if text:
