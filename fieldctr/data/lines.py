@@ -25,6 +25,7 @@ RARE = bytes([*range(0x1C, 0x20), *range(1, 9), *range(0x0E, 0x1C)])  # stand fo
 MOST_QUOTES = 0.9  # share of the quotes: where so many enclose cells, all are meant to
 TAIL = 1 << 12  # bytes at the end of a file where blank lines are looked for
 HEADER = 1 << 16  # bytes read at once for the first line
+MOST_HEADER = 1 << 22  # bytes of it where it names the columns
 LONE_RETURN = re.compile(r"\r(?!\n)")  # in a file whose lines end in \n it is text: the csv module would end a line
 RETURN = "\ufdd0"  # stands for one; no text has this character
 
@@ -99,6 +100,9 @@ class Text(NamedTuple):
     def header(self) -> list[str]:
         """The cells of the first line that is not blank."""
         for block in self.blocks(HEADER):
+            size = len(block.text.lstrip(b"\r\n").partition(b"\n")[0])
+            if self.reading.header is None and size > MOST_HEADER:
+                raise UserError(f"{self.path} line 1: {size:,} bytes, and no header has so many. Nothing was written.")
             try:
                 for _, cells in block.cells(self.parsed_quote):
                     if cells:
@@ -134,6 +138,9 @@ class Text(NamedTuple):
         line = lines + block.text.count(b"\n", 0, place) + 1
         return UserError(f"{self.path} line {line:,}: a quote is not closed. {cure_of_quotes(self.reading)}")
 
+    def _endless(self) -> UserError:
+        return UserError(f"{self.path} has a line of more than {MOST_OPEN >> 20} MB. Nothing was written.")
+
     def undecodable(self, text: bytes, error: UnicodeDecodeError, lines: int) -> UserError:
         """What to raise for bytes, behind so many lines, that are no text in the encoding."""
         line, byte = lines + text.count(b"\n", 0, error.start) + 1, error.object[error.start]
@@ -167,7 +174,10 @@ class Text(NamedTuple):
                 return
             start = file.read(size).removeprefix(codecs.BOM_UTF8)
             while start:
-                yield start + file.readline()
+                rest = file.readline(MOST_OPEN)
+                if len(rest) == MOST_OPEN:
+                    raise self._endless()
+                yield start + rest
                 start = file.read(size)
 
     def _decoded(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
@@ -186,6 +196,8 @@ class Text(NamedTuple):
             if cut and ready:
                 yield ready.encode()
             ready, rest = text[:cut] or ready, text[cut:]
+            if len(rest) > MOST_OPEN:
+                raise self._endless()
             lines, first = lines + text.count("\n", 0, cut), first and not text
         if ready or rest:
             yield (ready + rest).encode()
