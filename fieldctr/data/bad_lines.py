@@ -13,7 +13,8 @@ import polars as pl
 
 from fieldctr.data.formats import BROKEN
 from fieldctr.data.json_lines import json_lines
-from fieldctr.data.lines import Block, Text, as_text, count, cure_of_quotes, enclosing, line_ends, misplaced, uneven
+from fieldctr.data.lines import Block, Text, as_text, count, line_ends, uneven
+from fieldctr.data.quotes import cure_of_quotes, enclosing, misplaced
 from fieldctr.data.reading import Reading
 from fieldctr.errors import UserError
 
@@ -133,7 +134,7 @@ def _has_bad_line(block: Block, ends: np.ndarray, columns: int, quote: str) -> b
         opens, closes, odd = enclosing(plain, block.separator, mark)
         if odd or (opens & ~closes).any():
             return True
-        if not opens.all() and misplaced(block, mark, harmful=True) is not None:
+        if not opens.all() and misplaced(block.text, block.separator, mark, harmful=True) is not None:
             return True
         plain = b"".join(plain.split(mark)[::2])
         ends = line_ends(plain)
@@ -201,7 +202,7 @@ def first_misplaced(text: Text, *, harmful: bool) -> Misplaced | None:
     if text.parsed_quote == "none":
         return None
     for block in text.blocks(BLOCK):
-        place = misplaced(block, text.parsed_quote.encode(), harmful=harmful)
+        place = misplaced(block.text, block.separator, text.parsed_quote.encode(), harmful=harmful)
         if place is not None:
             line = lines + block.text.count(b"\n", 0, place) + 1
             start = block.text.rfind(b"\n", 0, place) + 1

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fieldctr.data.formats import BROKEN, SAMPLE, Content, content, opened
+from fieldctr.data.quotes import cure_of_quotes, encloses, misplaced
 from fieldctr.data.reading import BACKSLASH, BLANKS, Reading
 from fieldctr.errors import UserError
 
@@ -134,7 +135,7 @@ class Text(NamedTuple):
         return quote != b"none" and quote in block.text and count(block.text, quote) % 2 == 1
 
     def _unclosed(self, block: Block, lines: int) -> UserError:
-        place = misplaced(block, self.parsed_quote.encode(), harmful=True) or 0
+        place = misplaced(block.text, block.separator, self.parsed_quote.encode(), harmful=True) or 0
         line = lines + block.text.count(b"\n", 0, place) + 1
         return UserError(f"{self.path} line {line:,}: a quote is not closed. {cure_of_quotes(self.reading)}")
 
@@ -234,16 +235,6 @@ def count(block: bytes, character: bytes) -> int:
     return int(np.count_nonzero(np.frombuffer(block, np.uint8) == ord(character)))  # 5x bytes.count
 
 
-def cure_of_quotes(reading: Reading) -> str:
-    """What to do about quotes that do not enclose cells."""
-    if reading.quote == "none":
-        return "Nothing was written."
-    return (
-        "Where quotes are part of the text set quote: none; where a backslash escapes them, quote: backslash. "
-        "Nothing was written."
-    )
-
-
 def _rewritten(lines: bytes, reading: Reading) -> Block:
     """Lines with marks for escaped characters, and one byte between cells."""
     rare, marks = _unused(lines), {}
@@ -288,10 +279,10 @@ def told_quote(text: Text) -> str:
     blocks = bare.blocks(SAMPLE)
     start = next(blocks, Block(b"", b","))
     sample, open_end = start.text, next(blocks, None) is not None
-    if b'"' not in sample or _encloses(sample, start.separator, open_end):
+    if b'"' not in sample or encloses(sample, start.separator, open_end):
         return '"'
     unescaped = sample.replace(rb"\\", b"").replace(rb"\"", b"")
-    if rb"\"" in sample and _encloses(unescaped, start.separator, open_end):
+    if rb"\"" in sample and encloses(unescaped, start.separator, open_end):
         return BACKSLASH
     columns = None if text.reading.header is None else len(text.reading.header)
     if uneven(sample, start.separator, columns, line_ends(sample)):
@@ -299,43 +290,6 @@ def told_quote(text: Text) -> str:
     border = re.escape(start.separator)
     in_quotes = re.findall(rb'(?:^|(?<=%b))"[^"\n]*"(?=%b|\r?$)' % (border, border), sample, re.MULTILINE)
     return '"' if 2 * len(in_quotes) >= MOST_QUOTES * count(sample, b'"') else "none"
-
-
-def _encloses(text: bytes, separator: bytes, open_end: bool) -> bool:
-    """Whether every quote begins or ends a cell, or is doubled."""
-    begins, ends, odd = enclosing(text, separator, b'"')
-    return bool(begins.all() and ends.all()) and (open_end or not odd)
-
-
-def enclosing(text: bytes, separator: bytes, quote: bytes) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Which quotes that open stand at a cell's begin, which that close at its end; whether one is left over."""
-    letters = np.frombuffer(b"\n" + text + b"\n", np.uint8)
-    at = np.flatnonzero(letters == ord(quote))
-    before, after = letters[at[::2] - 1], letters[at[1::2] + 1]
-    borders = [ord(separator), ord("\n"), ord(quote)]
-    return np.isin(before, borders), np.isin(after, [*borders, ord("\r")]), len(at) % 2 == 1
-
-
-def misplaced(block: Block, quote: bytes, *, harmful: bool) -> int | None:
-    """Where the first quote opens that does not enclose a cell.
-
-    With `harmful`, that changes what is read: it closes within a cell, or opens in one and goes on behind its end.
-    """
-    begins, ends, odd = enclosing(block.text, block.separator, quote)
-    letters = np.frombuffer(block.text, np.uint8)
-    places = np.flatnonzero(letters == ord(quote))
-    begins = begins[: len(ends)]
-    bad = ~(begins & ends)
-    if harmful:
-        borders = np.flatnonzero((letters == ord(block.separator)) | (letters == ord("\n")))
-        before = np.searchsorted(borders, places)
-        bad &= begins | (before[::2][: len(ends)] != before[1::2])
-    if not bad.any() and not odd:
-        return None
-    place = 2 * int(bad.argmax()) if bad.any() else len(places) - 1
-    while place >= 2 and places[place] == places[place - 1] + 1:  # the second of two that stand for one
-        place -= 2
-    return int(places[place])
 
 
 def uneven(text: bytes, separator: bytes, columns: int | None, ends: np.ndarray) -> bool:
