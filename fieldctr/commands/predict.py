@@ -14,6 +14,7 @@ from fieldctr.data.bad_lines import in_a_sentence
 from fieldctr.data.coverage import by_field, warnings
 from fieldctr.data.dataset import Split
 from fieldctr.data.encode import encode_rows
+from fieldctr.data.formats import obstacle
 from fieldctr.data.new_rows import NewRows
 from fieldctr.data.prepare import new_table
 from fieldctr.data.scoring import check_columns, check_output, write_scores
@@ -42,8 +43,8 @@ def main(node: dict[str, Any]) -> None:
     """Write the input's rows with their click probability; labels are not needed, and not read."""
     config = parse(PredictConfig, node, "")
     source, output = Path(config.input), Path(config.output)
-    if not source.exists():
-        raise UserError(f"input={source}: no such file")
+    if why := obstacle(source):
+        raise UserError(f"input={source} {why}: expected a file of rows")
     check_output(output, source)
     trained = load_trained(Path(config.run), outputs=Path(config.outputs), runtime=config.runtime)
     with in_a_sentence(f"input={source}", "cannot be scored"):

@@ -6,13 +6,15 @@ from collections import deque
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
 from fieldctr.data.formats import BROKEN
 from fieldctr.data.json_lines import json_lines
-from fieldctr.data.lines import Block, Text, as_text, count, cure_of_quotes, enclosing, line_ends, uneven
+from fieldctr.data.lines import Block, Text, as_text, count, line_ends, uneven
+from fieldctr.data.quotes import cure_of_quotes, enclosing, misplaced
 from fieldctr.data.reading import Reading
 from fieldctr.errors import UserError
 
@@ -54,10 +56,10 @@ def _explain(path: Path, reading: Reading | None, complaint: str) -> None:
         deque(json_lines(path), maxlen=0)  # raises at the bad line
     text = as_text(path, reading) if reading else None
     if text:
-        refuse_ragged(text)
+        refuse_first(text)
         refuse_unreadable(text, complaint)
-        if OF_QUOTES.search(complaint):
-            refuse_quotes(text)
+        if OF_QUOTES.search(complaint) and (found := first_misplaced(text, harmful=False)):
+            raise found.error
 
 
 @contextmanager
@@ -106,8 +108,7 @@ def refuse_bad_lines(path: Path, reading: Reading) -> None:
     """
     text = as_text(path, reading)
     if text and _suspect(text):
-        refuse_ragged(text)
-        refuse_quotes(text, closing_only=True)
+        refuse_first(text)
 
 
 def _suspect(text: Text) -> bool:
@@ -127,9 +128,13 @@ def _suspect(text: Text) -> bool:
 
 def _has_bad_line(block: Block, ends: np.ndarray, columns: int, quote: str) -> bool:
     plain, mark = block.text, quote.encode()
+    if not plain.endswith(b"\n"):
+        plain += b"\n"  # a last line that is one quoted cell would be no line at all without its quotes
     if quote != "none" and mark in plain:
-        opens, closes, _ = enclosing(plain, block.separator, mark)
-        if (opens[: len(closes)] & ~closes).any():
+        opens, closes, odd = enclosing(plain, block.separator, mark)
+        if odd or (opens & ~closes).any():
+            return True
+        if not opens.all() and misplaced(block.text, block.separator, mark, harmful=True) is not None:
             return True
         plain = b"".join(plain.split(mark)[::2])
         ends = line_ends(plain)
@@ -147,9 +152,19 @@ def _repeats(block: bytes, ends: np.ndarray, header: bytes, first: bool) -> bool
     return True
 
 
-def refuse_ragged(text: Text) -> None:
-    """UserError for the first line whose number of columns differs from the first one's, or that repeats the header."""
+def refuse_first(text: Text) -> None:
+    """UserError for the first line with a quote that changes what the lines behind it are, or that is no row."""
+    found = first_misplaced(text, harmful=True)
+    _refuse_ragged(text, found.line if found else None)
+    if found:
+        raise found.error
+
+
+def _refuse_ragged(text: Text, end: int | None) -> None:
+    """UserError for the first line, before `end`, whose number of columns is not the first one's; or a header again."""
     for line, cells, first in _lines(text):
+        if end is not None and line >= end:
+            return
         blank_cell = not cells and len(first) == 1
         if len(cells) != len(first) and not blank_cell:
             raise UserError(
@@ -174,35 +189,28 @@ def refuse_unreadable(text: Text, complaint: str) -> None:
                 raise UserError(f"{text.path} line {line:,}: '{value}' in {column}: {why}. Nothing was written.")
 
 
-def refuse_quotes(text: Text, *, closing_only: bool = False) -> None:
-    """UserError for the first line with a quote that does not enclose a cell; or with one that closes within a cell."""
+class Misplaced(NamedTuple):
+    """A quote that does not enclose a cell."""
+
+    line: int
+    error: UserError
+
+
+def first_misplaced(text: Text, *, harmful: bool) -> Misplaced | None:
+    """The first of the file's quotes that does not enclose a cell; `harmful` as `misplaced` has it."""
     lines = 0
     if text.parsed_quote == "none":
-        return
+        return None
     for block in text.blocks(BLOCK):
-        place = _misplaced(block, text.parsed_quote.encode(), closing_only)
+        place = misplaced(block.text, block.separator, text.parsed_quote.encode(), harmful=harmful)
         if place is not None:
             line = lines + block.text.count(b"\n", 0, place) + 1
             start = block.text.rfind(b"\n", 0, place) + 1
             said = block.text[start:].partition(b"\n")[0].decode("utf-8", "replace").strip()
-            raise UserError(
-                f"{text.path} line {line:,}: a quote does not enclose a cell: {said[:LONGEST]}\n"
-                f"{cure_of_quotes(text.reading)}"
-            )
+            error = f"{text.path} line {line:,}: a quote does not enclose a cell: {said[:LONGEST]}"
+            return Misplaced(line, UserError(f"{error}\n{cure_of_quotes(text.reading)}"))
         lines += count(block.text, b"\n")
-
-
-def _misplaced(block: Block, quote: bytes, closing_only: bool) -> int | None:
-    """Where a quote opens that does not enclose a cell."""
-    begins, ends, odd = enclosing(block.text, block.separator, quote)
-    both = begins[: len(ends)] & ends
-    bad = np.flatnonzero(begins[: len(ends)] & ~ends if closing_only else ~both)
-    places = np.flatnonzero(np.frombuffer(block.text, np.uint8) == ord(quote))
-    if not len(bad) and odd:
-        bad = np.flatnonzero(~begins)
-    if len(bad):
-        return int(places[2 * bad[0]])
-    return int(places[-1]) if odd else None
+    return None
 
 
 def _cure(text: Text, cells: list[str]) -> str:

@@ -13,6 +13,7 @@ from fieldctr.data.streams import streamed
 from fieldctr.errors import UserError
 
 OTHERS = (",", "\t", ";", "|", "::")  # separators that a header may have been meant to be cut by
+LONGEST_NAME = 1000  # characters
 PARSED = 1 << 21  # bytes that polars gets at a time where the file is rewritten
 
 
@@ -81,6 +82,8 @@ def _parsed(block: Block, quote: str, names: list[str], skip: int) -> pl.DataFra
 
 def _refuse_header(text: Text, names: list[str]) -> None:
     path, separator = text.path, text.reading.separator
+    if longest := max((name for name in names if len(name) > LONGEST_NAME), default=""):
+        raise UserError(f"{path} line 1: a column's name has {len(longest):,} characters. Is this the header?")
     twins = [name for name in names if names.count(name) > 1]
     if twins:
         raise UserError(f"{path}: two columns are called '{twins[0]}'. Rename one in the header.")

@@ -10,6 +10,7 @@ from urllib.parse import unquote
 import polars as pl
 
 from fieldctr.data.columns import column
+from fieldctr.data.formats import FOLDER, MISSING, obstacle, refuse_unreadable_path
 from fieldctr.data.reading import Reading
 from fieldctr.data.scan import say, scan, settled
 from fieldctr.data.spelling import spelled
@@ -28,13 +29,13 @@ def find(raw_dir: Path, pattern: str, cure: str = "It is your table.") -> list[P
     all but hidden ones and those like _SUCCESS.
     """
     named = _named(raw_dir, pattern)
-    found = sorted({path for one in named for path in (_below(one) if one.is_dir() else [one])})
+    found = sorted({path for one in named for path in (_below(one) if obstacle(one) == FOLDER else [one])})
     if named and not found:
         raise UserError(f"no file in the folder {named[0]}. {cure}")
     if not found:
         required_all(raw_dir, (pattern,), cure)
-    if odd := next((path for path in found if not path.is_file()), None):
-        raise UserError(f"{odd} is no regular file. Write it to one first.")
+    for path in found:
+        refuse_unreadable_path(path)
     return found
 
 
@@ -46,7 +47,7 @@ def exists(raw_dir: Path, pattern: str) -> bool:
 def _named(raw_dir: Path, pattern: str) -> list[Path]:
     """The files and folders that a pattern stands for."""
     path = Path(pattern).expanduser()
-    if (raw_dir / path).exists():
+    if obstacle(raw_dir / path) != MISSING:
         return [raw_dir / path]
     place = path if path.is_absolute() else Path(glob.escape(str(raw_dir))) / path
     names = map(Path, glob.glob(str(place), recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
@@ -57,7 +58,7 @@ def _below(folder: Path) -> list[Path]:
     def seen(path: Path) -> bool:
         return not any(part.startswith((".", "_")) for part in path.relative_to(folder).parts)
 
-    return [path for path in folder.rglob("*") if seen(path) and not path.is_dir()]
+    return [path for path in folder.rglob("*") if seen(path) and obstacle(path) != FOLDER]
 
 
 def scan_all(

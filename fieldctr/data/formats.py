@@ -5,7 +5,9 @@ import codecs
 import gzip
 import io
 import lzma
+import os
 import re
+import stat
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,6 +71,10 @@ ARRAY = re.compile(r"\s*\[\s*\{")
 SPARSE = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?([ \t]+[^\s:,;|]+(:[^\s:,;|]+){1,2})+\s*(#.*)?", re.IGNORECASE)
 
 
+KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+MISSING, FOLDER = "is missing", "is a folder"
+
+
 class Content(NamedTuple):
     """What the first bytes of a file tell."""
 
@@ -78,8 +84,32 @@ class Content(NamedTuple):
     encoding: str  # of text
 
 
+def obstacle(path: Path) -> str:
+    """What keeps a path from being read as a file, such as MISSING or FOLDER; "" if nothing does. It is not opened."""
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return "is a link that leads nowhere" if path.is_symlink() else MISSING
+    except OSError as error:  # a name that is too long, a link to itself, a folder that is not ours
+        return f"cannot be reached: {error.strerror}"
+    if not stat.S_ISREG(mode):
+        return f"is {KINDS.get(stat.S_IFMT(mode), 'a device')}"
+    return "" if os.access(path, os.R_OK) else "cannot be read: Permission denied"
+
+
+def refuse_unreadable_path(path: Path) -> None:
+    """UserError for what is no regular file: reading a pipe or a device may never end."""
+    why = obstacle(path)
+    if why:
+        cure = " Write its rows to a file." if why.endswith(("pipe", "socket", "device")) else ""
+        raise UserError(f"{path} {why}.{cure} Nothing was written.")
+    if any("\ud800" <= letter <= "\udfff" for letter in str(path)):
+        raise UserError(f"{path}: its name is no UTF-8, and polars opens no other. Rename it.")
+
+
 def content(path: Path, reading: Reading) -> Content:
     """What a file is; UserError, in one sentence, for one that is not read."""
+    refuse_unreadable_path(path)
     with path.open("rb") as file:
         packing = packing_of(file.read(FIRST))
     start = _start(path, packing)
@@ -181,7 +211,17 @@ def _lines_of_zstd(path: Path) -> Iterator[bytes]:
     except pl.exceptions.PolarsError as error:
         if "utf" not in str(error).lower():
             raise EOFError(str(error)) from error
-        raise UserError(f"{path} is no UTF-8 inside zstd. Decompress it, and set encoding.") from error
+        line = _undecodable_line_of_zstd(path)
+        raise UserError(f"{path} line {line:,} is no UTF-8 inside zstd. Decompress it, and set encoding.") from error
+
+
+def _undecodable_line_of_zstd(path: Path) -> int:
+    lines = pl.scan_csv(
+        path, has_header=False, separator="\x1e", quote_char=None, encoding="utf8-lossy", schema={"text": pl.String},
+        truncate_ragged_lines=True, glob=False,
+    ).with_row_index("line", 1)  # fmt: skip
+    bad = lines.filter(pl.col("text").str.contains("\ufffd", literal=True))  # what a byte that is no UTF-8 becomes
+    return bad.select("line").head(1).collect().item()
 
 
 def refuse_strangers(path: Path, start: bytes) -> None:

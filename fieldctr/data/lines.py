@@ -17,13 +17,18 @@ from typing import NamedTuple
 import numpy as np
 
 from fieldctr.data.formats import BROKEN, SAMPLE, Content, content, opened
+from fieldctr.data.quotes import cure_of_quotes, encloses, misplaced
 from fieldctr.data.reading import BACKSLASH, BLANKS, Reading
 from fieldctr.errors import UserError
 
 MOST_OPEN = 1 << 26  # bytes that a quoted cell may go on for
 RARE = bytes([*range(0x1C, 0x20), *range(1, 9), *range(0x0E, 0x1C)])  # stand for what is more than a byte
+MOST_QUOTES = 0.9  # share of the quotes: where so many enclose cells, all are meant to
 TAIL = 1 << 12  # bytes at the end of a file where blank lines are looked for
 HEADER = 1 << 16  # bytes read at once for the first line
+MOST_HEADER = 1 << 22  # bytes of it where it names the columns
+LONE_RETURN = re.compile(r"\r(?!\n)")  # in a file whose lines end in \n it is text: the csv module would end a line
+RETURN = "\ufdd0"  # stands for one; no text has this character
 
 csv.field_size_limit(MOST_OPEN)
 
@@ -36,20 +41,24 @@ class Block(NamedTuple):
     marks: Mapping[str, str] = {}  # characters that stand for others in the cells
 
     def cells(self, quote: str) -> Iterator[tuple[int, list[str]]]:
-        """Number, from 1 for the block's first, and cells of each line, that of its end where a cell has several."""
-        text = io.StringIO(self.text.decode(), newline="")
+        """Number, from 1 for the block's first, and cells of each line; where a row has several, that of its first."""
+        text = LONE_RETURN.sub(RETURN, self.text.decode())
         reader = csv.reader(
-            text, delimiter=self.separator.decode("latin-1"), quotechar=None if quote == "none" else quote,
+            io.StringIO(text, newline="\n"), delimiter=self.separator.decode("latin-1"),
+            quotechar=None if quote == "none" else quote,
             quoting=csv.QUOTE_NONE if quote == "none" else csv.QUOTE_MINIMAL,
         )  # fmt: skip
+        line, marks = 1, {**self.marks, RETURN: "\r"} if RETURN in text else self.marks
         for cells in reader:
-            yield reader.line_num, [self.restored(cell) for cell in cells] if self.marks else cells
+            yield line, [_restored(cell, marks) for cell in cells] if marks else cells
+            line = reader.line_num + 1
 
-    def restored(self, cell: str) -> str:
-        """A cell with what its marks stand for."""
-        for mark, meaning in self.marks.items():
-            cell = cell.replace(mark, meaning)
-        return cell
+
+def _restored(cell: str, marks: Mapping[str, str]) -> str:
+    """A cell with what its marks stand for."""
+    for mark, meaning in marks.items():
+        cell = cell.replace(mark, meaning)
+    return cell
 
 
 class Text(NamedTuple):
@@ -65,7 +74,9 @@ class Text(NamedTuple):
         start = found.start
         if found.encoding.startswith(("utf-16", "utf-32")):
             start = start.decode(found.encoding, "ignore").encode()
-        return cls(path, reading, found.packing, b"\r" if b"\r" in start and b"\n" not in start else b"\n")
+        return cls(
+            path, reading, found.packing, b"\r" if b"\r" in start and _ends_in_returns(start, reading) else b"\n"
+        )
 
     @property
     def plain(self) -> bool:
@@ -90,6 +101,9 @@ class Text(NamedTuple):
     def header(self) -> list[str]:
         """The cells of the first line that is not blank."""
         for block in self.blocks(HEADER):
+            size = len(block.text.lstrip(b"\r\n").partition(b"\n")[0])
+            if self.reading.header is None and size > MOST_HEADER:
+                raise UserError(f"{self.path} line 1: {size:,} bytes, and no header has so many. Nothing was written.")
             try:
                 for _, cells in block.cells(self.parsed_quote):
                     if cells:
@@ -100,28 +114,33 @@ class Text(NamedTuple):
 
     def blocks(self, size: int) -> Generator[Block]:
         """The file in blocks of about `size` bytes, without blank lines at its end."""
-        lines, pending = 0, b""
+        lines, pending, is_open = 0, list[bytes](), False
         try:
             for part in self._without_blank_end(size):
-                pending = pending + part if pending else part
-                block = _rewritten(pending, self.reading)
-                if self._open(block):
-                    if len(pending) > MOST_OPEN:
-                        raise self.unclosed(lines)
-                    continue
-                yield block
-                lines, pending = lines + count(pending, b"\n"), b""
+                pending.append(part)
+                block = _rewritten(part, self.reading)
+                is_open ^= self._has_odd_quotes(block)
+                if not is_open:
+                    yield block if len(pending) == 1 else _rewritten(b"".join(pending), self.reading)
+                    lines, pending = lines + sum(count(part, b"\n") for part in pending), []
+                elif sum(map(len, pending)) > MOST_OPEN:
+                    raise self._unclosed(_rewritten(b"".join(pending), self.reading), lines)
             if pending:
-                yield _rewritten(pending, self.reading)
+                yield _rewritten(b"".join(pending), self.reading)
         except BROKEN as error:
             raise UserError(f"{self.path} after line {lines:,}: {error}. Nothing was written.") from error
 
-    def _open(self, block: Block) -> bool:
+    def _has_odd_quotes(self, block: Block) -> bool:
         quote = self.parsed_quote.encode()
         return quote != b"none" and quote in block.text and count(block.text, quote) % 2 == 1
 
-    def unclosed(self, lines: int) -> UserError:
-        return UserError(f"{self.path} after line {lines:,}: a quote is not closed. {cure_of_quotes(self.reading)}")
+    def _unclosed(self, block: Block, lines: int) -> UserError:
+        place = misplaced(block.text, block.separator, self.parsed_quote.encode(), harmful=True) or 0
+        line = lines + block.text.count(b"\n", 0, place) + 1
+        return UserError(f"{self.path} line {line:,}: a quote is not closed. {cure_of_quotes(self.reading)}")
+
+    def _endless(self) -> UserError:
+        return UserError(f"{self.path} has a line of more than {MOST_OPEN >> 20} MB. Nothing was written.")
 
     def undecodable(self, text: bytes, error: UnicodeDecodeError, lines: int) -> UserError:
         """What to raise for bytes, behind so many lines, that are no text in the encoding."""
@@ -156,12 +175,15 @@ class Text(NamedTuple):
                 return
             start = file.read(size).removeprefix(codecs.BOM_UTF8)
             while start:
-                yield start + file.readline()
+                rest = file.readline(MOST_OPEN)
+                if len(rest) == MOST_OPEN:
+                    raise self._endless()
+                yield start + rest
                 start = file.read(size)
 
     def _decoded(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
         decoder = codecs.getincrementaldecoder(self.reading.encoding)()
-        rest, lines, first = "", 0, True
+        ready, rest, lines, first = "", "", 0, True  # `ready` waits for a last line without end
         for piece in chain(pieces, (None,)):
             try:
                 text = rest + decoder.decode(piece or b"", final=piece is None)
@@ -171,10 +193,15 @@ class Text(NamedTuple):
                 raise self.undecodable(b"", error, lines + known.count("\n")) from error
             text = text.removeprefix("\ufeff") if first else text
             text = text.replace("\r", "\n") if self.endings == b"\r" else text
-            cut = len(text) if piece is None else text.rfind("\n") + 1
-            if cut:
-                yield text[:cut].encode()
-            rest, lines, first = text[cut:], lines + text.count("\n", 0, cut), first and not text
+            cut = text.rfind("\n") + 1
+            if cut and ready:
+                yield ready.encode()
+            ready, rest = text[:cut] or ready, text[cut:]
+            if len(rest) > MOST_OPEN:
+                raise self._endless()
+            lines, first = lines + text.count("\n", 0, cut), first and not text
+        if ready or rest:
+            yield (ready + rest).encode()
 
 
 def as_text(path: Path, reading: Reading, found: Content | None = None) -> Text | None:
@@ -186,9 +213,16 @@ def as_text(path: Path, reading: Reading, found: Content | None = None) -> Text 
     if found.format != "csv":
         return None
     text = Text.of(path, replace(reading, format="csv", encoding=found.encoding), found)
-    return (
-        text if reading.quote != "auto" else text._replace(reading=replace(text.reading, quote=told_quote(text, found)))
-    )
+    return text if reading.quote != "auto" else text._replace(reading=replace(text.reading, quote=told_quote(text)))
+
+
+def _ends_in_returns(start: bytes, reading: Reading) -> bool:
+    """Whether the first line ends in a lone \\r, and most do; in quotes a cell may have both."""
+    if reading.quote != "none":
+        start = b"".join(start.split(b'"' if reading.quote in ("auto", BACKSLASH) else reading.quote.encode())[::2])
+    ends = start.replace(b"\r\n", b"\n")
+    first = re.search(rb"[\r\n]", ends)
+    return first is not None and first[0] == b"\r" and count(ends, b"\r") >= count(ends, b"\n")
 
 
 def _before_blank_end(lines: bytes) -> int:
@@ -199,16 +233,6 @@ def _before_blank_end(lines: bytes) -> int:
 def count(block: bytes, character: bytes) -> int:
     """How often one byte is there."""
     return int(np.count_nonzero(np.frombuffer(block, np.uint8) == ord(character)))  # 5x bytes.count
-
-
-def cure_of_quotes(reading: Reading) -> str:
-    """What to do about quotes that do not enclose cells."""
-    if reading.quote == "none":
-        return "Nothing was written."
-    return (
-        "Where quotes are part of the text set quote: none; where a backslash escapes them, quote: backslash. "
-        "Nothing was written."
-    )
 
 
 def _rewritten(lines: bytes, reading: Reading) -> Block:
@@ -244,36 +268,28 @@ def _unused(lines: bytes) -> Iterator[bytes]:
     raise UserError("the file has every control character, which leaves none to stand for its separator or escapes")
 
 
-def told_quote(text: Text, found: Content) -> str:
+def told_quote(text: Text) -> str:
     """The quoting that the start of a file shows: double quotes, backslash or none.
 
     Double quotes where each of them encloses a cell, or none is there; else backslash, if that is so for those which
-    no backslash escapes; else none, if all lines then have equally many cells.
+    no backslash escapes; else none, if all lines then have equally many cells. But one quote too many among cells
+    that are in quotes is a mistake.
     """
     bare = text._replace(reading=replace(text.reading, quote="none"))
-    start = next(bare.blocks(SAMPLE), Block(b"", b","))
-    sample, open_end = start.text, len(found.start) >= SAMPLE
-    if b'"' not in sample or _encloses(sample, start.separator, open_end):
+    blocks = bare.blocks(SAMPLE)
+    start = next(blocks, Block(b"", b","))
+    sample, open_end = start.text, next(blocks, None) is not None
+    if b'"' not in sample or encloses(sample, start.separator, open_end):
         return '"'
     unescaped = sample.replace(rb"\\", b"").replace(rb"\"", b"")
-    if rb"\"" in sample and _encloses(unescaped, start.separator, open_end):
+    if rb"\"" in sample and encloses(unescaped, start.separator, open_end):
         return BACKSLASH
-    return '"' if uneven(sample, start.separator, None, line_ends(sample)) else "none"
-
-
-def _encloses(text: bytes, separator: bytes, open_end: bool) -> bool:
-    """Whether every quote begins or ends a cell, or is doubled."""
-    begins, ends, odd = enclosing(text, separator, b'"')
-    return bool(begins.all() and ends.all()) and (open_end or not odd)
-
-
-def enclosing(text: bytes, separator: bytes, quote: bytes) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Which quotes that open stand at a cell's begin, which that close at its end; whether one is left over."""
-    letters = np.frombuffer(b"\n" + text + b"\n", np.uint8)
-    at = np.flatnonzero(letters == ord(quote))
-    before, after = letters[at[::2] - 1], letters[at[1::2] + 1]
-    borders = [ord(separator), ord("\n"), ord(quote)]
-    return np.isin(before, borders), np.isin(after, [*borders, ord("\r")]), len(at) % 2 == 1
+    columns = None if text.reading.header is None else len(text.reading.header)
+    if uneven(sample, start.separator, columns, line_ends(sample)):
+        return '"'
+    border = re.escape(start.separator)
+    in_quotes = re.findall(rb'(?:^|(?<=%b))"[^"\n]*"(?=%b|\r?$)' % (border, border), sample, re.MULTILINE)
+    return '"' if 2 * len(in_quotes) >= MOST_QUOTES * count(sample, b'"') else "none"
 
 
 def uneven(text: bytes, separator: bytes, columns: int | None, ends: np.ndarray) -> bool:
@@ -282,8 +298,9 @@ def uneven(text: bytes, separator: bytes, columns: int | None, ends: np.ndarray)
     each = np.count_nonzero(cuts[: ends[0]]) if columns is None else columns - 1
     if np.count_nonzero(cuts) != each * len(ends):
         return True
-    starts = np.append(0, ends[:-1] + 1)  # of bytes, the sums are modulo 256: twice the speed of exact ones
-    return bool(each and (np.add.reduceat(cuts.view(np.uint8), starts, dtype=np.uint8) != each % 256).any())
+    starts = np.append(0, ends[:-1] + 1)
+    kind = np.uint8 if each < 256 else np.uint32  # of bytes, the sums are modulo 256: twice the speed of exact ones
+    return bool(each and (np.add.reduceat(cuts.view(np.uint8), starts, dtype=kind) != each).any())
 
 
 def line_ends(text: bytes) -> np.ndarray:

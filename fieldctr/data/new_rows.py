@@ -9,6 +9,7 @@ import polars as pl
 
 from fieldctr.data.bad_lines import refuse_bad_lines
 from fieldctr.data.files import scan_all
+from fieldctr.data.formats import MISSING, obstacle
 from fieldctr.data.profiles import Side, with_side, without
 from fieldctr.data.reading import Reading
 from fieldctr.data.scan import say, with_nulls
@@ -64,7 +65,7 @@ def with_side_tables(
     """
     for key, (path, read) in tables.items():
         known = frame.collect_schema()
-        if not path.is_file():
+        if obstacle(path) == MISSING:
             say(f"{path} is not there: of its columns there are those that the input has")
         elif key in known and (side := without(Side(path.name, read(path), {key: key}), known)):
             frame = with_side(frame, side).frame

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
-from fieldctr.data.bad_lines import explained, reason
+from fieldctr.data.bad_lines import explained, first_misplaced, reason
 from fieldctr.data.columns import column, refuse_own
 from fieldctr.data.delimited import scan_delimited
 from fieldctr.data.formats import BINARY, STREAM, ZLIB, content
@@ -48,13 +48,14 @@ def settled(paths: Sequence[Path], reading: Reading) -> dict[Path, Reading]:
         )
     (quote,) = quotes
     odd = next(path for path, own in found.items() if own.quote == quote)
-    say(f"{odd} has quotes that do not enclose cells: read with quote: {quote}")
+    text = as_text(odd, replace(found[odd], quote='"'))
+    first = first_misplaced(text, harmful=False) if text else None
+    line = f", the first in line {first.line:,}" if first else ""
+    say(f"{odd} has quotes that do not enclose cells{line}: read with quote: {quote}")
     return {path: replace(own, quote=quote) if own.format == "csv" else own for path, own in found.items()}
 
 
 def _settled(path: Path, reading: Reading) -> Reading:
-    if not path.is_file():
-        raise UserError(f"{path} is {'no regular file' if path.exists() else 'missing'}. Nothing was written.")
     found = content(path, reading)
     text = as_text(path, reading, found)
     if text:

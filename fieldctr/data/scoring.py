@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from fieldctr.data.formats import MISSING, obstacle
 from fieldctr.disk import replacing
 from fieldctr.errors import UserError
 
@@ -16,9 +17,10 @@ def check_output(output: Path, source: Path) -> None:
     """Refuse an output that cannot be written, or that is the input itself, before anything is computed."""
     if output.suffix not in SUFFIXES:
         raise UserError(f"output={output}: expected a name that ends in {' or '.join(SUFFIXES)}")
-    if output.is_dir():
-        raise UserError(f"output={output} is a folder: expected the name of a file to write")
-    if output.exists() and source.exists() and output.samefile(source):
+    why = obstacle(output)
+    if why and why != MISSING:
+        raise UserError(f"output={output} {why}: expected the name of a file to write")
+    if not why and source.exists() and output.samefile(source):
         raise UserError(f"output={output} is the input itself, which would be lost. Name another file.")
 
 

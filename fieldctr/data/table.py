@@ -14,6 +14,7 @@ import polars as pl
 from fieldctr.artifacts import file_digest
 from fieldctr.checksums import keep, kept
 from fieldctr.data.columns import OWN
+from fieldctr.data.formats import obstacle
 from fieldctr.data.reading import Reading
 from fieldctr.errors import LabelError, UserError
 
@@ -88,7 +89,7 @@ def required(raw_dir: Path, name: str, cure: str) -> Path:
 
 def required_all(raw_dir: Path, names: Sequence[str], cure: str) -> tuple[Path, ...]:
     """The files of these names in `raw_dir`, or one UserError for all that are absent."""
-    absent = [name for name in names if not (raw_dir / name).is_file()]
+    absent = [name for name in names if obstacle(raw_dir / name)]
     if absent:
         raise UserError(
             f"no file {', '.join(absent)} in {raw_dir}. {cure}\nSet FIELDCTR_DATA to the folder that holds "

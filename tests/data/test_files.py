@@ -52,7 +52,7 @@ def test_what_is_no_file_is_named(tmp_path: Path) -> None:
         "absent.csv": "no file absent.csv in .*FIELDCTR_DATA",
         "absent*": r"no file absent\* in",
         "empty": "no file in the folder",
-        "pipe": "no regular file",
+        "pipe": "pipe is a pipe. Write its rows to a file",
     }.items():
         with pytest.raises(UserError, match=f"(?s){words}"):
             find(tmp_path, pattern)

@@ -344,10 +344,14 @@ def test_names_that_begin_like_a_format_are_names(header: str, tmp_path: Path) -
 
 
 def naive_bad_line(text: str, separator: str) -> int | None:
-    """The first line whose number of cells is not the header's, as csv counts, blank ones at the end apart."""
+    """Where the first row begins that has not as many cells as the header, as csv counts; no blank one at the end."""
     lines = csv.reader(io.StringIO(text.rstrip("\n")), delimiter=separator)
-    columns = len(next(lines))
-    return next((lines.line_num for cells in lines if len(cells) != columns), None)
+    columns, begin = len(next(lines)), 2
+    for cells in lines:
+        if len(cells) != columns:
+            return begin
+        begin = lines.line_num + 1
+    return None
 
 
 @pytest.mark.parametrize("seed", range(20))
