@@ -55,10 +55,14 @@ class blamed:  # noqa: N801  used as a function
         named = str(getattr(error, "filename", None) or TEMPORARY)
         if error is None or isinstance(error, UserError) or not named.endswith(TEMPORARY):
             return
-        said = RUST.search(str(error))
-        code = getattr(error, "errno", None) or (int(said[1]) if said else None)
-        if code is not None:
+        if (code := code_of(error)) is not None:
             raise OSError(code, os.strerror(code), str(self.path)) from error
+
+
+def code_of(error: BaseException) -> int | None:
+    """The number of what the system said, where an error passes that on."""
+    said = RUST.search(str(error))
+    return getattr(error, "errno", None) or (int(said[1]) if said else None)
 
 
 def sentence(error: OSError) -> str:

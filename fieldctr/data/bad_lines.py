@@ -1,6 +1,7 @@
 """Lines of a raw file that cannot be rows, and what polars says of a file, as messages with file, line and cure."""
 
 import csv
+import os
 import re
 from collections import deque
 from collections.abc import Generator, Iterable, Mapping
@@ -16,6 +17,7 @@ from fieldctr.data.json_lines import json_lines
 from fieldctr.data.lines import Block, Text, as_text, count, line_ends, uneven
 from fieldctr.data.quotes import cure_of_quotes, enclosing, misplaced
 from fieldctr.data.reading import Reading
+from fieldctr.disk import code_of
 from fieldctr.errors import UserError
 
 BLOCK = 1 << 18  # bytes read at a time when cells are counted: what the cache holds
@@ -38,12 +40,17 @@ def explained(
 ) -> Generator[None]:
     """Turn what polars says about an unreadable file into a UserError with file, line and reason.
 
+    What the system says of a disk stays an OSError.
+
     `separator` is for all of the files, if they are delimited ones with a header; `readings` say it of each.
     """
     files = tuple(files)
     try:
         yield
     except (pl.exceptions.PolarsError, *BROKEN) as error:
+        if (code := code_of(error)) is not None:  # the disk's fault, not the file's
+            named = getattr(error, "filename", None) or ", ".join(p for p in map(str, files) if p in str(error))
+            raise OSError(code, os.strerror(code), named or ", ".join(map(str, files))) from error
         for path in files:
             reading = (readings or {}).get(path) or (Reading(separator=separator) if separator else None)
             _explain(path, reading, str(error))
