@@ -8,6 +8,7 @@ import os
 import sys
 from typing import NoReturn
 
+from fieldctr import signals
 from fieldctr.errors import UserError
 
 COMMANDS = {
@@ -60,13 +61,17 @@ usage: fieldctr COMMAND [--multirun] [KEY=VALUE ...]
 
 
 def main() -> None:
-    """The console script. Exit codes: 0 done, 1 a defect or a failed job, 2 a mistake in the call, 130 interrupted."""
+    """The console script. Exit codes: 0 done, 1 a defect or a failed job, 2 a mistake in the call.
+
+    128 and the number of the signal that stopped it: 143 SIGTERM, 130 SIGINT (Ctrl-C), 129 SIGHUP.
+    """
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     try:
-        run(*[argument for argument in arguments if argument != "--debug"])
-    except KeyboardInterrupt:
-        fail("interrupted. Nothing is half-written; a training run goes on with resume=true and its hydra.run.dir", 130)
+        with signals.handled():
+            run(*[argument for argument in arguments if argument != "--debug"])
+    except signals.Interrupted as stop:
+        fail(stop.sentence(arguments), 128 + stop.signum)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone (| head): no complaint
     except UserError as error:

@@ -29,6 +29,7 @@ from fieldctr.cli import unknown
 from fieldctr.config import flat, nearest
 from fieldctr.errors import UserError
 from fieldctr.runs import sweep_table
+from fieldctr.signals import Interrupted
 
 NUMBER = re.compile(r"[-+]?[\d.][\d._e+-]*")  # what YAML could take for one
 FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-name", "-cn", "--config-dir", "-cd", "--info", "-i")
@@ -48,6 +49,11 @@ def launch(command: str, arguments: tuple[str, ...]) -> None:
         if show_all:
             raise
         raise UserError(translate(error, command)) from error
+    except Interrupted as stop:
+        if Sweep.folder:
+            stop.kept = stop.kept or "; its jobs so far are kept"
+            stop.go_on = {"hydra.sweep.dir": str(Sweep.folder), "resume": "true"}
+        raise
     finally:
         if Sweep.folder:
             print(sweep_table(Sweep.folder))
