@@ -71,6 +71,7 @@ def main() -> None:
         with signals.handled():
             run(*[argument for argument in arguments if argument != "--debug"])
     except signals.Interrupted as stop:
+        signals.end_soon(128 + stop.signum)
         fail(stop.sentence(arguments), 128 + stop.signum)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone (| head): no complaint

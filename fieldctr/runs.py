@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -115,6 +116,8 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if isinstance(error, KeyboardInterrupt):  # in a worker of a launcher, which knows no signals
+            error = Interrupted(signal.SIGINT)
         if error is not None:
             text = f"{error}\n" if isinstance(error, Interrupted) else "".join(traceback.format_exception(error))
             with contextlib.suppress(OSError):  # a full disk must not hide the first error

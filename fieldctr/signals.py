@@ -16,6 +16,7 @@ from types import FrameType, TracebackType
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 # What comes so soon after the first signal is its echo: `timeout` and a closed terminal signal a process and its group.
 ECHO_S = 0.5
+EXIT_S = 5.0
 PLAIN = re.compile(r"[A-Za-z_./][\w./:@%-]*")  # what Hydra reads as it stands
 
 
@@ -86,6 +87,13 @@ class handled:  # noqa: N801  used as a function
         if error is None:
             for number, action in self.before.items():
                 signal.signal(number, action)
+
+
+def end_soon(code: int) -> None:
+    """End the process with this code in some seconds, unless it ends by itself: no library may hold it at its exit."""
+    timer = threading.Timer(EXIT_S, os._exit, [code])
+    timer.daemon = True
+    timer.start()
 
 
 def _receive(number: int, frame: FrameType | None) -> None:
