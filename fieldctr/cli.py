@@ -3,6 +3,7 @@
 Nothing heavy is imported before the command is known, so that `fieldctr --help` and completion answer at once.
 """
 
+import contextlib
 import importlib
 import os
 import sys
@@ -71,8 +72,10 @@ def main() -> None:
         with signals.handled():
             run(*[argument for argument in arguments if argument != "--debug"])
     except signals.Interrupted as stop:
-        signals.end_soon(128 + stop.signum)
-        fail(stop.sentence(arguments), 128 + stop.signum)
+        with contextlib.suppress(OSError):  # of a terminal that was closed
+            print(f"fieldctr: {stop.sentence(arguments)}", file=sys.stderr, flush=True)
+            sys.stdout.flush()
+        os._exit(128 + stop.signum)  # no library may hold the process at its exit, or crash there
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone (| head): no complaint
     except UserError as error:
@@ -115,9 +118,9 @@ def unknown(kind: str, word: str, known: tuple[str, ...]) -> str:
     return f"no {kind} '{word}'. {nearest(word, known)}All: {', '.join(known)}"
 
 
-def fail(text: str, code: int = 2) -> NoReturn:
+def fail(text: str) -> NoReturn:
     print(f"fieldctr: {text}", file=sys.stderr)
-    raise SystemExit(code)
+    raise SystemExit(2)
 
 
 if __name__ == "__main__":

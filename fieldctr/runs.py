@@ -13,7 +13,6 @@ import json
 import os
 import platform
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -31,7 +30,7 @@ from fieldctr.config import flat
 from fieldctr.disk import flush, in_json, write_json, write_text
 from fieldctr.errors import UserError
 from fieldctr.locks import HeldError, Release, lock
-from fieldctr.signals import Interrupted
+from fieldctr.signals import interruption
 
 RESULT, CONFIG, METRICS, RECORD, ERROR = "result.json", "config.json", "metrics.jsonl", "run.json", "error.txt"
 MODEL, SCHEMA, SCORES = "model.safetensors", "schema.json", "*.scores.npy"
@@ -116,10 +115,9 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if isinstance(error, KeyboardInterrupt):  # in a worker of a launcher, which knows no signals
-            error = Interrupted(signal.SIGINT)
         if error is not None:
-            text = f"{error}\n" if isinstance(error, Interrupted) else "".join(traceback.format_exception(error))
+            stop = interruption(error)
+            text = f"{stop}\n" if stop else "".join(traceback.format_exception(error))
             with contextlib.suppress(OSError):  # a full disk must not hide the first error
                 write_text(self.folder / ERROR, text)
         self.release()

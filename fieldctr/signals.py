@@ -12,11 +12,11 @@ import time
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from types import FrameType, TracebackType
+from typing import Any, ClassVar
 
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 # What comes so soon after the first signal is its echo: `timeout` and a closed terminal signal a process and its group.
 ECHO_S = 0.5
-EXIT_S = 5.0
 PLAIN = re.compile(r"[A-Za-z_./][\w./:@%-]*")  # what Hydra reads as it stands
 
 
@@ -43,6 +43,7 @@ class _Signalled:
     number: int | None = None  # the first one's
     at = 0.0  # when it came
     deferred = False
+    before: ClassVar[dict[int, Any]] = {}  # the actions of those that are handled
 
 
 def check() -> None:
@@ -72,28 +73,33 @@ class handled:  # noqa: N801  used as a function
         _Signalled.number = None
         main = threading.current_thread() is threading.main_thread()
         before = {number: signal.getsignal(number) for number in SIGNALS if main}
-        self.before = {number: action for number, action in before.items() if action not in (signal.SIG_IGN, None)}
-        for number in self.before:
-            signal.signal(number, _receive)
+        _Signalled.before = {number: old for number, old in before.items() if old not in (signal.SIG_IGN, None)}
+        retake()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None and not isinstance(error, Interrupted):
-            if isinstance(error, KeyboardInterrupt):
-                _Signalled.number = _Signalled.number or signal.SIGINT
-            if _Signalled.number is not None:
-                raise Interrupted(_Signalled.number) from error
-        if error is None:
-            for number, action in self.before.items():
-                signal.signal(number, action)
+        stop = interruption(error)
+        if stop is not None and stop is not error:
+            raise stop from error
+        if stop is None:
+            for number, old in _Signalled.before.items():
+                signal.signal(number, old)
+            _Signalled.before = {}
 
 
-def end_soon(code: int) -> None:
-    """End the process with this code in some seconds, unless it ends by itself: no library may hold it at its exit."""
-    timer = threading.Timer(EXIT_S, os._exit, [code])
-    timer.daemon = True
-    timer.start()
+def retake() -> None:
+    """Take the signals of `handled` back from a library that took them for itself."""
+    for number in _Signalled.before:
+        signal.signal(number, _receive)
+
+
+def interruption(error: BaseException | None) -> Interrupted | None:
+    """The interruption that an error is, or that it came from: behind a closed terminal every message is an error."""
+    if error is None or isinstance(error, Interrupted):
+        return error
+    number = signal.SIGINT if isinstance(error, KeyboardInterrupt) else _Signalled.number
+    return Interrupted(number) if number is not None else None
 
 
 def _receive(number: int, frame: FrameType | None) -> None:

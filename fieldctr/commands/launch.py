@@ -29,7 +29,7 @@ from fieldctr.cli import unknown
 from fieldctr.config import flat, nearest
 from fieldctr.errors import UserError
 from fieldctr.runs import sweep_table
-from fieldctr.signals import Interrupted
+from fieldctr.signals import Interrupted, check
 
 NUMBER = re.compile(r"[-+]?[\d.][\d._e+-]*")  # what YAML could take for one
 FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-name", "-cn", "--config-dir", "-cd", "--info", "-i")
@@ -67,6 +67,7 @@ def task(command: str, refused: list[Exception]) -> Callable[[DictConfig], None]
     """What Hydra calls with the composed configuration. The command is imported only then: typos cost no torch."""
 
     def run(config: DictConfig) -> None:
+        check()  # a job that failed as a signal came was taken for any other
         node: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
         try:
             importlib.import_module(f"fieldctr.commands.{command}").main(node)
