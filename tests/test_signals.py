@@ -31,6 +31,8 @@ def _the_old_handlers() -> Iterator[None]:
     yield
     for number, action in before.items():
         signal.signal(number, action)
+    with signals.handled():  # forgets what it heard
+        pass
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -81,6 +83,16 @@ def test_an_ignored_signal_stays_ignored_and_handlers_are_put_back(number: signa
     with signals.handled():
         signal.raise_signal(number)
     assert [signal.getsignal(one) for one in SIGNALS] == before
+
+
+def test_signals_that_a_library_took_are_taken_back() -> None:
+    def as_ray_does() -> None:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(15))
+        signals.retake()
+        signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(Interrupted), signals.handled():
+        as_ray_does()
 
 
 @pytest.mark.parametrize(("echo_s", "code"), [(-1.0, 128 + signal.SIGHUP), (1e9, 0)])
