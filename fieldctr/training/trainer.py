@@ -164,9 +164,8 @@ class Fitting:
     @property
     def due(self) -> bool:
         """Whether this step's evaluation is still to be made."""
-        state, position = self.state, (self.state.step - 1) % self.steps_per_epoch + 1
-        made = state.history[-1]["step"] if state.history else 0
-        return position in self.eval_steps and made < state.step
+        made = self.state.history[-1]["step"] if self.state.history else 0
+        return made < self.state.step and (self.state.step - 1) % self.steps_per_epoch + 1 in self.eval_steps
 
     def record(self, progress: Progress, log: Callable[[Record], None]) -> None:
         """Evaluate, and say, keep and log what came out."""
