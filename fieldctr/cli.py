@@ -3,11 +3,13 @@
 Nothing heavy is imported before the command is known, so that `fieldctr --help` and completion answer at once.
 """
 
+import contextlib
 import importlib
 import os
 import sys
 from typing import NoReturn
 
+from fieldctr import signals
 from fieldctr.errors import UserError
 
 COMMANDS = {
@@ -60,13 +62,20 @@ usage: fieldctr COMMAND [--multirun] [KEY=VALUE ...]
 
 
 def main() -> None:
-    """The console script. Exit codes: 0 done, 1 a defect or a failed job, 2 a mistake in the call, 130 interrupted."""
+    """The console script. Exit codes: 0 done, 1 a defect or a failed job, 2 a mistake in the call.
+
+    128 and the number of the signal that stopped it: 143 SIGTERM, 130 SIGINT (Ctrl-C), 129 SIGHUP.
+    """
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     try:
-        run(*[argument for argument in arguments if argument != "--debug"])
-    except KeyboardInterrupt:
-        fail("interrupted. Nothing is half-written; a training run goes on with resume=true and its hydra.run.dir", 130)
+        with signals.handled():
+            run(*[argument for argument in arguments if argument != "--debug"])
+    except signals.Interrupted as stop:
+        with contextlib.suppress(OSError):  # of a terminal that was closed
+            print(f"fieldctr: {stop.sentence(arguments)}", file=sys.stderr, flush=True)
+            sys.stdout.flush()
+        os._exit(128 + stop.signum)  # no library may hold the process at its exit, or crash there
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone (| head): no complaint
     except UserError as error:
@@ -109,9 +118,9 @@ def unknown(kind: str, word: str, known: tuple[str, ...]) -> str:
     return f"no {kind} '{word}'. {nearest(word, known)}All: {', '.join(known)}"
 
 
-def fail(text: str, code: int = 2) -> NoReturn:
+def fail(text: str) -> NoReturn:
     print(f"fieldctr: {text}", file=sys.stderr)
-    raise SystemExit(code)
+    raise SystemExit(2)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 config.json     the resolved configuration          run.json       commit, versions, host, command line
 metrics.jsonl   every evaluation                    checkpoint/    where a killed run goes on
 model.safetensors, schema.json, {valid,test}.scores.npy
-result.json     written last: it exists if and only if the run finished; error.txt if it failed
+result.json     written last: it exists if and only if the run finished; error.txt if it failed or a signal stopped it
 checksums.json  of a finished run's files
 """
 
@@ -30,6 +30,7 @@ from fieldctr.config import flat
 from fieldctr.disk import flush, in_json, write_json, write_text
 from fieldctr.errors import UserError
 from fieldctr.locks import HeldError, Release, lock
+from fieldctr.signals import interruption
 
 RESULT, CONFIG, METRICS, RECORD, ERROR = "result.json", "config.json", "metrics.jsonl", "run.json", "error.txt"
 MODEL, SCHEMA, SCORES = "model.safetensors", "schema.json", "*.scores.npy"
@@ -115,8 +116,10 @@ class Run:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is not None:
+            stop = interruption(error)
+            text = f"{stop}\n" if stop else "".join(traceback.format_exception(error))
             with contextlib.suppress(OSError):  # a full disk must not hide the first error
-                write_text(self.folder / ERROR, "".join(traceback.format_exception(error)))
+                write_text(self.folder / ERROR, text)
         self.release()
 
 
@@ -226,7 +229,7 @@ def provenance() -> dict[str, Any]:
 
 
 def sweep_table(folder: Path) -> str:
-    """One line for each job of a multirun: done with its AUCs, failed with its error, or lost (killed)."""
+    """One line for each job of a multirun: done with its AUCs, failed with its error, interrupted, or lost (killed)."""
     lines = [f"{'job':44} {'status':8} {'valid auc':>9} {'test auc':>9}"]
     for job in sorted((path.parent for path in folder.glob(f"*/{CONFIG}")), key=_by_numbers):
         lines.append(f"{job.name:44} {_status(job)}")
@@ -241,7 +244,8 @@ def _status(job: Path) -> str:
             return f"{'damaged':8} {error}"
         return f"{'done':8} {result['valid']['auc']:9.4f} {result['test']['auc']:9.4f}"
     if (job / ERROR).exists():
-        return f"{'failed':8} {(job / ERROR).read_text(encoding='utf-8').splitlines()[-1]}"
+        last = (job / ERROR).read_text(encoding="utf-8").splitlines()[-1]
+        return last if last.startswith("interrupted ") else f"{'failed':8} {last}"
     return "lost"
 
 

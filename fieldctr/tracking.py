@@ -9,11 +9,15 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from threading import Thread
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 from fieldctr.config import TrackerConfig
 from fieldctr.errors import UserError
+from fieldctr.signals import Interrupted
+
+CLOSING_S = 5.0  # for the mirror of a run that a signal ends: a network that is down must not hold it
 
 
 class Mirror(Protocol):
@@ -57,7 +61,11 @@ class Tracker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.mirror and error is not None:  # else a failed run stays open, and shows as running
-            self._try(lambda mirror: mirror.finish({}, {}, 1))
+            closing = Thread(target=self._try, args=(lambda mirror: mirror.finish({}, {}, 1),), daemon=True)
+            closing.start()
+            closing.join(CLOSING_S if isinstance(error, Interrupted) else None)
+            if closing.is_alive():
+                print(f"fieldctr: the tracker was not done in {CLOSING_S:.0f} s and is left behind", file=sys.stderr)
 
     def _try(self, action: Callable[[Mirror], None]) -> None:
         if self.kind is None:

@@ -1,6 +1,7 @@
 """A run's folder: result.json if and only if the run finished; nothing lost, nothing mixed."""
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from fieldctr.errors import UserError
 from fieldctr.runs import Run, config_digest, finished, load_config, sweep_table
+from fieldctr.signals import Interrupted
 
 CONFIG: dict[str, Any] = {"seed": 1, "trainer": {"lr": 0.1}, "tracker": {"name": "none"}, "resume": False}
 RESULT = {"valid": {"auc": 0.71}, "test": {"auc": 0.72}}
@@ -94,14 +96,19 @@ def test_a_folder_without_a_run_is_named() -> None:
         load_config(Path("nowhere"))
 
 
-def test_the_table_of_a_sweep_shows_done_failed_and_lost(tmp_path: Path) -> None:
+def test_the_table_of_a_sweep_shows_done_failed_interrupted_and_lost(tmp_path: Path) -> None:
     Run.start(tmp_path / "0_a", CONFIG, resume=False).finish(RESULT)
     with pytest.raises(ValueError, match="boom"), Run.start(tmp_path / "1_b", CONFIG, resume=False):
         raise ValueError("boom")
+    for name, error in (("2_t", Interrupted(signal.SIGTERM)), ("3_i", KeyboardInterrupt())):
+        with pytest.raises(type(error)), Run.start(tmp_path / name, CONFIG, resume=False):
+            raise error
     Run.start(tmp_path / "10_c", CONFIG, resume=False)
     lines = sweep_table(tmp_path).splitlines()
-    assert [line.split()[0] for line in lines[1:4]] == ["0_a", "1_b", "10_c"]
+    assert [line.split()[0] for line in lines[1:6]] == ["0_a", "1_b", "2_t", "3_i", "10_c"]
     assert "0.7200" in lines[1]
     assert "failed" in lines[2]
     assert "boom" in lines[2]
-    assert "lost" in lines[3]
+    assert lines[3].endswith(" interrupted by SIGTERM")
+    assert lines[4].endswith(" interrupted by SIGINT")
+    assert "lost" in lines[5]

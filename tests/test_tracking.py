@@ -1,14 +1,18 @@
 """Mirrors: the real clients, offline; and what happens when one fails."""
 
 import os
+import signal
 import time
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
 
+from fieldctr import tracking
 from fieldctr.analysis.plots import heatmap, save
 from fieldctr.config import TrackerConfig
+from fieldctr.signals import Interrupted
 from fieldctr.tracking import Tracker
 
 
@@ -64,6 +68,27 @@ def test_a_run_that_fails_closes_its_mirror_as_failed(tmp_path: Path, monkeypatc
     with pytest.raises(ValueError, match="boom"), mirror:
         raise ValueError("boom")
     assert codes == [1]
+
+
+def test_a_tracker_does_not_hold_a_run_that_a_signal_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A service that waits for a network that is down would wait for the end of the process."""
+    codes, down = [], Event()
+
+    def finish(summary: object, pictures: object, exit_code: int) -> None:
+        codes.append(exit_code)
+        down.wait()
+
+    mirror = tracker("tensorboard", tmp_path)
+    mirror.log({"a": 1.0}, step=1)
+    monkeypatch.setattr(mirror.mirror, "finish", finish)
+    monkeypatch.setattr(tracking, "CLOSING_S", 0.01)
+    with pytest.raises(Interrupted), mirror:
+        raise Interrupted(signal.SIGTERM)
+    down.set()
+    assert codes == [1]
+    assert "left behind" in capsys.readouterr().err
 
 
 def test_none_writes_nothing(tmp_path: Path) -> None:

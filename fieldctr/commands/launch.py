@@ -29,6 +29,7 @@ from fieldctr.cli import unknown
 from fieldctr.config import flat, nearest
 from fieldctr.errors import UserError
 from fieldctr.runs import sweep_table
+from fieldctr.signals import Interrupted, check
 
 NUMBER = re.compile(r"[-+]?[\d.][\d._e+-]*")  # what YAML could take for one
 FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-name", "-cn", "--config-dir", "-cd", "--info", "-i")
@@ -48,6 +49,11 @@ def launch(command: str, arguments: tuple[str, ...]) -> None:
         if show_all:
             raise
         raise UserError(translate(error, command)) from error
+    except Interrupted as stop:
+        if Sweep.folder:
+            stop.kept = stop.kept or "; its jobs so far are kept"
+            stop.go_on = {"hydra.sweep.dir": str(Sweep.folder), "resume": "true"}
+        raise
     finally:
         if Sweep.folder:
             print(sweep_table(Sweep.folder))
@@ -61,6 +67,7 @@ def task(command: str, refused: list[Exception]) -> Callable[[DictConfig], None]
     """What Hydra calls with the composed configuration. The command is imported only then: typos cost no torch."""
 
     def run(config: DictConfig) -> None:
+        check()  # a job that failed as a signal came was taken for any other
         node: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
         try:
             importlib.import_module(f"fieldctr.commands.{command}").main(node)

@@ -8,6 +8,7 @@ from fieldctr.analysis.lint import lint, worst
 from fieldctr.config import Between, parse
 from fieldctr.data.describe import describe
 from fieldctr.data.prepare import Engine, prepared
+from fieldctr.signals import Interrupted
 
 WORST = 3  # findings that are printed
 
@@ -27,13 +28,17 @@ class PrepareConfig:
 def main(node: dict[str, Any]) -> None:
     """Print the table's account and the worst that lint finds; a table that is already prepared is only described."""
     config = parse(PrepareConfig, node, "")
-    dataset = prepared(
-        config.dataset,
-        data_dir=Path(config.outputs) / "data",
-        schema=config.schema,
-        engine=config.engine,
-        max_memory_gb=config.max_memory_gb,
-    )
+    try:
+        dataset = prepared(
+            config.dataset,
+            data_dir=Path(config.outputs) / "data",
+            schema=config.schema,
+            engine=config.engine,
+            max_memory_gb=config.max_memory_gb,
+        )
+    except Interrupted as stop:
+        stop.kept = "; what was read of the table is kept, in whole shards"
+        raise
     findings = lint(dataset).findings
     print(describe(dataset), *([worst(findings, count=WORST)] if findings else []), sep="\n\n")
     if published := config.dataset.get("published"):

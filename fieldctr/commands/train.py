@@ -3,7 +3,7 @@
 import contextlib
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,9 @@ from fieldctr.errors import UserError
 from fieldctr.models.ctr_model import CTRModel, build_model, flops_per_sample, reads_field_embeddings
 from fieldctr.runs import MODEL, SCHEMA, Run, config_digest, finished
 from fieldctr.schema import Schema
+from fieldctr.signals import Interrupted
 from fieldctr.tracking import Tracker
+from fieldctr.training import checkpoint
 from fieldctr.training.diagnostics import ROWS, diagnostics
 from fieldctr.training.evaluate import Evaluation, evaluate
 from fieldctr.training.optim import lr_scales
@@ -48,9 +50,22 @@ def main(node: dict[str, Any]) -> None:
         return
     result = finished(folder, node) if config.resume else None
     if result is None:
-        with Run.start(folder, node, resume=config.resume) as run:
+        with resumable(folder), Run.start(folder, node, resume=config.resume) as run:
             result = train(config, run)
     print(summary(result, folder))
+
+
+@contextlib.contextmanager
+def resumable(folder: Path) -> Generator[None]:
+    """A signal inside says where the run stands, and how the call goes on."""
+    try:
+        yield
+    except Interrupted as stop:
+        step = checkpoint.newest(folder)
+        at = "before its first checkpoint" if step is None else f"at step {step:,}; a checkpoint of it is"
+        stop.kept = f" {at} in {folder}"
+        stop.go_on = {"hydra.run.dir": str(folder), "resume": "true"}
+        raise
 
 
 def train(config: TrainConfig, run: Run) -> dict[str, Any]:

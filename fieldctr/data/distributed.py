@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fieldctr import signals
 from fieldctr.data.budget import Budget
 from fieldctr.data.reader import Reader
 from fieldctr.data.shards import gaps, row_columns, write_shards
@@ -35,6 +36,7 @@ def write_with_ray(recipe: Recipe, max_memory_gb: float) -> None:
     started = not ray.is_initialized()
     if started:
         ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR", runtime_env={"env_vars": WORKER})
+    signals.retake()  # else SIGTERM ends in a native trace
     try:
         workers = int(ray.cluster_resources()["CPU"])
         task = ray.remote(num_cpus=1, max_retries=0)(write_rows)

@@ -72,6 +72,12 @@ def load(folder: Path, *, of: str = "") -> Checkpoint | None:
     return Checkpoint(tensors, state)
 
 
+def newest(folder: Path) -> int | None:
+    """The step of the newest checkpoint below `folder`, or None when there is none."""
+    found = _found(folder / FOLDER)
+    return _number(found[-1])[0] if found else None
+
+
 def check_checkpoints(folder: Path) -> None:
     """UserError for a damaged checkpoint below `folder`."""
     for path in _found(folder / FOLDER):

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from fieldctr import signals
 from fieldctr.data.batches import Batches
 from fieldctr.data.dataset import Split
 from fieldctr.errors import UserError
@@ -35,15 +36,21 @@ def evaluate(
 
 
 def predict(model: nn.Module, split: Split, *, batch_size: int, runtime: Runtime) -> np.ndarray:
-    """Logits (R,) float32 of a split in its order, without gradient or dropout. Draws no random number."""
+    """Logits (R,) float32 of a split in its order, without gradient or dropout. Draws no random number.
+
+    A signal that was put off ends it after a batch.
+    """
     was_training = model.training
     model.eval()
     logit = torch.empty(len(split), device=runtime.device)
     start = 0
-    with torch.inference_mode(), runtime.autocast():
-        rows = replace(split, weight=None)  # which a logit does not depend on
-        for batch in Batches(rows, batch_size=batch_size, device=runtime.device).ordered():
-            logit[start : start + len(batch.label)] = model(batch.inputs).logit
-            start += len(batch.label)
-    model.train(was_training)
+    rows = replace(split, weight=None)  # which a logit does not depend on
+    try:
+        with torch.inference_mode(), runtime.autocast():
+            for batch in Batches(rows, batch_size=batch_size, device=runtime.device).ordered():
+                logit[start : start + len(batch.label)] = model(batch.inputs).logit
+                start += len(batch.label)
+                signals.check()
+    finally:
+        model.train(was_training)
     return logit.cpu().numpy()

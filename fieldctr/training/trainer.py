@@ -1,5 +1,8 @@
 """Fit a model: one loop for CPU and CUDA, early stopping, averaged weights, resumable at any step.
 
+A signal ends it after the step or the evaluation batch of that moment, with a checkpoint of this very step; an
+evaluation that it cuts short is the first thing that a resumed fit does.
+
 Source: training settings of LLaCTR's released code (istarryn/LLaCTR).
 Differs: evaluates several times an epoch, because deep CTR models peak after one pass; keeps averaged weights.
 """
@@ -11,11 +14,12 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from fieldctr import signals
 from fieldctr.config import OptimizerConfig, TrainerConfig
 from fieldctr.data.batches import Batches
 from fieldctr.data.dataset import Split
@@ -23,6 +27,7 @@ from fieldctr.errors import UserError
 from fieldctr.nn.embedding import Inputs
 from fieldctr.training import checkpoint
 from fieldctr.training.causes import causes, refuse_alike, worse_than_nothing
+from fieldctr.training.compile import compile_backbone
 from fieldctr.training.diagnostics import ROWS, diagnose
 from fieldctr.training.evaluate import evaluate
 from fieldctr.training.loss import batch_loss
@@ -130,28 +135,44 @@ class Fitting:
     def run(self, log: Callable[[Record], None]) -> None:
         """Epoch by epoch, from wherever the state stands."""
         self.clock = self.saved = time.perf_counter()
-        with Progress(
-            total_steps=self.total_steps, step=self.state.step, batch_size=self.settings.batch_size
-        ) as progress:
+        steps = {"total_steps": self.total_steps, "step": self.state.step}
+        with signals.deferred(), Progress(**steps, batch_size=self.settings.batch_size) as progress:
             self.model.train()
-            while not self.state.stopped:
-                epoch, start = divmod(self.state.step, self.steps_per_epoch)
-                self.run_epoch(epoch, start, progress, log)
+            try:
+                if self.due:
+                    self.record(progress, log)
+                while not self.state.stopped:
+                    epoch, start = divmod(self.state.step, self.steps_per_epoch)
+                    self.run_epoch(epoch, start, progress, log)
+            except signals.Interrupted:
+                self.save()
+                raise
 
     def run_epoch(self, epoch: int, start: int, progress: Progress, log: Callable[[Record], None]) -> None:
         for inputs, label, weight in self.batches.shuffled(self.seed, epoch, start):
             self.train_step(inputs, label, weight)
-            if (self.state.step - 1) % self.steps_per_epoch + 1 in self.eval_steps:
-                record, better = self.evaluate()
-                progress.evaluated(record, better=better)
-                self.save()
-                log(record)
+            signals.check()
+            if self.due:
+                self.record(progress, log)
                 if self.state.stopped:
                     return
                 continue  # the mean loss has just started anew
             if time.perf_counter() - self.saved > self.settings.checkpoint_every_s:
                 self.save()
             progress.tick(self.state.step, self.epochs, self.mean_loss)
+
+    @property
+    def due(self) -> bool:
+        """Whether this step's evaluation is still to be made."""
+        made = self.state.history[-1]["step"] if self.state.history else 0
+        return made < self.state.step and (self.state.step - 1) % self.steps_per_epoch + 1 in self.eval_steps
+
+    def record(self, progress: Progress, log: Callable[[Record], None]) -> None:
+        """Evaluate, and say, keep and log what came out."""
+        record, better = self.evaluate()
+        progress.evaluated(record, better=better)
+        self.save()
+        log(record)
 
     def train_step(self, inputs: Inputs, label: Tensor, weight: Tensor | None = None) -> None:
         """Forward, backward, update. Nothing here waits for the device."""
@@ -169,19 +190,21 @@ class Fitting:
         """Evaluate the averaged weights; keep them if they are the best; decide about learning rate and stopping."""
         train_loss = self.mean_loss()
         self.lap("train")
-        with self.optimizer.averaged():
-            found = self.validated()
-            better = self.judge(found)
-            numbers = self.diagnosed()
-            if better:
-                self.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        try:
+            with self.optimizer.averaged():
+                found = self.validated()
+                better = self.judge(found)
+                numbers = self.diagnosed()
+                if better:
+                    self.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        finally:
+            self.lap("evaluate")
         record = {"step": self.state.step, "epoch": self.epochs, "lr": self.state.lr, "train_loss": train_loss}
         record |= {f"valid/{name}": value for name, value in found.items()}
         record |= {f"diagnostics/{name}": value for name, value in numbers.items()}
         self.decide(better)
         self.loss_sum.zero_()
         self.losses = 0
-        self.lap("evaluate")
         record["seconds"] = sum(self.state.seconds.values())
         self.state.history.append(record)
         return record, better
@@ -325,20 +348,3 @@ def restore_rng(states: Mapping[str, Tensor], device: torch.device) -> None:
     torch.set_rng_state(states["cpu"])
     if device.type == "cuda" and "cuda" in states:
         torch.cuda.set_rng_state(states["cuda"], device)
-
-
-def compile_backbone(model: Any, *, deterministic: bool) -> None:
-    """Compile the dense part in place, which leaves the names of the weights alone. UserError without a compiler."""
-    from torch._inductor import config, cpp_builder, exc  # 2.9 s
-
-    try:
-        cpp_builder.get_cpp_compiler()
-    except exc.InvalidCxxCompiler as error:
-        raise UserError(
-            "trainer.compile=true needs a C++ compiler, got none: install g++ or clang++, or set trainer.compile=false"
-        ) from error
-    config.deterministic = deterministic
-    # Its cache on disk ignores the processor: code for vectors of 8, compiled for those of 16, writes past their ends.
-    torch.compiler.config.cache_key_tag = torch.backends.cpu.get_cpu_capability()
-    torch._dynamo.reset()  # code compiled for an earlier model of this process would skip the hooks of a lazy table
-    model.backbone.compile()

@@ -92,8 +92,8 @@ def die_after_the_first_checkpoint(seconds: float) -> None:
     """SIGALRM ends a process as SIGKILL does: nothing of its own runs any more."""
     save = checkpoint.save
 
-    def saving(*given: Any) -> None:
-        save(*given)
+    def saving(*given: Any, **named: Any) -> None:
+        save(*given, **named)
         checkpoint.save = save
         signal.setitimer(signal.ITIMER_REAL, seconds)
 

@@ -1,0 +1,268 @@
+"""What SIGTERM, SIGHUP and SIGINT do to a command: a sentence, an exit code, and a call that goes on."""
+
+import contextlib
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from fieldctr import signals
+from fieldctr.errors import UserError
+from fieldctr.signals import SIGNALS, Interrupted
+from fieldctr.training import checkpoint
+
+ROOT = Path(__file__).parents[1]
+TABLE = ["dataset=synthetic", "dataset.source.rows=6000", "dataset.source.users=300"]
+TRAIN = ["train", *TABLE, "trainer.max_epochs=2", "trainer.batch_size=256", "tracker=none", "runtime.matmul=mkl"]
+SAVE, SHARD = "fieldctr.training.checkpoint:save", "fieldctr.data.shards:_Writer.finish"
+
+
+@pytest.fixture(autouse=True)
+def _the_old_handlers() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background ignore it
+    yield
+    for number, action in before.items():
+        signal.signal(number, action)
+    with signals.handled():  # forgets what it heard
+        pass
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_raises_at_once_or_where_it_was_put_off_to(number: signal.Signals) -> None:
+    reached = []
+
+    def step(*, last: bool) -> None:
+        with signals.deferred():
+            signal.raise_signal(number)
+            reached.append("step")
+            if not last:
+                signals.check()
+                reached.append("next step")
+
+    for action in (lambda: signal.raise_signal(number), lambda: step(last=False), lambda: step(last=True)):
+        with pytest.raises(Interrupted, match=number.name), signals.handled():
+            action()
+    assert reached == ["step", "step"]
+
+
+def refused_at_a_signal() -> None:
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    except Interrupted as error:
+        raise UserError("the table cannot be read") from error
+
+
+def failed_after_a_signal() -> None:
+    with contextlib.suppress(ValueError), signals.deferred():  # as a sweep goes on after a failed job
+        signal.raise_signal(signal.SIGTERM)
+        raise ValueError
+
+
+def test_what_a_library_makes_of_a_signal_is_an_interruption() -> None:
+    with pytest.raises(Interrupted, match="SIGINT"), signals.handled():
+        raise KeyboardInterrupt
+    for action in (refused_at_a_signal, failed_after_a_signal):
+        with pytest.raises(Interrupted, match="SIGTERM"), signals.handled():
+            action()
+    with pytest.raises(UserError), signals.handled():
+        raise UserError("nothing of signals")
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_an_ignored_signal_stays_ignored_and_handlers_are_put_back(number: signal.Signals) -> None:
+    signal.signal(number, signal.SIG_IGN)
+    before = [signal.getsignal(one) for one in SIGNALS]
+    with signals.handled():
+        signal.raise_signal(number)
+    assert [signal.getsignal(one) for one in SIGNALS] == before
+
+
+def test_signals_that_a_library_took_are_taken_back() -> None:
+    def as_ray_does() -> None:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(15))
+        signals.retake()
+        signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(Interrupted), signals.handled():
+        as_ray_does()
+
+
+@pytest.mark.parametrize(("echo_s", "code"), [(-1.0, 128 + signal.SIGHUP), (1e9, 0)])
+def test_a_second_signal_ends_the_process_and_an_echo_does_not(echo_s: float, code: int) -> None:
+    program = f"""
+import signal
+from fieldctr import signals
+signals.ECHO_S = {echo_s}
+try:
+    with signals.handled(), signals.deferred():
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGHUP)
+except signals.Interrupted as stop:
+    assert stop.signum == signal.SIGTERM
+"""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert done.returncode == code, done.stderr
+    assert ("the second signal" in done.stderr) == bool(code)
+
+
+@pytest.mark.parametrize(
+    "folder",
+    ["outputs/train/2026-11-30_09-20-37_a_b_seed1", "/a b/c", "it's", "1e3", "x,y", "a=b", "(1) [2] {3}", "ä", "-"],
+)
+def test_the_call_that_goes_on_can_be_pasted(folder: str) -> None:
+    stop = Interrupted(signal.SIGTERM)
+    stop.kept, stop.go_on = " at step 1", {"hydra.run.dir": folder, "resume": "true"}
+    mine = ["train", "-m", "--config-dir", "my conf", "model=lr,fm", "+resume=false", "hydra.run.dir=old", "tag='a b'"]
+    name, *words = shlex.split(stop.sentence(mine).partition("Go on: ")[2])
+    assert name == "fieldctr"
+    assert words[:-2] == [word for word in mine if "resume" not in word and "hydra" not in word]
+    where, resume = OverridesParser.create().parse_overrides(words[-2:])
+    assert (where.key_or_group, str(where.value()), resume.value()) == ("hydra.run.dir", folder, True)
+
+
+class Server:
+    """The console script of tests/served.py."""
+
+    def __init__(self) -> None:
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+        self.process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("served.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            text=True,
+        )
+
+    def call(self, folder: Path, arguments: list[str], number: int = 0, function: str = SAVE, times: int = 1) -> int:
+        """The exit code of a call that gets the signal, if any, behind a function's n-th return."""
+        words = {"folder": str(folder), "arguments": arguments, "signal": number, "function": function, "times": times}
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.write(f"{json.dumps(words)}\n")
+        self.process.stdin.flush()
+        code = int(self.process.stdout.readline())
+        assert "Traceback" not in (folder / "err.txt").read_text()
+        return code
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.process.communicate()
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, server: Server) -> Path:
+    """A folder with an undisturbed run in `whole`."""
+    home = tmp_path_factory.mktemp("signals")
+    assert server.call(home, [*TRAIN, "model=fm", "hydra.run.dir=whole"]) == 0
+    return home
+
+
+def told(folder: Path, number: signal.Signals) -> tuple[str, list[str]]:
+    """What the last line says of an interrupted call, and how it goes on."""
+    said, _, call = (folder / "err.txt").read_text().splitlines()[-1].partition(" Go on: ")
+    assert said.startswith(f"fieldctr: stopped by {number.name}")
+    return said, shlex.split(call)[1:]
+
+
+def leavings(run: Path) -> list[object]:
+    """All that a run computed."""
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    plain = [{key: value for key, value in record.items() if key != "seconds"} for record in records]
+    results = json.loads((run / "result.json").read_text())
+    same = ("valid", "test", "best_step", "stopped", "samples")
+    files = [(run / name).read_bytes() for name in ("model.safetensors", "valid.scores.npy", "test.scores.npy")]
+    return [plain, *(results[key] for key in same), *files]
+
+
+@pytest.mark.slow
+def test_stopped_by_each_signal_in_turn_the_calls_that_it_names_end_undisturbed(home: Path, server: Server) -> None:
+    arguments = [*TRAIN, "model=fm", "hydra.run.dir=the run", "resume=false"]
+    for number in SIGNALS:
+        assert server.call(home, arguments, number) == 128 + number
+        said, arguments = told(home, number)
+        step = checkpoint.newest(home / "the run")
+        assert f"at step {step:,}; a checkpoint of it is in the run." in said
+        assert (home / "the run/error.txt").read_text() == f"interrupted by {number.name}\n"
+        assert not list((home / "the run").rglob(".*"))
+    assert server.call(home, arguments) == 0
+    assert leavings(home / "the run") == leavings(home / "whole")
+    assert not (home / "the run/error.txt").exists()
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_stopped_goes_on_in_the_job_of_that_moment(home: Path, server: Server) -> None:
+    arguments = [*TRAIN, "-m", "model=lr,fm,dnn"]
+    assert server.call(home, arguments, signal.SIGTERM, times=6) == 128 + signal.SIGTERM
+    said, again = told(home, signal.SIGTERM)
+    assert "1_synthetic_fm_seed1" in said
+    assert again[: len(arguments)] == arguments
+    statuses = [line.split()[1] for line in (home / "out.txt").read_text().splitlines() if line[1:2] == "_"]
+    assert statuses == ["done", "interrupted"]
+    (sweep,) = [path.parent for path in home.glob("outputs/train/*/0_synthetic_lr_seed1")]
+    before = (sweep / "0_synthetic_lr_seed1/result.json").stat().st_mtime_ns
+    assert server.call(home, again) == 0
+    assert (sweep / "0_synthetic_lr_seed1/result.json").stat().st_mtime_ns == before
+    assert leavings(sweep / "1_synthetic_fm_seed1") == leavings(home / "whole")
+    assert (sweep / "2_synthetic_dnn_seed1/result.json").exists()
+    assert not list(home.glob("outputs/train/*/*/earlier-*"))
+
+
+@pytest.mark.slow
+def test_prepare_goes_on_behind_what_it_read(home: Path, server: Server) -> None:
+    arguments = ["prepare", *TABLE, "outputs=other"]
+    assert server.call(home, arguments, signal.SIGHUP, SHARD) == 128 + signal.SIGHUP
+    _, again = told(home, signal.SIGHUP)
+    assert again == arguments
+    assert server.call(home, again) == 0
+    assert "goes on behind the 6,000 rows" in (home / "err.txt").read_text()
+    (whole,), (table,) = home.glob("outputs/data/*[!.]"), home.glob("other/data/[!.]*")
+    assert table.name == whole.name
+    assert all((table / path.name).read_bytes() == path.read_bytes() for path in whole.glob("*.npy"))
+    assert not list(table.parent.glob(".*.*"))
+
+
+@pytest.mark.slow
+def test_a_run_that_is_stopped_before_a_checkpoint_says_so(home: Path, server: Server) -> None:
+    arguments = [*TRAIN, "model=fm", "hydra.run.dir=early", "outputs=third"]
+    assert server.call(home, arguments, signal.SIGINT, SHARD) == 128 + signal.SIGINT
+    said, again = told(home, signal.SIGINT)
+    assert said == "fieldctr: stopped by SIGINT before its first checkpoint in early."
+    assert server.call(home, again) == 0
+    assert leavings(home / "early") == leavings(home / "whole")
+
+
+@pytest.mark.slow
+def test_what_cannot_go_on_is_called_again(home: Path, server: Server) -> None:
+    arguments = ["evaluate", "run=whole", "split=valid"]
+    assert server.call(home, arguments, signal.SIGTERM, "fieldctr.data.dataset:Dataset.load") == 128 + signal.SIGTERM
+    assert (home / "err.txt").read_text() == (
+        "fieldctr: stopped by SIGTERM; nothing is half-written. Again: fieldctr evaluate run=whole split=valid\n"
+    )
+    assert not (home / "whole/evaluate-valid.json").exists()
+
+
+def test_every_command_is_told_of_signals(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from fieldctr import cli
+
+    def stopped(*_: str) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(cli, "run", stopped)
+    monkeypatch.setattr(os, "_exit", sys.exit)
+    monkeypatch.setattr(sys, "argv", ["fieldctr", "doctor"])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 143
+    assert capsys.readouterr().err == "fieldctr: stopped by SIGTERM; nothing is half-written. Again: fieldctr doctor\n"
