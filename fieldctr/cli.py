@@ -10,6 +10,7 @@ import sys
 from typing import NoReturn
 
 from fieldctr import signals
+from fieldctr.disk import sentence
 from fieldctr.errors import UserError
 
 COMMANDS = {
@@ -62,7 +63,7 @@ usage: fieldctr COMMAND [--multirun] [KEY=VALUE ...]
 
 
 def main() -> None:
-    """The console script. Exit codes: 0 done, 1 a defect or a failed job, 2 a mistake in the call.
+    """The console script. Exit codes: 0 done, 1 what the machine lacks, or a defect, 2 a mistake in the call.
 
     128 and the number of the signal that stopped it: 143 SIGTERM, 130 SIGINT (Ctrl-C), 129 SIGHUP.
     """
@@ -81,7 +82,17 @@ def main() -> None:
     except UserError as error:
         if debug:
             raise
-        fail(str(error))
+        fail(str(error), 2)
+    except OSError as error:
+        if debug:
+            raise
+        fail(sentence(error), 1)
+    except MemoryError as error:
+        if debug:
+            raise
+        fail(
+            f"the memory is full{f': {error}' if str(error) else ''}. Give the process more, or other processes less", 1
+        )
 
 
 def run(command: str = "--help", *arguments: str) -> None:
@@ -118,9 +129,9 @@ def unknown(kind: str, word: str, known: tuple[str, ...]) -> str:
     return f"no {kind} '{word}'. {nearest(word, known)}All: {', '.join(known)}"
 
 
-def fail(text: str) -> NoReturn:
+def fail(text: str, code: int) -> NoReturn:
     print(f"fieldctr: {text}", file=sys.stderr)
-    raise SystemExit(2)
+    raise SystemExit(code)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ from types import FrameType, TracebackType
 from typing import Any, ClassVar
 
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
-# What comes so soon after the first signal is its echo: `timeout` and a closed terminal signal a process and its group.
-ECHO_S = 0.5
+# The same signal so soon after the first is its echo: `timeout` and a closed terminal signal a process and its group.
+ECHO_S = 0.1
 PLAIN = re.compile(r"[A-Za-z_./][\w./:@%-]*")  # what Hydra reads as it stands
 
 
@@ -108,7 +108,7 @@ def _receive(number: int, frame: FrameType | None) -> None:
         _Signalled.number, _Signalled.at = number, time.monotonic()
         if not _Signalled.deferred:
             raise Interrupted(number)
-    elif time.monotonic() - _Signalled.at > ECHO_S:
+    elif number != _Signalled.number or time.monotonic() - _Signalled.at > ECHO_S:
         try:
             os.write(2, f"fieldctr: ended at once by {signal.Signals(number).name}, the second signal\n".encode())
         finally:

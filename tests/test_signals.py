@@ -95,8 +95,8 @@ def test_signals_that_a_library_took_are_taken_back() -> None:
         as_ray_does()
 
 
-@pytest.mark.parametrize(("echo_s", "code"), [(-1.0, 128 + signal.SIGHUP), (1e9, 0)])
-def test_a_second_signal_ends_the_process_and_an_echo_does_not(echo_s: float, code: int) -> None:
+@pytest.mark.parametrize(("second", "echo_s", "ends"), [("HUP", 1e9, True), ("TERM", -1.0, True), ("TERM", 1e9, False)])
+def test_a_second_signal_ends_the_process_and_an_echo_does_not(second: str, echo_s: float, ends: bool) -> None:
     program = f"""
 import signal
 from fieldctr import signals
@@ -104,14 +104,14 @@ signals.ECHO_S = {echo_s}
 try:
     with signals.handled(), signals.deferred():
         signal.raise_signal(signal.SIGTERM)
-        signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIG{second})
 except signals.Interrupted as stop:
     assert stop.signum == signal.SIGTERM
 """
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
-    assert done.returncode == code, done.stderr
-    assert ("the second signal" in done.stderr) == bool(code)
+    assert done.returncode == (128 + getattr(signal, f"SIG{second}") if ends else 0), done.stderr
+    assert ("the second signal" in done.stderr) == ends
 
 
 @pytest.mark.parametrize(

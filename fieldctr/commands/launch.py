@@ -71,7 +71,7 @@ def task(command: str, refused: list[Exception]) -> Callable[[DictConfig], None]
         node: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
         try:
             importlib.import_module(f"fieldctr.commands.{command}").main(node)
-        except (UserError, BrokenPipeError) as error:
+        except (UserError, OSError, MemoryError) as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise  # Hydra goes on with the other jobs and raises the first error at the end
             refused.append(error)  # Hydra would put a line of its own before the message
