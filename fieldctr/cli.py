@@ -9,6 +9,7 @@ import sys
 from typing import NoReturn
 
 from fieldctr.errors import UserError
+from fieldctr.trust import take_trust
 
 COMMANDS = {
     "prepare": "turn a raw table into id matrices and say what became of every row",
@@ -41,7 +42,8 @@ usage: fieldctr COMMAND [--multirun] [KEY=VALUE ...]
   fieldctr train -m model=lr,fm,fat seed=1,2,3      all combinations, one after the other
   fieldctr train --cfg job                          the configuration of a run, without running it
 
---config-dir DIR adds your own YAML; --debug shows the traceback behind an error; --version."""
+--config-dir DIR adds your own YAML; trust=PACKAGE lets it name code of that package; --debug shows the traceback behind
+an error; --version."""
 
 
 def main() -> None:
@@ -49,7 +51,7 @@ def main() -> None:
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     try:
-        run(*[argument for argument in arguments if argument != "--debug"])
+        run(*take_trust(argument for argument in arguments if argument != "--debug"))
     except KeyboardInterrupt:
         fail("interrupted. Nothing is half-written; a training run goes on with resume=true and its hydra.run.dir", 130)
     except BrokenPipeError:

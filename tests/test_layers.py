@@ -7,7 +7,19 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "fieldctr"
 LAYERS = [
-    {"schema", "config", "artifacts", "tracking", "errors", "catalog", "memory", "processor", "ranking", "__init__"},
+    {
+        "schema",
+        "config",
+        "trust",
+        "artifacts",
+        "tracking",
+        "errors",
+        "catalog",
+        "memory",
+        "processor",
+        "ranking",
+        "__init__",
+    },
     {"data", "nn", "runs"},
     {"models", "enhancers", "llm"},
     {"training", "analysis"},

@@ -16,6 +16,7 @@ from typing import Any
 
 import hydra
 from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser  # what hydra.main reads sys.argv with
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -26,9 +27,11 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from fieldctr.catalog import conf_dir, groups, options
 from fieldctr.cli import unknown
+from fieldctr.commands.hydra_guard import NESTED, install
 from fieldctr.config import flat, nearest
 from fieldctr.errors import UserError
 from fieldctr.runs import sweep_table
+from fieldctr.trust import FLAG
 
 NUMBER = re.compile(r"[-+]?[\d.][\d._e+-]*")  # what YAML could take for one
 FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-name", "-cn", "--config-dir", "-cd", "--info", "-i")
@@ -36,6 +39,7 @@ FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-name", "-cn", "-
 
 def launch(command: str, arguments: tuple[str, ...]) -> None:
     """Compose the command's configuration and run it, once or for every combination of a multirun."""
+    install()
     refuse_what_hydra_would_not(arguments)
     show_all = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints and exits by itself
@@ -61,7 +65,7 @@ def task(command: str, refused: list[Exception]) -> Callable[[DictConfig], None]
     """What Hydra calls with the composed configuration. The command is imported only then: typos cost no torch."""
 
     def run(config: DictConfig) -> None:
-        node: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        node = resolved(config)
         try:
             importlib.import_module(f"fieldctr.commands.{command}").main(node)
         except (UserError, BrokenPipeError) as error:
@@ -70,6 +74,15 @@ def task(command: str, refused: list[Exception]) -> Callable[[DictConfig], None]
             refused.append(error)  # Hydra would put a line of its own before the message
 
     return run
+
+
+def resolved(config: DictConfig) -> dict[str, Any]:
+    """The configuration as plain mappings, its interpolations written out."""
+    try:
+        node: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except RecursionError as error:
+        raise UserError(NESTED) from error
+    return node
 
 
 def _say(message: Warning | str, *_: object) -> None:
@@ -102,7 +115,10 @@ class Then(Callback):
     failed: str | None = None  # what to say at the end: Hydra would swallow an exception
 
     def __init__(self, command: list[str]) -> None:
-        self.command = list(command)
+        self.command = list(map(str, command))
+        for word in self.command:
+            if word.startswith(("-", FLAG)):  # the words come from a file, and those belong to the user's own call
+                raise UserError(f"a callback's command may not give {word}: {' '.join(self.command)}")
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         words = [*self.command, f"runs={config.hydra.sweep.dir}"]
@@ -189,13 +205,17 @@ def _no_part(node: str, key: str, command: str) -> str:
 
 
 def _keys(command: str) -> list[str]:
-    """All keys of the command's configuration, nodes and leaves, with the groups that this call chose."""
+    """All keys of the command's configuration, nodes and leaves, with the groups and the folder of this call."""
+    call = get_args_parser().parse_args(sys.argv[1:])
     entries: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / f"{command}.yaml"), resolve=False)
     own = {key for entry in entries["defaults"] if isinstance(entry, dict) for key in entry}
-    chosen = [word for word in sys.argv[1:] if word.partition("=")[0] in own and "," not in word]
+    words = (word.partition("=") for word in call.overrides)
+    chosen = [f"{group}={options.split(',')[0]}" for group, _, options in words if group in own or group[:1] == "+"]
+    if call.config_dir:
+        chosen.append(f"hydra.searchpath=['file://{Path(call.config_dir).absolute()}']")
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        config = compose(command, chosen)
+        config = compose(call.config_name or command, chosen)
     node: Any = OmegaConf.to_container(config, resolve=False)
     parts = [leaf.split(".") for leaf in flat(node)]
     return list(dict.fromkeys(".".join(part[:end]) for part in parts for end in range(1, len(part) + 1)))

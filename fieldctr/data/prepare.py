@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fieldctr.artifacts import KEY_FILE, cached, stage_folder
-from fieldctr.config import Between, Positive, Share, as_name, build, locate, nearest, parse
+from fieldctr.config import Between, Kind, Positive, Share, as_name, build, locate, nearest, parse
 from fieldctr.data.bad_lines import in_a_sentence
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.encode import encode
@@ -22,7 +22,22 @@ from fieldctr.data.splits import THINNED, thinned
 from fieldctr.data.table import Table, digests
 from fieldctr.data.unfinished import unfinished
 from fieldctr.errors import UserError
+from fieldctr.trust import OWN, root
 
+
+def _gives_a_table(target: Any) -> bool:
+    """Whether it is a function that says so; one of somebody else's need not say what it gives."""
+    if not inspect.isfunction(target):
+        return False
+    gives = inspect.signature(target).return_annotation
+    return gives is Table or (root(target.__module__) != OWN and gives in (inspect.Signature.empty, "Table"))
+
+
+SOURCE = Kind(
+    "a source: a function read(raw_dir, *, ...) -> fieldctr.data.table.Table",
+    "fieldctr.data.sources.tidy.read",
+    _gives_a_table,
+)
 Engine = Literal["polars", "ray"]
 VERSION = 3  # of what the sources and the encoder write; raise it when the same input gives other files
 SILENT = {  # keys that came later: tables without stay found
@@ -107,7 +122,7 @@ def prepared(
 
 
 def _table(config: DatasetConfig) -> Table:
-    table: Table = build(config.source, "dataset.source", Path(config.raw_dir))
+    table: Table = build(config.source, "dataset.source", Path(config.raw_dir), kind=SOURCE)
     if config.train_fraction == 1:
         return table
     return table._replace(frame=thinned(table.frame, config.train_fraction, config.fraction_seed))
@@ -125,9 +140,9 @@ def new_table(node: Mapping[str, Any], dataset: Dataset, rows: NewRows, *, raw_d
     source = key["source"]
     told = dataset.facts.get("reading", {})
     rows.keys = {**told, **rows.keys}
-    if "new_rows" not in inspect.signature(locate(source, "dataset.source")).parameters:
+    if "new_rows" not in inspect.signature(locate(source, "dataset.source", SOURCE)).parameters:
         return Table(rows.scan(), (rows.path,))
-    return build({**source, "new_rows": rows}, "dataset.source", Path(raw_dir or node["raw_dir"]))
+    return build({**source, "new_rows": rows}, "dataset.source", Path(raw_dir or node["raw_dir"]), kind=SOURCE)
 
 
 def with_names(node: Mapping[str, Any]) -> dict[str, Any]:
