@@ -169,9 +169,9 @@ def flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
+def nearest(word: object, known: Iterable[str]) -> str:
     """'Nearest: a, b. ' for an error message, or '' when nothing is near."""
-    close = difflib.get_close_matches(word, list(known), n=3, cutoff=0.5)
+    close = difflib.get_close_matches(str(word), list(known), n=3, cutoff=0.5)
     return f"Nearest: {', '.join(close)}. " if close else ""
 
 
@@ -197,7 +197,7 @@ def build(node: Mapping[str, Any], name: str, *runtime: Any, kind: Kind) -> Any:
     known = [p.name for p in inspect.signature(target).parameters.values() if p.kind is p.KEYWORD_ONLY]
     for key in keywords:
         if key not in known:
-            raise UserError(f"no key '{name}.{key}'. {nearest(str(key), known)}All: {', '.join(known) or 'none'}")
+            raise UserError(f"no key '{name}.{key}'. {nearest(key, known)}All: {', '.join(known) or 'none'}")
     for p in inspect.signature(target).parameters.values():
         if p.kind is p.KEYWORD_ONLY and p.default is p.empty and p.name not in keywords:
             raise UserError(f"key '{name}.{p.name}' is missing: {node['_target_']} needs it")
@@ -220,6 +220,8 @@ def imported(path: str, key: str, kind: Kind) -> Callable[..., Any]:
     from elsewhere does not pass either, nor what is not of this kind.
     """
     key, known = f"{key}={path}", trusted() | {*kind.packages}
+    if not root(path):
+        raise UserError(f"{key} is no import path, such as {kind.example}")
     if root(path) not in known:
         raise UserError(f"{key} is refused: {_not_trusted(root(path))}")
     module, _, attribute = path.rpartition(".")
@@ -227,13 +229,15 @@ def imported(path: str, key: str, kind: Kind) -> Callable[..., Any]:
         home = importlib.import_module(module)
     except (ImportError, ValueError) as error:
         raise UserError(f"{key} cannot be imported: {error}") from error
-    target = getattr(home, attribute, None)
+    target = getattr(home, attribute, None) if attribute[:1] != "_" else None
     if target is None:
-        own = [word for word, value in vars(home).items() if getattr(value, "__module__", "") == module]
+        own = [
+            word for word, value in vars(home).items() if getattr(value, "__module__", "") == module and word[0] != "_"
+        ]
         raise UserError(f"{key}: {module} has no {attribute}. {nearest(attribute, own)}".rstrip())
     if root(str(getattr(target, "__module__", path))) not in known:
         origin = target.__module__
-        raise UserError(f"{key} is refused: that is {origin}.{target.__name__}, and {_not_trusted(root(origin))}")
+        raise UserError(f"{key} is refused: that is {origin}.{attribute}, and {_not_trusted(root(origin))}")
     if not (inspect.isclass(target) or inspect.isfunction(target)) or not kind.fits(target):
         raise UserError(f"{key} is refused: expected {kind.what}, such as {kind.example}")
     return target
@@ -241,9 +245,9 @@ def imported(path: str, key: str, kind: Kind) -> Callable[..., Any]:
 
 def _not_trusted(package: str) -> str:
     if package in sys.stdlib_module_names:
-        return f"{package} is a part of Python, and no configuration may call it"
+        return f"{package} is a part of Python, which no configuration may call"
     return (
-        f"the package {package or 'without a name'} is not trusted. If you know its code, add trust={package} to the "
+        f"the package {package} is not trusted. If you know its code, add trust={package} to the "
         f"call, or set {VARIABLE}={package} once for a shell; read a stranger's first: it can do whatever you can"
     )
 
@@ -308,4 +312,4 @@ def spell(hint: Any) -> str:
         return " | ".join(map(spell, options))
     if origin is list:
         return f"list of {spell(options[0])}"
-    return "null" if hint is type(None) else hint.__name__
+    return {type(None): "null", dict: "mapping", Mapping: "mapping"}.get(origin or hint, hint.__name__)

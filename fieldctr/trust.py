@@ -46,5 +46,5 @@ def _packages(names: str, key: str) -> set[str]:
         if not name.isidentifier():
             raise UserError(f"{key}={name}: expected the name of a package, such as mymodels, without dots")
         if name in sys.stdlib_module_names:
-            raise UserError(f"{key}={name}: this is a part of Python, and no configuration may call it")
+            raise UserError(f"{key}={name}: this is a part of Python, which no configuration may call")
     return found

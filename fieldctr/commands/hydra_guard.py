@@ -42,7 +42,8 @@ PARTS = {  # of the node `hydra`: what it instantiates
     "launcher": _kind(Launcher, "hydra._internal.core_plugins.basic_launcher.BasicLauncher"),
     "sweeper": _kind(Sweeper, "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"),
 }
-LOGGING = ("logging.StreamHandler", "logging.NullHandler", "logging.Formatter")  # a file handler writes where it likes
+LOGGING = ("logging.StreamHandler", "logging.FileHandler", "logging.Formatter")
+LOG_FILE = "${hydra.runtime.output_dir}/${hydra.job.name}.log"  # Hydra's default; elsewhere no log may be written
 STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
 INTERPOLATION_COST = 10  # values; one takes 0.2 ms
 CHARACTERS_PER_VALUE = 100
@@ -72,6 +73,10 @@ class Loader(ConfigLoaderImpl):
             config = super().load_configuration(*arguments, **keywords)
         except RecursionError as error:
             raise UserError(NESTED) from error
+        except KeyError as error:
+            raise UserError(f"hydra.job.env_copy: the environment has no {error}") from error
+        except ValueError as error:  # of a defaults list
+            raise UserError(" ".join(str(error).split())) from error
         refuse_code(config.hydra)
         return config
 
@@ -99,11 +104,13 @@ def _check_defaults(config: Any, path: Path) -> None:
         raise UserError(f"{path} holds a list: expected a mapping, KEY: VALUE")
     plain: Any = OmegaConf.to_container(config, resolve=False)
     defaults = plain.get("defaults", [])
-    for entry in defaults if isinstance(defaults, list) else [defaults]:
-        pair = list(entry.items()) if isinstance(entry, dict) else [("config", entry)]
-        is_pair = len(pair) == 1 and isinstance(pair[0][0], str) and isinstance(pair[0][1], str | list | None)
-        if not isinstance(defaults, list) or not is_pair or pair == [("config", None)]:
-            raise UserError(f"{path}: defaults: {entry} is not allowed: expected a list of entries GROUP: OPTION")
+    for entry in defaults if isinstance(defaults, list) else [None]:
+        pair = [*entry.items()] if isinstance(entry, dict) else [("", entry)]
+        options = [name for _, value in pair for name in (value if isinstance(value, list) else [value or ""])]
+        texts = [*options, *(group for group, _ in pair)]
+        if entry is None or len(pair) != 1 or not all(isinstance(text, str) for text in texts):
+            shown = entry or defaults
+            raise UserError(f"{path}: defaults: {shown} is not allowed: expected a list of entries GROUP: OPTION")
 
 
 def refuse_code(node: DictConfig) -> None:
@@ -122,6 +129,8 @@ def refuse_code(node: DictConfig) -> None:
     for name in job.env_set:
         if name not in job.env_copy:
             raise UserError(f"hydra.job.env_set.{name} is refused: set {name} in the shell, before the call")
+    if "/" in str(job.get("name", "")):
+        raise UserError(f"hydra.job.name={job.name} is not allowed: expected a name without /")
     if not isinstance(node.verbose, bool | str | ListConfig):
         raise UserError(f"hydra.verbose={node.verbose} is not allowed: expected true, false or names of loggers")
 
@@ -143,9 +152,9 @@ def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
 def _refuse_logging(key: str, value: Any) -> None:
     """Python's logging.config calls and imports what it is told to."""
     last, text = key.rpartition(".")[2], str(value)
-    stranger = last == "class" and value not in LOGGING
-    if stranger or last == "()" or ("://" in text and text not in STREAMS) or "${" in text:
-        raise UserError(f"{key}={text} is refused: hydra/job_logging=none and stdout are what fieldctr has use for")
+    code = last == "()" or (last == "class" and value not in LOGGING) or ("://" in text and text not in STREAMS)
+    if code or ((last == "filename" or "${" in text) and text != LOG_FILE):
+        raise UserError(f"{key}={text} is refused: expected hydra/job_logging=none, stdout or default")
 
 
 def install() -> None:

@@ -4,6 +4,7 @@ A plain switch in front of `hydra.main` keeps multirun, sweepers, launchers, --c
 Hydra's users know them.
 """
 
+import argparse
 import importlib
 import os
 import re
@@ -45,6 +46,7 @@ def launch(command: str, arguments: tuple[str, ...]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints and exits by itself
     warnings.showwarning = _say  # ty: ignore[invalid-assignment]
     sys.argv = [f"fieldctr {command.replace('_', ' ')}", *flags_first(tuple(map(quoted_option, arguments)))]
+    refuse_flags(get_args_parser().parse_args(sys.argv[1:]))
     refused: list[Exception] = []
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(task(command, refused))()
@@ -65,8 +67,8 @@ def task(command: str, refused: list[Exception]) -> Callable[[DictConfig], None]
     """What Hydra calls with the composed configuration. The command is imported only then: typos cost no torch."""
 
     def run(config: DictConfig) -> None:
-        node = resolved(config)
         try:
+            node = resolved(config, command)
             importlib.import_module(f"fieldctr.commands.{command}").main(node)
         except (UserError, BrokenPipeError) as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -76,12 +78,14 @@ def task(command: str, refused: list[Exception]) -> Callable[[DictConfig], None]
     return run
 
 
-def resolved(config: DictConfig) -> dict[str, Any]:
+def resolved(config: DictConfig, command: str) -> dict[str, Any]:
     """The configuration as plain mappings, its interpolations written out."""
     try:
         node: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except RecursionError as error:
         raise UserError(NESTED) from error
+    except OmegaConfBaseException as error:
+        raise UserError(translate(error, command)) from error
     return node
 
 
@@ -146,6 +150,18 @@ def quoted_option(argument: str) -> str:
     return f"{group}={','.join(parts)}"
 
 
+def refuse_flags(call: argparse.Namespace) -> None:
+    """Hydra would read a pickle, and raises a bare ValueError for flags that do not go together."""
+    if call.experimental_rerun:
+        raise UserError("--experimental-rerun reads a pickle, which can run code: give the keys of that run instead")
+    modes = {"--run": call.run, "--multirun": call.multirun, "--cfg": call.cfg, "--info": call.info}
+    given = [flag for flag, value in modes.items() if value]
+    if len(given) > 1:
+        raise UserError(f"{' and '.join(given)} do not go together: give one")
+    if call.resolve and not (call.cfg or call.help):
+        raise UserError("--resolve goes with --cfg job, which prints the configuration")
+
+
 def refuse_what_hydra_would_not(arguments: tuple[str, ...]) -> None:
     """`enhancer=null` raises a bare ValueError in Hydra; a misspelt option of the optional group passes for none."""
     for argument in arguments:
@@ -160,6 +176,8 @@ def translate(error: Exception, command: str) -> str:
     """One or two lines for what Hydra or OmegaConf found wrong: the key, the nearest valid ones, what is allowed."""
     causes = _causes(error)
     for cause in causes:
+        if isinstance(cause, UserError):
+            return str(cause)
         if isinstance(cause, OverrideParseException):
             reason = str(cause).splitlines()[-2].strip()
             return f"cannot read '{cause.override}': {reason}. Expected KEY=VALUE, with quotes around blanks and commas"
@@ -169,10 +187,12 @@ def translate(error: Exception, command: str) -> str:
             return f"{command} needs a value for '{cause.full_key}': give {cause.full_key}=..."
     match = re.search(r"Could not (?:override|delete from config\.) '([^']+)'", str(error))
     key = next((cause.full_key for cause in causes if isinstance(cause, OmegaConfBaseException) and cause.full_key), "")
-    if match:
+    if match and not str(error).startswith("In '"):  # else it stands in the defaults of a file
         return _no_part(match[1], key, command) if key.rpartition(".")[0] == match[1] else _no_key(match[1], command)
-    text = str(error).splitlines()[0]
-    return f"{key}: {text}" if key and key not in text else text
+    lines = (line.strip() for cause in causes for line in str(cause).splitlines())
+    told = dict.fromkeys(line for line in lines if line and not line.startswith(("full_key:", "object_type=")))
+    text = " ".join([*told][:2])
+    return f"{key}: {text}" if key and key not in (*text.split(), "_dummy_") else text
 
 
 def _causes(error: BaseException) -> list[BaseException]:
@@ -209,8 +229,10 @@ def _keys(command: str) -> list[str]:
     call = get_args_parser().parse_args(sys.argv[1:])
     entries: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / f"{command}.yaml"), resolve=False)
     own = {key for entry in entries["defaults"] if isinstance(entry, dict) for key in entry}
-    words = (word.partition("=") for word in call.overrides)
-    chosen = [f"{group}={options.split(',')[0]}" for group, _, options in words if group in own or group[:1] == "+"]
+    chosen = []
+    for group, _, names in (word.partition("=") for word in call.overrides):
+        if (group in own or group[:1] == "+") and names[:1] not in ("{", "["):
+            chosen.append(f"{group}={names.split(',')[0]}")
     if call.config_dir:
         chosen.append(f"hydra.searchpath=['file://{Path(call.config_dir).absolute()}']")
     GlobalHydra.instance().clear()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fieldctr.artifacts import KEY_FILE, cached, stage_folder
-from fieldctr.config import Between, Kind, Positive, Share, as_name, build, locate, nearest, parse
+from fieldctr.config import Between, Kind, Positive, Share, as_name, build, checked, locate, nearest, parse
 from fieldctr.data.bad_lines import in_a_sentence
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.encode import encode
@@ -29,7 +29,8 @@ def _gives_a_table(target: Any) -> bool:
     """Whether it is a function that says so; one of somebody else's need not say what it gives."""
     if not inspect.isfunction(target):
         return False
-    gives = inspect.signature(target).return_annotation
+    positional = [p for p in inspect.signature(target).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    gives = inspect.signature(target).return_annotation if len(positional) == 1 else None
     return gives is Table or (root(target.__module__) != OWN and gives in (inspect.Signature.empty, "Table"))
 
 
@@ -148,14 +149,16 @@ def new_table(node: Mapping[str, Any], dataset: Dataset, rows: NewRows, *, raw_d
 def with_names(node: Mapping[str, Any]) -> dict[str, Any]:
     """The node with texts where YAML read a column's name as a number."""
     names = {key: as_name(node[key], f"dataset.{key}") for key in ("group", "weight") if node.get(key) is not None}
-    fields = {as_name(name, "dataset.fields"): field for name, field in (node.get("fields") or {}).items()}
+    given = checked(node.get("fields") or {}, dict, "dataset.fields")
+    fields = {as_name(name, "dataset.fields"): field for name, field in given.items()}
     return {**node, **names, "fields": fields}
 
 
 def entities(node: Mapping[str, Any] | None, fields: Mapping[str, Any]) -> dict[str, list[str]]:
     """The node `dataset.entities`, without fields that are left out; a UserError names one that is not there at all."""
     where = "dataset.entities"
-    found = {kind: [as_name(name, f"{where}.{kind}") for name in names] for kind, names in (node or {}).items()}
+    given = {kind: checked(names, list, f"{where}.{kind}") for kind, names in (node or {}).items()}
+    found = {kind: [as_name(name, f"{where}.{kind}") for name in names] for kind, names in given.items()}
     for kind, names in found.items():
         for name in names:
             if name not in fields:
