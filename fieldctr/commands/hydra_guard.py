@@ -66,7 +66,20 @@ BUDGET = Budget()
 class Loader(ConfigLoaderImpl):
     """Hydra's loader of configurations, which counts what they cost and checks what they would run."""
 
+    refusal: UserError | None = None
+
     def load_configuration(self, *arguments: Any, **keywords: Any) -> DictConfig:
+        """What is refused is refused once: Hydra composes first to learn its mode, and ignores what that raises."""
+        if self.refusal:
+            raise self.refusal
+        try:
+            return self._checked(*arguments, **keywords)
+        except UserError as error:
+            if not keywords.get("validate_sweep_overrides", True):
+                self.refusal = error
+            raise
+
+    def _checked(self, *arguments: Any, **keywords: Any) -> DictConfig:
         install()  # a launcher's worker has unpickled this loader, and done nothing else of fieldctr
         BUDGET.spent = 0
         try:

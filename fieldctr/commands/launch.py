@@ -176,8 +176,8 @@ def translate(error: Exception, command: str) -> str:
     """One or two lines for what Hydra or OmegaConf found wrong: the key, the nearest valid ones, what is allowed."""
     causes = _causes(error)
     for cause in causes:
-        if isinstance(cause, UserError):
-            return str(cause)
+        if isinstance(cause, UserError | RecursionError):
+            return str(cause) if isinstance(cause, UserError) else NESTED
         if isinstance(cause, OverrideParseException):
             reason = str(cause).splitlines()[-2].strip()
             return f"cannot read '{cause.override}': {reason}. Expected KEY=VALUE, with quotes around blanks and commas"

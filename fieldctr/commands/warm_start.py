@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from fieldctr.artifacts import file_digest
-from fieldctr.commands.trained import table_of
+from fieldctr.commands.trained import WEIGHTS, load_weights, table_of
 from fieldctr.config import TrainConfig, flat
 from fieldctr.data.dataset import SCHEMA_FILE, Dataset
 from fieldctr.data.values import field_values
@@ -20,7 +19,6 @@ from fieldctr.runs import load_config, load_result
 from fieldctr.schema import Schema
 from fieldctr.training.warm_start import known, take_over
 
-WEIGHTS = "model.safetensors"
 OWN = ("model", "enhancer", "embedding_dim")  # keys that must be the run's
 
 
@@ -49,7 +47,7 @@ def warm_start(
         )
 
     try:
-        take_over(model, load_file(folder / WEIGHTS), shared, now, build)
+        take_over(model, load_weights(folder, key="warm_start"), shared, now, build)
     except UserError as error:
         raise UserError(f"warm_start={folder}: {error}") from error
     new = [field.name for field, absent in zip(now.fields, shared.new.tolist(), strict=True) if absent]

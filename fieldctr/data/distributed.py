@@ -14,6 +14,7 @@ from fieldctr.data.reader import Reader
 from fieldctr.data.shards import gaps, row_columns, write_shards
 from fieldctr.data.table import Table
 from fieldctr.errors import UserError
+from fieldctr.trust import VARIABLE
 
 ROWS = 1 << 20  # of a task
 WORKER = {"POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1"}  # the tasks themselves take all cores
@@ -34,7 +35,13 @@ def write_with_ray(recipe: Recipe, max_memory_gb: float) -> None:
     ray = _ray()
     started = not ray.is_initialized()
     if started:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR", runtime_env={"env_vars": WORKER})
+        trust = {VARIABLE: os.environ.get(VARIABLE, "")}  # a worker locates the source itself
+        ray.init(
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+            runtime_env={"env_vars": WORKER | trust},
+        )
     try:
         workers = int(ray.cluster_resources()["CPU"])
         task = ray.remote(num_cpus=1, max_retries=0)(write_rows)
