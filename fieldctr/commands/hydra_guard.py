@@ -16,8 +16,6 @@ import hydra._internal.hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import CachingConfigRepository
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
-from hydra._internal.sources_registry import SourcesRegistry
-from hydra.core.plugins import Plugins
 from hydra.experimental.callback import Callback
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.plugins.launcher import Launcher
@@ -94,21 +92,19 @@ class Loader(ConfigLoaderImpl):
         return config
 
 
-class FileSource(FileConfigSource):
-    """Hydra's reader of YAML files, which counts before it builds."""
-
-    def load_config(self, config_path: str) -> ConfigResult:
-        path = Path(self.path) / self._normalize_file_name(config_path)
-        config, text, values = read_yaml(path)
-        BUDGET.spend(values, str(path))
-        _check_defaults(config, path)
-        if OmegaConf.is_dict(config) and OmegaConf.select(config, "hydra.searchpath") is not None:
-            raise UserError(f"{path}: hydra.searchpath belongs to the call. Give --config-dir there")
-        try:
-            header = ConfigSource._get_header_dict(text[:512])
-        except ValueError as error:
-            raise UserError(f"{path}: {error}") from error
-        return ConfigResult(config=config, path=f"file://{self.path}", provider=self.provider, header=header)
+def load_config(source: FileConfigSource, config_path: str) -> ConfigResult:
+    """In the place of the method of Hydra's source of YAML files: counts before it builds."""
+    path = Path(source.path) / ConfigSource._normalize_file_name(config_path)
+    config, text, values = read_yaml(path)
+    BUDGET.spend(values, str(path))
+    _check_defaults(config, path)
+    if OmegaConf.select(config, "hydra.searchpath") is not None:
+        raise UserError(f"{path}: hydra.searchpath belongs to the call. Give --config-dir there")
+    try:
+        header = ConfigSource._get_header_dict(text[:512])
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
+    return ConfigResult(config=config, path=f"file://{source.path}", provider=source.provider, header=header)
 
 
 def _check_defaults(config: Any, path: Path) -> None:
@@ -173,8 +169,7 @@ def _refuse_logging(key: str, value: Any) -> None:
 def install() -> None:
     """Put the guard in the place of what Hydra and OmegaConf would use. Twice is once."""
     hydra._internal.hydra.ConfigLoaderImpl = Loader  # ty: ignore[invalid-assignment]
-    Plugins.instance()  # it fills the registry once, and would refuse an entry that is there before
-    SourcesRegistry.instance().types["file"] = FileSource
+    FileConfigSource.load_config = load_config  # ty: ignore[invalid-assignment]
     _count(CachingConfigRepository, "load_config", lambda _: INTERPOLATION_COST)
     _count(Container, "_resolve_node_interpolation", _size)
     _count(Container, "_evaluate_custom_resolver", _size)

@@ -35,13 +35,8 @@ def write_with_ray(recipe: Recipe, max_memory_gb: float) -> None:
     ray = _ray()
     started = not ray.is_initialized()
     if started:
-        trust = {VARIABLE: os.environ.get(VARIABLE, "")}  # a worker locates the source itself
-        ray.init(
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="ERROR",
-            runtime_env={"env_vars": WORKER | trust},
-        )
+        settings = {"env_vars": WORKER | {VARIABLE: os.environ.get(VARIABLE, "")}}  # a worker imports the source itself
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR", runtime_env=settings)
     try:
         workers = int(ray.cluster_resources()["CPU"])
         task = ray.remote(num_cpus=1, max_retries=0)(write_rows)
