@@ -8,14 +8,15 @@ multirun pass, also in the workers of a launcher. Hydra has no public hook there
 import functools
 import inspect
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import hydra._internal.hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import CachingConfigRepository
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.plugins import Plugins
 from hydra.experimental.callback import Callback
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.plugins.launcher import Launcher
@@ -79,6 +80,7 @@ class Loader(ConfigLoaderImpl):
 
     def _checked(self, *arguments: Any, **keywords: Any) -> DictConfig:
         install()  # a launcher's worker has unpickled this loader, and done nothing else of fieldctr
+        _guard_files(type(source) for source in self.get_sources())
         BUDGET.spent = 0
         try:
             config = super().load_configuration(*arguments, **keywords)
@@ -92,7 +94,7 @@ class Loader(ConfigLoaderImpl):
         return config
 
 
-def load_config(source: FileConfigSource, config_path: str) -> ConfigResult:
+def load_config(source: ConfigSource, config_path: str) -> ConfigResult:
     """In the place of the method of Hydra's source of YAML files: counts before it builds."""
     path = Path(source.path) / ConfigSource._normalize_file_name(config_path)
     config, text, values = read_yaml(path)
@@ -113,13 +115,17 @@ def _check_defaults(config: Any, path: Path) -> None:
         raise UserError(f"{path} holds a list: expected a mapping, KEY: VALUE")
     plain: Any = OmegaConf.to_container(config, resolve=False)
     defaults = plain.get("defaults", [])
-    for entry in defaults if isinstance(defaults, list) else [None]:
-        pair = [*entry.items()] if isinstance(entry, dict) else [("", entry)]
-        options = [name for _, value in pair for name in (value if isinstance(value, list) else [value or ""])]
-        texts = [*options, *(group for group, _ in pair)]
-        if entry is None or len(pair) != 1 or not all(isinstance(text, str) for text in texts):
-            shown = entry or defaults
-            raise UserError(f"{path}: defaults: {shown} is not allowed: expected a list of entries GROUP: OPTION")
+    for entry in defaults if isinstance(defaults, list) else [defaults]:
+        if not isinstance(defaults, list) or not _is_default(entry):
+            raise UserError(f"{path}: defaults: {entry} is not allowed: expected a list of entries GROUP: OPTION")
+
+
+def _is_default(entry: Any) -> bool:
+    if not isinstance(entry, dict):
+        return isinstance(entry, str)
+    (group, options), *more = entry.items() or [(None, None)]
+    texts = options if isinstance(options, list) else [options or ""]
+    return not more and all(isinstance(text, str) for text in (group, *texts))
 
 
 def refuse_code(node: DictConfig) -> None:
@@ -169,10 +175,17 @@ def _refuse_logging(key: str, value: Any) -> None:
 def install() -> None:
     """Put the guard in the place of what Hydra and OmegaConf would use. Twice is once."""
     hydra._internal.hydra.ConfigLoaderImpl = Loader  # ty: ignore[invalid-assignment]
-    FileConfigSource.load_config = load_config  # ty: ignore[invalid-assignment]
+    Plugins.instance()  # it runs the modules of its plugins again: until then the class is another one
+    _guard_files([SourcesRegistry.instance().resolve("file")])
     _count(CachingConfigRepository, "load_config", lambda _: INTERPOLATION_COST)
     _count(Container, "_resolve_node_interpolation", _size)
     _count(Container, "_evaluate_custom_resolver", _size)
+
+
+def _guard_files(sources: Iterable[type[ConfigSource]]) -> None:
+    for source in sources:
+        if source.scheme() == "file":
+            source.load_config = load_config  # ty: ignore[invalid-assignment]
 
 
 def _count(owner: type, name: str, cost: Callable[[Any], int]) -> None:

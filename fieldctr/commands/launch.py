@@ -35,7 +35,10 @@ from fieldctr.runs import sweep_table
 from fieldctr.trust import FLAG
 
 NUMBER = re.compile(r"[-+]?[\d.][\d._e+-]*")  # what YAML could take for one
-FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-name", "-cn", "--config-dir", "-cd", "--info", "-i")
+FLAGS_WITH_VALUE = (
+    *("--cfg", "-c", "--package", "-p", "--config-name", "-cn", "--config-dir", "-cd", "--config-path", "-cp"),
+    *("--info", "-i", "--experimental-rerun"),
+)
 
 
 def launch(command: str, arguments: tuple[str, ...]) -> None:
