@@ -12,6 +12,7 @@ from typing import NoReturn
 from fieldctr import signals
 from fieldctr.disk import sentence
 from fieldctr.errors import UserError
+from fieldctr.trust import take_trust
 
 COMMANDS = {
     "prepare": "turn a raw table into id matrices and say what became of every row",
@@ -59,7 +60,8 @@ usage: fieldctr COMMAND [--multirun] [KEY=VALUE ...]
   fieldctr train -m model=lr,fm,fat seed=1,2,3      all combinations, one after the other
   fieldctr train --cfg job                          the configuration of a run, without running it
 
---config-dir DIR adds your own YAML; --debug shows the traceback behind an error; --version."""
+--config-dir DIR adds your own YAML; trust=PACKAGE lets it name code of that package; --debug shows the traceback behind
+an error; --version."""
 
 
 def main() -> None:
@@ -71,7 +73,7 @@ def main() -> None:
     debug = "--debug" in arguments
     try:
         with signals.handled():
-            run(*[argument for argument in arguments if argument != "--debug"])
+            run(*take_trust(argument for argument in arguments if argument != "--debug"))
     except signals.Interrupted as stop:
         with contextlib.suppress(OSError):  # of a terminal that was closed
             print(f"fieldctr: {stop.sentence(arguments)}", file=sys.stderr, flush=True)

@@ -6,12 +6,14 @@ YAML is the only place where a value is set, a dataclass the only place where it
 import difflib
 import importlib
 import inspect
+import sys
 import types
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, is_dataclass
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from fieldctr.errors import UserError
+from fieldctr.trust import VARIABLE, root, trusted
 
 T = TypeVar("T")
 
@@ -148,6 +150,16 @@ class TrainConfig:
     train_rows: Positive | Literal["all"] = "all"
 
 
+@dataclass(frozen=True)
+class Kind:
+    """What the `_target_` of a node must be. Its owner says so: the sources, the models, the metrics."""
+
+    what: str  # with its article
+    example: str  # an import path
+    fits: Callable[[Any], bool]  # of a class or a function
+    packages: tuple[str, ...] = ()  # that may be named besides those that the user trusts
+
+
 def flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """The leaves of nested mappings by dotted key. An empty mapping is a leaf: a field without keys is a field."""
     leaves: dict[str, Any] = {}
@@ -157,9 +169,9 @@ def flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
+def nearest(word: object, known: Iterable[str]) -> str:
     """'Nearest: a, b. ' for an error message, or '' when nothing is near."""
-    close = difflib.get_close_matches(word, list(known), n=3, cutoff=0.5)
+    close = difflib.get_close_matches(str(word), list(known), n=3, cutoff=0.5)
     return f"Nearest: {', '.join(close)}. " if close else ""
 
 
@@ -175,12 +187,12 @@ def parse(kind: Callable[..., T], node: Mapping[str, Any], name: str) -> T:
     return kind(**{key: checked(value, hints[key], f"{prefix}{key}") for key, value in node.items()})
 
 
-def build(node: Mapping[str, Any], name: str, *runtime: Any) -> Any:
+def build(node: Mapping[str, Any], name: str, *runtime: Any, kind: Kind) -> Any:
     """Call the node's `_target_` with `runtime` and then the node's other keys.
 
     A stray or missing key is named, and so is a value that the target's annotation does not allow.
     """
-    target, keywords = locate(node, name), {key: value for key, value in node.items() if key != "_target_"}
+    target, keywords = locate(node, name, kind), {key: value for key, value in node.items() if key != "_target_"}
     hints = get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
     known = [p.name for p in inspect.signature(target).parameters.values() if p.kind is p.KEYWORD_ONLY]
     for key in keywords:
@@ -193,17 +205,51 @@ def build(node: Mapping[str, Any], name: str, *runtime: Any) -> Any:
     return target(*runtime, **typed)
 
 
-def locate(node: Mapping[str, Any], name: str) -> Callable[..., Any]:
-    """The class or function that the node's `_target_` names. Any installed package may be named."""
-    if not isinstance(node.get("_target_"), str):
-        raise UserError(
-            f"'{name}' has no _target_: the import path of the class to build, such as fieldctr.models.fm.FM"
-        )
-    module, _, attribute = node["_target_"].rpartition(".")
+def locate(node: Mapping[str, Any], name: str, kind: Kind) -> Callable[..., Any]:
+    """The class or function that the node's `_target_` names."""
+    path = node.get("_target_")
+    if not isinstance(path, str):
+        raise UserError(f"'{name}' has no _target_: the import path of {kind.what}, such as {kind.example}")
+    return imported(path, f"{name}._target_", kind)
+
+
+def imported(path: str, key: str, kind: Kind) -> Callable[..., Any]:
+    """The class or function of this import path, which `key` names.
+
+    Nothing is imported from a package that is not trusted, for importing runs it. What a trusted module has imported
+    from elsewhere does not pass either, nor what is not of this kind.
+    """
+    key, known = f"{key}={path}", trusted() | {*kind.packages}
+    if not root(path):
+        raise UserError(f"{key} is no import path, such as {kind.example}")
+    if root(path) not in known:
+        raise UserError(f"{key} is refused: {_not_trusted(root(path))}")
+    module, _, attribute = path.rpartition(".")
     try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"{name}._target_={node['_target_']} cannot be imported: {error}") from error
+        home = importlib.import_module(module)
+    except (ImportError, ValueError) as error:
+        raise UserError(f"{key} cannot be imported: {error}") from error
+    target = getattr(home, attribute, None) if attribute[:1] != "_" else None
+    if target is None:
+        own = [
+            word for word, value in vars(home).items() if getattr(value, "__module__", "") == module and word[0] != "_"
+        ]
+        raise UserError(f"{key}: {module} has no {attribute}. {nearest(attribute, own)}".rstrip())
+    if root(str(getattr(target, "__module__", path))) not in known:
+        origin = target.__module__
+        raise UserError(f"{key} is refused: that is {origin}.{attribute}, and {_not_trusted(root(origin))}")
+    if not (inspect.isclass(target) or inspect.isfunction(target)) or not kind.fits(target):
+        raise UserError(f"{key} is refused: expected {kind.what}, such as {kind.example}")
+    return target
+
+
+def _not_trusted(package: str) -> str:
+    if package in sys.stdlib_module_names:
+        return f"{package} is a part of Python, which no configuration may call"
+    return (
+        f"the package {package} is not trusted. If you know its code, add trust={package} to the "
+        f"call, or set {VARIABLE}={package} once for a shell; read a stranger's first: it can do whatever you can"
+    )
 
 
 def checked(value: Any, hint: Any, key: str) -> Any:
@@ -266,4 +312,4 @@ def spell(hint: Any) -> str:
         return " | ".join(map(spell, options))
     if origin is list:
         return f"list of {spell(options[0])}"
-    return "null" if hint is type(None) else hint.__name__
+    return {type(None): "null", dict: "mapping", Mapping: "mapping"}.get(origin or hint, hint.__name__)

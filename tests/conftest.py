@@ -9,11 +9,13 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from fieldctr.trust import trusted
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two torch threads on a busy core cost up to ten times the CPU of one
 os.environ.setdefault("POLARS_MAX_THREADS", "2")  # each takes memory, and tests of memory know nothing of cores
@@ -31,6 +33,14 @@ def call() -> Callable[..., subprocess.CompletedProcess[str]]:
         return done
 
     return run
+
+
+@pytest.fixture
+def trust_tests() -> Iterator[None]:
+    """Lets a configuration name what the tests themselves define."""
+    trusted().add("tests")
+    yield
+    trusted().discard("tests")
 
 
 @pytest.fixture(scope="session")

@@ -73,6 +73,40 @@ def test_a_mistake_gets_one_or_two_lines_that_name_it(arguments: list[str], word
     assert all(word in done.stderr for word in words), done.stderr
 
 
+OWN_MODEL = "# Mine.\n_target_: mine.Mine\nembedding_std: 0.1\nhidden: 8\n"
+OWN_TABLE = "# Shop.\nname: shop\nraw_dir: .\nsource: {_target_: os.system}\nmin_count: 1\ngroup: null\nfields: {a: }\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "sede=2"], ["no key 'sede'. Nearest: seed"]),
+        (["train", "-m", "sede=2,3"], ["no key 'sede'. Nearest: seed"]),
+        (["train", "model=mine", "model.hiden=3"], ["no key 'model.hiden'. Nearest: model.hidden"]),
+        (["train", "-m", "model=mine,fm", "model.hiden=3"], ["no key 'model.hiden'. Nearest: model.hidden"]),
+        (["train", "model=mnie"], ["no model 'mnie'. Nearest: mine"]),
+        (["train", "model={hiden: 3}"], ["no key 'model.hiden'. All: model._target_"]),
+        (["prepare", "dataset=shop"], ["dataset.source._target_=os.system is refused: os is a part of Python"]),
+        (["prepare", "dataset=broken"], ["broken.yaml line 3: no valid YAML"]),
+        (["lint", "tiem=1"], ["no key 'tiem'. Nearest: time"]),
+        (["train", "--experimental-rerun", "x.pickle"], ["--experimental-rerun reads a pickle"]),
+        (["train", "-m", "--cfg", "job"], ["--multirun and --cfg do not go together"]),
+        (["train", "trust=os"], ["trust=os: this is a part of Python"]),
+    ],
+    ids=" ".join,
+)
+def test_a_mistake_beside_config_dir_is_named(arguments: list[str], words: list[str], tmp_path: Path) -> None:
+    for name, text in {"model/mine": OWN_MODEL, "dataset/shop": OWN_TABLE, "dataset/broken": "# b\na: [\n"}.items():
+        path = tmp_path / f"conf/{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    done = call(*arguments, "--config-dir", "conf", folder=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 2, done.stderr
+    assert all(word in done.stderr for word in words), done.stderr
+
+
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     done = call("train", "model=fta", "--debug", folder=tmp_path)
     assert done.returncode == 1

@@ -8,10 +8,11 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from fieldctr.catalog import conf_dir, options
-from fieldctr.config import EncoderConfig, TrainConfig, locate, parse
+from fieldctr.config import EncoderConfig, Kind, TrainConfig, locate, parse
+from fieldctr.data.prepare import SOURCE as READS
 from fieldctr.data.prepare import DatasetConfig
 from fieldctr.data.specs import field_specs
-from fieldctr.models.ctr_model import SOURCE, reads_field_embeddings
+from fieldctr.models.ctr_model import KINDS, SOURCE, reads_field_embeddings
 
 ROOTS = sorted(path.stem for path in conf_dir().glob("*.yaml") if path.stem != "base")
 GROUPS = (
@@ -44,7 +45,7 @@ def test_every_target_binds_its_keywords(group: str) -> None:
         node = composed(f"{group}={option}")[group]
         if node:
             reads = reads_field_embeddings(node, group)
-            bind(node, positional=3 if reads else 2, also={"embedding_std", *(SOURCE if reads else ())})
+            bind(node, KINDS[group], positional=3 if reads else 2, also={"embedding_std", *(SOURCE if reads else ())})
             bound.add(option)
     assert bound == set(options(group)) - {"none"}
 
@@ -59,13 +60,13 @@ def test_every_encoder_parses_and_trains_with_an_enhancer_that_reads_it(option: 
 @pytest.mark.parametrize("option", options("dataset"))
 def test_every_dataset_has_a_reader_and_readable_fields(option: str) -> None:
     config = parse(DatasetConfig, composed(f"dataset={option}")["dataset"], "dataset")
-    bind(config.source, positional=1)
+    bind(config.source, READS, positional=1)
     assert option == "tidy" or field_specs(config.fields, config.min_count)
 
 
-def bind(node: dict[str, Any], *, positional: int, also: frozenset[str] | set[str] = frozenset()) -> None:
+def bind(node: dict[str, Any], kind: Kind, *, positional: int, also: frozenset[str] | set[str] = frozenset()) -> None:
     keywords = {key: value for key, value in node.items() if key != "_target_" and key not in also}
-    signature = inspect.signature(locate(node, "node"))
+    signature = inspect.signature(locate(node, "node", kind))
     signature.bind(*[None] * positional, **keywords)
     required = {p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY and p.default is p.empty}
     assert required <= set(keywords), f"{node['_target_']}: YAML lacks {required - set(keywords)}"

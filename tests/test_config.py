@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from fieldctr.config import OptimizerConfig, Positive, Share, build, parse
+from fieldctr.config import Kind, OptimizerConfig, Positive, Share, build, parse
 from fieldctr.errors import UserError
 
 ADAM: dict[str, Any] = {
@@ -69,16 +69,20 @@ def pair(first: int, *, second: int, third: int = 3) -> tuple[int, int, int]:
     return first, second, third
 
 
+ANY = Kind("anything", "fieldctr.models.fm.FM", lambda target: True)
+
+
+@pytest.mark.usefixtures("trust_tests")
 def test_build_binds_the_signature() -> None:
     node = {"_target_": f"{__name__}.pair", "second": 2}
-    assert build(node, "model", 1)[:2] == (1, 2)
+    assert build(node, "model", 1, kind=ANY)[:2] == (1, 2)
     with pytest.raises(UserError, match=r"no key 'model\.thrid'.*third"):
-        build(node | {"thrid": 1}, "model", 1)
+        build(node | {"thrid": 1}, "model", 1, kind=ANY)
     with pytest.raises(UserError, match=r"model\.second.*missing"):
-        build({"_target_": node["_target_"]}, "model", 1)
+        build({"_target_": node["_target_"]}, "model", 1, kind=ANY)
     with pytest.raises(UserError, match=r"model\.second=two is not allowed: expected int"):
-        build(node | {"second": "two"}, "model", 1)
+        build(node | {"second": "two"}, "model", 1, kind=ANY)
     with pytest.raises(UserError, match="cannot be imported"):
-        build({"_target_": "fieldctr.models.nothing.Nothing"}, "model", 1)
+        build({"_target_": "fieldctr.models.nothing.Nothing"}, "model", 1, kind=ANY)
     with pytest.raises(UserError, match="no _target_"):
-        build({}, "model", 1)
+        build({}, "model", 1, kind=ANY)

@@ -4,6 +4,7 @@ A plain switch in front of `hydra.main` keeps multirun, sweepers, launchers, --c
 Hydra's users know them.
 """
 
+import argparse
 import importlib
 import os
 import re
@@ -16,6 +17,7 @@ from typing import Any
 
 import hydra
 from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser  # what hydra.main reads sys.argv with
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -26,22 +28,29 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from fieldctr.catalog import conf_dir, groups, options
 from fieldctr.cli import unknown
+from fieldctr.commands.hydra_guard import NESTED, install
 from fieldctr.config import flat, nearest
 from fieldctr.errors import UserError
 from fieldctr.runs import sweep_table
 from fieldctr.signals import Interrupted, check
+from fieldctr.trust import FLAG
 
 NUMBER = re.compile(r"[-+]?[\d.][\d._e+-]*")  # what YAML could take for one
-FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-name", "-cn", "--config-dir", "-cd", "--info", "-i")
+FLAGS_WITH_VALUE = (
+    *("--cfg", "-c", "--package", "-p", "--config-name", "-cn", "--config-dir", "-cd", "--config-path", "-cp"),
+    *("--info", "-i", "--experimental-rerun"),
+)
 
 
 def launch(command: str, arguments: tuple[str, ...]) -> None:
     """Compose the command's configuration and run it, once or for every combination of a multirun."""
+    install()
     refuse_what_hydra_would_not(arguments)
     show_all = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints and exits by itself
     warnings.showwarning = _say  # ty: ignore[invalid-assignment]
     sys.argv = [f"fieldctr {command.replace('_', ' ')}", *flags_first(tuple(map(quoted_option, arguments)))]
+    refuse_flags(get_args_parser().parse_args(sys.argv[1:]))
     refused: list[Exception] = []
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(task(command, refused))()
@@ -68,8 +77,8 @@ def task(command: str, refused: list[Exception]) -> Callable[[DictConfig], None]
 
     def run(config: DictConfig) -> None:
         check()  # a job that failed as a signal came was taken for any other
-        node: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
         try:
+            node = resolved(config, command)
             importlib.import_module(f"fieldctr.commands.{command}").main(node)
         except (UserError, OSError, MemoryError) as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -77,6 +86,17 @@ def task(command: str, refused: list[Exception]) -> Callable[[DictConfig], None]
             refused.append(error)  # Hydra would put a line of its own before the message
 
     return run
+
+
+def resolved(config: DictConfig, command: str) -> dict[str, Any]:
+    """The configuration as plain mappings, its interpolations written out."""
+    try:
+        node: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except RecursionError as error:
+        raise UserError(NESTED) from error
+    except OmegaConfBaseException as error:
+        raise UserError(translate(error, command)) from error
+    return node
 
 
 def _say(message: Warning | str, *_: object) -> None:
@@ -109,7 +129,10 @@ class Then(Callback):
     failed: str | None = None  # what to say at the end: Hydra would swallow an exception
 
     def __init__(self, command: list[str]) -> None:
-        self.command = list(command)
+        self.command = list(map(str, command))
+        for word in self.command:
+            if word.startswith(("-", FLAG)):  # the words come from a file, and those belong to the user's own call
+                raise UserError(f"a callback's command may not give {word}: {' '.join(self.command)}")
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         words = [*self.command, f"runs={config.hydra.sweep.dir}"]
@@ -137,6 +160,18 @@ def quoted_option(argument: str) -> str:
     return f"{group}={','.join(parts)}"
 
 
+def refuse_flags(call: argparse.Namespace) -> None:
+    """Hydra would read a pickle, and raises a bare ValueError for flags that do not go together."""
+    if call.experimental_rerun:
+        raise UserError("--experimental-rerun reads a pickle, which can run code: give the keys of that run instead")
+    modes = {"--run": call.run, "--multirun": call.multirun, "--cfg": call.cfg, "--info": call.info}
+    given = [flag for flag, value in modes.items() if value]
+    if len(given) > 1:
+        raise UserError(f"{' and '.join(given)} do not go together: give one")
+    if call.resolve and not (call.cfg or call.help):
+        raise UserError("--resolve goes with --cfg job, which prints the configuration")
+
+
 def refuse_what_hydra_would_not(arguments: tuple[str, ...]) -> None:
     """`enhancer=null` raises a bare ValueError in Hydra; a misspelt option of the optional group passes for none."""
     for argument in arguments:
@@ -151,6 +186,8 @@ def translate(error: Exception, command: str) -> str:
     """One or two lines for what Hydra or OmegaConf found wrong: the key, the nearest valid ones, what is allowed."""
     causes = _causes(error)
     for cause in causes:
+        if isinstance(cause, UserError | RecursionError):
+            return str(cause) if isinstance(cause, UserError) else NESTED
         if isinstance(cause, OverrideParseException):
             reason = str(cause).splitlines()[-2].strip()
             return f"cannot read '{cause.override}': {reason}. Expected KEY=VALUE, with quotes around blanks and commas"
@@ -160,10 +197,12 @@ def translate(error: Exception, command: str) -> str:
             return f"{command} needs a value for '{cause.full_key}': give {cause.full_key}=..."
     match = re.search(r"Could not (?:override|delete from config\.) '([^']+)'", str(error))
     key = next((cause.full_key for cause in causes if isinstance(cause, OmegaConfBaseException) and cause.full_key), "")
-    if match:
+    if match and not str(error).startswith("In '"):  # else it stands in the defaults of a file
         return _no_part(match[1], key, command) if key.rpartition(".")[0] == match[1] else _no_key(match[1], command)
-    text = str(error).splitlines()[0]
-    return f"{key}: {text}" if key and key not in text else text
+    lines = (line.strip() for cause in causes for line in str(cause).splitlines())
+    told = dict.fromkeys(line for line in lines if line and not line.startswith(("full_key:", "object_type=")))
+    text = " ".join([*told][:2])
+    return f"{key}: {text}" if key and key not in (*text.split(), "_dummy_") else text
 
 
 def _causes(error: BaseException) -> list[BaseException]:
@@ -196,13 +235,19 @@ def _no_part(node: str, key: str, command: str) -> str:
 
 
 def _keys(command: str) -> list[str]:
-    """All keys of the command's configuration, nodes and leaves, with the groups that this call chose."""
+    """All keys of the command's configuration, nodes and leaves, with the groups and the folder of this call."""
+    call = get_args_parser().parse_args(sys.argv[1:])
     entries: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / f"{command}.yaml"), resolve=False)
     own = {key for entry in entries["defaults"] if isinstance(entry, dict) for key in entry}
-    chosen = [word for word in sys.argv[1:] if word.partition("=")[0] in own and "," not in word]
+    chosen = []
+    for group, _, names in (word.partition("=") for word in call.overrides):
+        if (group in own or group[:1] == "+") and names[:1] not in ("{", "["):
+            chosen.append(f"{group}={names.split(',')[0]}")
+    if call.config_dir:
+        chosen.append(f"hydra.searchpath=['file://{Path(call.config_dir).absolute()}']")
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        config = compose(command, chosen)
+        config = compose(call.config_name or command, chosen)
     node: Any = OmegaConf.to_container(config, resolve=False)
     parts = [leaf.split(".") for leaf in flat(node)]
     return list(dict.fromkeys(".".join(part[:end]) for part in parts for end in range(1, len(part) + 1)))

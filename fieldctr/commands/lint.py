@@ -9,7 +9,7 @@ from fieldctr.analysis.findings import SEVERITIES, Finding
 from fieldctr.analysis.lint import field_grid, lint, spell, worst_first
 from fieldctr.config import build, parse
 from fieldctr.data.bad_lines import explained
-from fieldctr.data.prepare import DatasetConfig, prepared
+from fieldctr.data.prepare import SOURCE, DatasetConfig, prepared
 from fieldctr.data.specs import field_specs
 from fieldctr.data.table import Table
 
@@ -63,7 +63,7 @@ def time_of(dataset: dict[str, Any]) -> TimeConfig | None:
 
 def by_day(dataset: dict[str, Any], time: TimeConfig) -> tuple[list[Finding], str]:
     """Findings about days, and a line on all days; reads the raw table."""
-    table: Table = build(dataset["source"], "dataset.source", Path(dataset["raw_dir"]))
+    table: Table = build(dataset["source"], "dataset.source", Path(dataset["raw_dir"]), kind=SOURCE)
     with explained(table.files, readings=table.written):
         days = click_rates_by_day(table.frame, time.column, time.unit, dataset.get("weight"))
     return list(odd_days(days, time.column)), spell_days(days, time.column)

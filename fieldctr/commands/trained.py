@@ -4,7 +4,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from fieldctr.artifacts import KEY_FILE
 from fieldctr.commands.machine import start_runtime
@@ -12,7 +14,7 @@ from fieldctr.config import RuntimeConfig, TrainConfig, parse
 from fieldctr.data.dataset import Dataset, check_table
 from fieldctr.errors import UserError
 from fieldctr.models.ctr_model import CTRModel, build_model
-from fieldctr.runs import MODEL, check_run, load_config, load_result
+from fieldctr.runs import CONFIG, MODEL, check_run, load_config, load_result
 from fieldctr.training.runtime import Runtime
 
 
@@ -43,8 +45,7 @@ def load_trained(folder: Path, *, outputs: Path, runtime: RuntimeConfig, splits:
         name=result["dataset"],
         negative_rate=config.dataset.get("negative_rate"),
     )
-    check_run(folder, [MODEL])
-    weights = load_file(folder / MODEL)
+    weights = load_weights(folder)
     # Field embeddings are saved with what reads them: no encoder is needed.
     saved = {"model": weights.get("backbone.field_embeddings"), "enhancer": weights.get("enhancer.field_embeddings")}
     model = build_model(
@@ -55,9 +56,33 @@ def load_trained(folder: Path, *, outputs: Path, runtime: RuntimeConfig, splits:
         seed=config.seed,
         field_embeddings={name: vectors for name, vectors in saved.items() if vectors is not None},
     )
-    model.load_state_dict(weights)
+    fill(model, weights, folder)
     chosen = start_runtime(runtime, config.trainer, outputs=outputs)
     return Trained(config, result, dataset, model.fold().to(chosen.device), chosen)
+
+
+def load_weights(folder: Path, *, key: str = "run") -> dict[str, Tensor]:
+    """The weights of the finished run in `folder`, which `key` named; UserError where they cannot be read."""
+    path = folder / MODEL
+    check_run(folder, [MODEL])
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{key}={folder}: {path} cannot be read: {error}. Train it anew") from error
+
+
+def fill(model: nn.Module, weights: Mapping[str, Tensor], folder: Path) -> None:
+    """Load the weights; a UserError names the first that is not as the run's config.json builds it."""
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in weights.items()}
+    for name in expected | found:
+        here, there = expected.get(name, "absent"), found.get(name, "absent")
+        if here != there:
+            raise UserError(
+                f"run={folder}: weight {name} is {there} in {folder / MODEL} and {here} in the model of {CONFIG} and "
+                "its table. The files are of different runs: train it anew"
+            )
+    model.load_state_dict(weights)
 
 
 def table_of(folder: Path, result: Mapping[str, Any], *, outputs: Path, key: str = "run") -> Path:

@@ -6,17 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from fieldctr.artifacts import file_digest
-from fieldctr.commands.trained import table_of
+from fieldctr.commands.trained import load_weights, table_of
 from fieldctr.config import TrainConfig, flat
 from fieldctr.data.dataset import SCHEMA_FILE, Dataset, check_table
 from fieldctr.data.values import field_values
 from fieldctr.errors import UserError
 from fieldctr.models.ctr_model import CTRModel, build_model
-from fieldctr.runs import MODEL, check_run, load_config, load_result
+from fieldctr.runs import MODEL, load_config, load_result
 from fieldctr.schema import Schema
 from fieldctr.training.warm_start import known, take_over
 
@@ -34,7 +33,6 @@ def warm_start(
     refuse_another_model(folder, before, config)
     table = table_of(folder, result, outputs=Path(config.outputs), key="warm_start")
     check_table(table, ())
-    check_run(folder, [MODEL])
     now, then = dataset.schema, Schema.load(table / SCHEMA_FILE)
     values, values_then = ([field.texts for field in field_values(place)] for place in (dataset.folder, table))
     shared = known(now, then, values=values, values_before=values_then)
@@ -50,7 +48,7 @@ def warm_start(
         )
 
     try:
-        take_over(model, load_file(folder / MODEL), shared, now, build)
+        take_over(model, load_weights(folder, key="warm_start"), shared, now, build)
     except UserError as error:
         raise UserError(f"warm_start={folder}: {error}") from error
     new = [field.name for field, absent in zip(now.fields, shared.new.tolist(), strict=True) if absent]

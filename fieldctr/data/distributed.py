@@ -15,6 +15,7 @@ from fieldctr.data.reader import Reader
 from fieldctr.data.shards import gaps, row_columns, write_shards
 from fieldctr.data.table import Table
 from fieldctr.errors import UserError
+from fieldctr.trust import VARIABLE
 
 ROWS = 1 << 20  # of a task
 WORKER = {"POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1"}  # the tasks themselves take all cores
@@ -35,7 +36,8 @@ def write_with_ray(recipe: Recipe, max_memory_gb: float) -> None:
     ray = _ray()
     started = not ray.is_initialized()
     if started:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR", runtime_env={"env_vars": WORKER})
+        settings = {"env_vars": WORKER | {VARIABLE: os.environ.get(VARIABLE, "")}}  # a worker imports the source itself
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR", runtime_env=settings)
     signals.retake()  # else SIGTERM ends in a native trace
     try:
         workers = int(ray.cluster_resources()["CPU"])

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fieldctr.artifacts import cached, read_key, stage_folder
-from fieldctr.config import Between, Positive, Share, as_name, build, locate, nearest, parse
+from fieldctr.config import Between, Kind, Positive, Share, as_name, build, checked, locate, nearest, parse
 from fieldctr.data.bad_lines import in_a_sentence
 from fieldctr.data.dataset import Dataset, check_table
 from fieldctr.data.encode import encode
@@ -21,7 +21,23 @@ from fieldctr.data.splits import THINNED, thinned
 from fieldctr.data.table import Table, digests, refuse_changed, stamps
 from fieldctr.data.unfinished import shards_folder, unfinished
 from fieldctr.errors import UserError
+from fieldctr.trust import OWN, root
 
+
+def _gives_a_table(target: Any) -> bool:
+    """Whether it is a function that says so; one of somebody else's need not say what it gives."""
+    if not inspect.isfunction(target):
+        return False
+    positional = [p for p in inspect.signature(target).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    gives = inspect.signature(target).return_annotation if len(positional) == 1 else None
+    return gives is Table or (root(target.__module__) != OWN and gives in (inspect.Signature.empty, "Table"))
+
+
+SOURCE = Kind(
+    "a source: a function read(raw_dir, *, ...) -> fieldctr.data.table.Table",
+    "fieldctr.data.sources.tidy.read",
+    _gives_a_table,
+)
 Engine = Literal["polars", "ray"]
 VERSION = 3  # of what the sources and the encoder write; raise it when the same input gives other files
 SILENT = {  # keys that came later: tables without stay found
@@ -111,7 +127,7 @@ def prepared(
 
 
 def _table(config: DatasetConfig) -> Table:
-    table: Table = build(config.source, "dataset.source", Path(config.raw_dir))
+    table: Table = build(config.source, "dataset.source", Path(config.raw_dir), kind=SOURCE)
     if config.train_fraction == 1:
         return table
     return table._replace(frame=thinned(table.frame, config.train_fraction, config.fraction_seed))
@@ -129,22 +145,24 @@ def new_table(node: Mapping[str, Any], dataset: Dataset, rows: NewRows, *, raw_d
     source = key["source"]
     told = dataset.facts.get("reading", {})
     rows.keys = {**told, **rows.keys}
-    if "new_rows" not in inspect.signature(locate(source, "dataset.source")).parameters:
+    if "new_rows" not in inspect.signature(locate(source, "dataset.source", SOURCE)).parameters:
         return Table(rows.scan(), (rows.path,))
-    return build({**source, "new_rows": rows}, "dataset.source", Path(raw_dir or node["raw_dir"]))
+    return build({**source, "new_rows": rows}, "dataset.source", Path(raw_dir or node["raw_dir"]), kind=SOURCE)
 
 
 def with_names(node: Mapping[str, Any]) -> dict[str, Any]:
     """The node with texts where YAML read a column's name as a number."""
     names = {key: as_name(node[key], f"dataset.{key}") for key in ("group", "weight") if node.get(key) is not None}
-    fields = {as_name(name, "dataset.fields"): field for name, field in (node.get("fields") or {}).items()}
+    given = checked(node.get("fields") or {}, dict, "dataset.fields")
+    fields = {as_name(name, "dataset.fields"): field for name, field in given.items()}
     return {**node, **names, "fields": fields}
 
 
 def entities(node: Mapping[str, Any] | None, fields: Mapping[str, Any]) -> dict[str, list[str]]:
     """The node `dataset.entities`, without fields that are left out; a UserError names one that is not there at all."""
     where = "dataset.entities"
-    found = {kind: [as_name(name, f"{where}.{kind}") for name in names] for kind, names in (node or {}).items()}
+    given = {kind: checked(names, list, f"{where}.{kind}") for kind, names in (node or {}).items()}
+    found = {kind: [as_name(name, f"{where}.{kind}") for name in names] for kind, names in given.items()}
     for kind, names in found.items():
         for name in names:
             if name not in fields:

@@ -211,7 +211,11 @@ def _pretrained(config: EncoderConfig, device: torch.device, generative: bool, c
     logging.set_verbosity_error()  # it reports weights that we do not need
     logging.disable_progress_bar()
     folder = loadable_folder(config.model, config.origin, converted)
-    settings = AutoConfig.from_pretrained(folder, local_files_only=True)
+    local = {"local_files_only": True, "trust_remote_code": False}  # a folder may bring Python code of its own
+    try:
+        settings = AutoConfig.from_pretrained(folder, **local)
+    except ValueError as error:
+        raise UserError(f"encoder.model={config.model}: {str(error).splitlines()[0]}") from error
     for name, value in settings.to_dict().items():
         if "dropout" in name and isinstance(value, float):
             setattr(settings, name, 0.0)  # BERT's 0.1 takes 25 points of the accuracy of SSFT
@@ -220,14 +224,14 @@ def _pretrained(config: EncoderConfig, device: torch.device, generative: bool, c
         model = (AutoModelForCausalLM if generative else AutoModel).from_pretrained(
             folder,
             config=settings,
-            local_files_only=True,
+            **local,
             dtype=DTYPES[config.dtype],
             attn_implementation=config.attention,
             **({"quantization_config": quantized, "device_map": {"": device}} if config.dtype == "4bit" else {}),
         )
     except ValueError as error:  # what transformers says of a kind of model that has no such class
         raise _no_decoder(config.model) from error
-    return model, AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    return model, AutoTokenizer.from_pretrained(folder, **local)
 
 
 def tiny_llama() -> tuple[Any, Any]:

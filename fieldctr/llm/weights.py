@@ -57,7 +57,7 @@ def _unpack(file: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    source = {"gguf_file": file.name, "local_files_only": True}
+    source = {"gguf_file": file.name, "local_files_only": True, "trust_remote_code": False}
     model: Any = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **source)
     tokenizer: Any = AutoTokenizer.from_pretrained(file.parent, **source)
     del model.config.quantization_config  # else it refuses to be saved

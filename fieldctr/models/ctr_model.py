@@ -25,12 +25,37 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from fieldctr.config import Weight, build, checked, locate
+from fieldctr.config import Kind, Weight, build, checked, locate
 from fieldctr.errors import UserError
 from fieldctr.nn.embedding import FeatureEmbedding, Inputs, NoEmbedding, Table
 from fieldctr.nn.flops import FlopCounter
 from fieldctr.schema import Schema
 
+
+def _is_part(target: Any, *inputs: str) -> bool:
+    """Whether it is a module that is built of schema and dim, and whose forward takes these."""
+    if not (inspect.isclass(target) and issubclass(target, nn.Module)):
+        return False
+    try:
+        inspect.signature(target).bind_partial("schema", "dim")
+        inspect.signature(target.forward).bind("self", *inputs)
+    except TypeError:
+        return False
+    return True
+
+
+KINDS = {
+    "model": Kind(
+        "a backbone: a class with __init__(schema, dim, *, ...) and forward(emb, inputs)",
+        "fieldctr.models.fm.FM",
+        lambda target: _is_part(target, "emb", "inputs"),
+    ),
+    "enhancer": Kind(
+        "an enhancer: a class with __init__(schema, dim, *, ...) and forward(emb)",
+        "fieldctr.enhancers.llactr.LLaCTR",
+        lambda target: _is_part(target, "emb"),
+    ),
+}
 SOURCE = ("source", "epoch")  # keys of a node that say where its field embeddings come from
 
 
@@ -102,7 +127,7 @@ def build_model(
     keywords = dict(model)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        if getattr(locate(model, "model"), "reads_embeddings", True):
+        if getattr(locate(model, "model", KINDS["model"]), "reads_embeddings", True):
             embedding = FeatureEmbedding(schema, dim, init_std=_embedding_std(keywords))
         else:
             embedding = NoEmbedding(schema)
@@ -138,16 +163,16 @@ def reads_field_embeddings(node: Mapping[str, Any] | None, name: str) -> bool:
     """Whether what the node called `name` builds wants them."""
     if not node:
         return False
-    parameter = inspect.signature(locate(node, name)).parameters.get("field_embeddings")
+    parameter = inspect.signature(locate(node, name, KINDS[name])).parameters.get("field_embeddings")
     return parameter is not None and (parameter.default is parameter.empty or "source" in node)
 
 
 def _built(node: Mapping[str, Any], name: str, schema: Schema, dim: int, vectors: Mapping[str, Tensor]) -> nn.Module:
     if not reads_field_embeddings(node, name):
-        return build(node, name, schema, dim)
+        return build(node, name, schema, dim, kind=KINDS[name])
     assert name in vectors, f"the {name} reads field embeddings: give them"
     own = {key: value for key, value in node.items() if key not in SOURCE}
-    return build(own, name, schema, dim, vectors[name])
+    return build(own, name, schema, dim, vectors[name], kind=KINDS[name])
 
 
 def _embedding_std(keywords: dict[str, Any]) -> float:

@@ -6,13 +6,14 @@ normalised entropy of He et al. 2014; ECE of Naeini et al. 2015; RelaImpr of Yan
 Wherever a `weight` (R,) is taken, a sample of weight 3 counts as three equal ones, and one of weight 0 as none.
 """
 
+import inspect
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from fieldctr.config import locate
+from fieldctr.config import Kind, imported
 from fieldctr.errors import UserError
 from fieldctr.ranking import auc
 
@@ -163,8 +164,15 @@ def rela_impr(auc: float, base_auc: float) -> float:
 def torchmetric(path: str, label: np.ndarray, logit: np.ndarray) -> float:
     """One torchmetrics class, built without arguments and given pCTR and labels of the whole split."""
     import torch  # with torchmetrics: 3.5 s, so only for those who ask
+    from torchmetrics import Metric
 
-    metric = locate({"_target_": path}, "trainer.extra_metrics")()
+    kind = Kind(
+        "a metric: a class of torchmetrics or one derived from its Metric",
+        "torchmetrics.classification.BinaryAUROC",
+        lambda target: inspect.isclass(target) and issubclass(target, Metric),
+        packages=("torchmetrics",),
+    )
+    metric = imported(path, "trainer.extra_metrics", kind)()
     value = metric(torch.from_numpy(sigmoid(logit)), torch.from_numpy(label.astype(np.int64)))
     return float(value)
 

@@ -107,6 +107,8 @@ def _merged(name: str, drawn: Tensor, before: Tensor, growth: list[int], known: 
         rows = known.rows if drawn.shape[axis] == len(known.rows) else known.apart
         places = {MORE: known.fields, MORE * FEATURES: rows}.get(grows)
         if places is not None:
+            if int(places.max()) >= before.shape[axis]:
+                raise UserError(f"weight {name} has {before.shape[axis]} on axis {axis}: fewer than the run's table")
             before = before.index_select(axis, places.clamp(min=0))
             fresh = fresh | (places < 0).view([-1 if i == axis else 1 for i in range(drawn.dim())])
         elif before.shape[axis] != drawn.shape[axis] or (grows and not known.aligned):

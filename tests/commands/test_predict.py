@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -178,3 +179,35 @@ def test_the_new_column_takes_another_name(home: Path, score: Predict) -> None:
     pl.read_parquet(home / "out.parquet").write_parquet(home / "twice.parquet")
     score("twice.parquet", "third.parquet", "column=pctr_2")
     np.testing.assert_array_equal(pctr(home, "third.parquet", "pctr_2"), pctr(home))
+
+
+STRANGER = "from pathlib import Path\nPath('ran').touch()\nclass Model: ...\n"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"model": {"_target_": "os.system", "embedding_std": 0.1}}, r"model\._target_=os\.system is refused"),
+        (
+            {"model": {"_target_": "stranger.Model", "embedding_std": 0.1}},
+            "stranger is not trusted",
+        ),
+        ({"enhancer": {"_target_": "stranger.Model"}}, r"enhancer\._target_=stranger\.Model is refused"),
+        ({"model": {"_target_": "fieldctr.models.fm.FM", "embedding_std": 0.1}}, "weight .* is absent in"),
+    ],
+)
+def test_a_stranger_s_run_folder_runs_nothing(
+    changes: dict[str, Any], words: str, home: Path, score: Predict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its config.json names what builds the model."""
+    monkeypatch.syspath_prepend(str(home))
+    (home / "stranger.py").write_text(STRANGER)
+    config = (home / "run/config.json").read_text()
+    (home / "run/config.json").write_text(json.dumps(json.loads(config) | changes))
+    try:
+        with pytest.raises(UserError, match=words):
+            score("t.csv")
+    finally:
+        (home / "run/config.json").write_text(config)
+    assert not (home / "ran").exists()
+    assert "stranger" not in sys.modules

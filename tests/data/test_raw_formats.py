@@ -13,7 +13,7 @@ import pytest
 
 from fieldctr.config import build
 from fieldctr.data.dataset import Dataset
-from fieldctr.data.prepare import prepared
+from fieldctr.data.prepare import SOURCE, prepared
 from fieldctr.data.protocol import Protocol
 from fieldctr.data.table import LABEL, SPLIT
 from fieldctr.errors import UserError
@@ -194,7 +194,7 @@ def prepare(node: Callable[..., dict[str, Any]], tmp_path: Path) -> Prepare:
 
 @pytest.fixture
 def frame(node: Callable[..., dict[str, Any]], tmp_path: Path) -> Frame:
-    return lambda name, files: build(node(name, files)["source"], "source", tmp_path).frame.collect()
+    return lambda name, files: build(node(name, files)["source"], "source", tmp_path, kind=SOURCE).frame.collect()
 
 
 @pytest.mark.parametrize("name", SOURCES)

@@ -18,7 +18,7 @@ from fieldctr.config import build
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.encode import encode_rows
 from fieldctr.data.new_rows import NewRows
-from fieldctr.data.prepare import new_table, prepared
+from fieldctr.data.prepare import SOURCE, new_table, prepared
 from fieldctr.data.table import DROP, SPLIT
 
 Node = dict[str, Any]
@@ -47,7 +47,7 @@ MAIN = {  # the file of each source that has the samples
 
 def rows_of_test(node: Node) -> np.ndarray:
     """Which rows of the source's main file are samples of test."""
-    frame = build(node["source"], "dataset.source", Path(node["raw_dir"])).frame
+    frame = build(node["source"], "dataset.source", Path(node["raw_dir"]), kind=SOURCE).frame
     kept = pl.col(DROP).is_null() if DROP in frame.collect_schema() else pl.lit(True)
     return frame.select(((pl.col(SPLIT) == "test") & kept).alias("in")).collect()["in"].fill_null(False).to_numpy()
 
@@ -115,7 +115,7 @@ def test_a_file_for_each_split_is_scored(name: str, dataset_node: Callable[..., 
 
 def test_what_synthetic_draws_is_scored_from_a_file(dataset_node: Callable[..., Node], tmp_path: Path) -> None:
     node = dataset_node("synthetic", "dataset.source.rows=3000", "dataset.source.users=60", "dataset.source.ads=40")
-    build(node["source"], "source", tmp_path).frame.sink_parquet(tmp_path / "log.parquet")
+    build(node["source"], "source", tmp_path, kind=SOURCE).frame.sink_parquet(tmp_path / "log.parquet")
     drawn = pl.read_parquet(tmp_path / "log.parquet")
     drawn.select(name for name in drawn.columns if ":" not in name).write_csv(tmp_path / "log.csv")
     dataset = prepared(node, data_dir=tmp_path / "out")

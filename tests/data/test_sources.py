@@ -11,7 +11,7 @@ import pytest
 
 from fieldctr.catalog import conf_dir, options
 from fieldctr.config import locate, parse
-from fieldctr.data.prepare import DatasetConfig, prepared
+from fieldctr.data.prepare import SOURCE, DatasetConfig, prepared
 from fieldctr.data.sources import movielens, synthetic
 from fieldctr.data.specs import field_specs
 from fieldctr.data.table import LABEL, PCTR
@@ -215,7 +215,7 @@ def test_every_dataset_is_well_formed(name: str, dataset_node: Callable[..., dic
     keywords = config.source.keys() - {"_target_"}
     known = [
         p
-        for p in inspect.signature(locate(config.source, "dataset.source")).parameters.values()
+        for p in inspect.signature(locate(config.source, "dataset.source", SOURCE)).parameters.values()
         if p.kind is p.KEYWORD_ONLY
     ]
     assert {p.name for p in known if p.default is p.empty} <= keywords <= {p.name for p in known}

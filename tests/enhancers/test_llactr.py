@@ -17,7 +17,7 @@ from fieldctr.enhancers.field_pairs import Dense, LowRank, Scaled, similarities
 from fieldctr.enhancers.llactr import LLaCTR
 from fieldctr.errors import UserError
 from fieldctr.memory import peak_resident_mb
-from fieldctr.models.ctr_model import CTRModel, build_model
+from fieldctr.models.ctr_model import KINDS, CTRModel, build_model
 from fieldctr.nn.embedding import Inputs
 from fieldctr.nn.flops import FlopCounter
 from fieldctr.schema import Field, Schema
@@ -52,7 +52,7 @@ def emb() -> Tensor:
 
 def enhancer(vectors: Tensor, schema: Schema = SCHEMA, dim: int = DIM, **options: Any) -> LLaCTR:
     node = {key: value for key, value in NODE.items() if key not in ("source", "epoch")}
-    return build(node | options, "enhancer", schema, dim, vectors)
+    return build(node | options, "enhancer", schema, dim, vectors, kind=KINDS["enhancer"])
 
 
 def model(vectors: Tensor, **options: Any) -> CTRModel:

@@ -12,7 +12,7 @@ from torch import nn
 
 from fieldctr.catalog import conf_dir
 from fieldctr.config import build
-from fieldctr.models.ctr_model import SOURCE
+from fieldctr.models.ctr_model import KINDS, SOURCE
 from fieldctr.nn.embedding import Inputs
 from fieldctr.schema import Field, Schema
 
@@ -87,7 +87,7 @@ def backbone() -> Callable[..., Any]:
         name: str, schema: Schema, dim: int, *runtime: torch.Tensor, scrambled: bool = True, **options: object
     ) -> Any:
         node = {key: value for key, value in model_node(name).items() if key not in ("embedding_std", *SOURCE)}
-        module = build(node | options, "model", schema, dim, *runtime)
+        module = build(node | options, "model", schema, dim, *runtime, kind=KINDS["model"])
         if scrambled:
             scramble(module)
         return module.eval()

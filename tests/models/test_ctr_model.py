@@ -30,6 +30,7 @@ class Shift(nn.Module):
         return (emb * self.weight).sum((1, 2)) + self.by, self.weight.square().sum()
 
 
+pytestmark = pytest.mark.usefixtures("trust_tests")
 SHIFT = {"_target_": f"{__name__}.Shift", "by": 2.0}
 
 

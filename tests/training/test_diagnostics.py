@@ -36,6 +36,7 @@ class Talking(nn.Module):
         return Diagnostics({"rows": float(len(emb))}, {"eye": torch.eye(3)}, ["look"])
 
 
+pytestmark = pytest.mark.usefixtures("trust_tests")
 TALKING = {"_target_": f"{__name__}.Talking", "embedding_std": 0.1}
 
 
