@@ -14,6 +14,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from fieldctr.catalog import conf_dir
+from fieldctr.checksums import CHECKSUMS_FILE, seal
 from fieldctr.commands import predict
 from fieldctr.errors import UserError
 
@@ -199,15 +200,19 @@ STRANGER = "from pathlib import Path\nPath('ran').touch()\nclass Model: ...\n"
 def test_a_stranger_s_run_folder_runs_nothing(
     changes: dict[str, Any], words: str, home: Path, score: Predict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its config.json names what builds the model."""
+    """Its config.json names what builds the model, and its checksums are right."""
     monkeypatch.syspath_prepend(str(home))
     (home / "stranger.py").write_text(STRANGER)
-    config = (home / "run/config.json").read_text()
-    (home / "run/config.json").write_text(json.dumps(json.loads(config) | changes))
+    before = {path: path.read_bytes() for path in (home / "run/config.json", home / "run" / CHECKSUMS_FILE)}
+    config, checksums = before
+    names = json.loads(before[checksums])["files"]
+    config.write_text(json.dumps(json.loads(before[config]) | changes))
+    seal(home / "run", names)
     try:
         with pytest.raises(UserError, match=words):
             score("t.csv")
     finally:
-        (home / "run/config.json").write_text(config)
+        for path, data in before.items():
+            path.write_bytes(data)
     assert not (home / "ran").exists()
     assert "stranger" not in sys.modules

@@ -7,13 +7,14 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from fieldctr.commands.trained import WEIGHTS, fill, load_weights
+from fieldctr.commands.trained import fill, load_weights
 from fieldctr.errors import UserError
+from fieldctr.runs import MODEL
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x04pickle", b"\xff" * 4096, b"\x10\x00\x00\x00\x00\x00\x00\x00{}"])
 def test_a_file_that_is_no_safetensors_is_named(content: bytes, tmp_path: Path) -> None:
-    (tmp_path / WEIGHTS).write_bytes(content)
+    (tmp_path / MODEL).write_bytes(content)
     with pytest.raises(UserError, match=r"^warm_start=.*model\.safetensors cannot be read"):
         load_weights(tmp_path, key="warm_start")
 
@@ -37,12 +38,12 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_the_first_weight_of_another_model_is_named(
     weights: dict[str, torch.Tensor], words: str, tmp_path: Path
 ) -> None:
-    save_file(weights, tmp_path / WEIGHTS)
+    save_file(weights, tmp_path / MODEL)
     model = nn.Linear(3, 2)
     before = model.weight.clone()
     with pytest.raises(UserError, match=words):
         fill(model, load_weights(tmp_path), tmp_path)
     assert torch.equal(model.weight, before)
-    save_file({"weight": torch.ones(2, 3), "bias": torch.zeros(2)}, tmp_path / WEIGHTS)
+    save_file({"weight": torch.ones(2, 3), "bias": torch.zeros(2)}, tmp_path / MODEL)
     fill(model, load_weights(tmp_path), tmp_path)
     assert torch.equal(model.weight, torch.ones(2, 3))
