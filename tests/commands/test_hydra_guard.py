@@ -168,7 +168,6 @@ BOMBS = {
     "texts": GLOBAL + chain("'${@}${@}'"),
     "long texts": GLOBAL + chain("'${@}${@}'", leaf="x" * 10_000),
     "mappings": GLOBAL + chain("{p: '${@}', q: '${@}'}", leaf="{x: 1}"),
-    "selected": GLOBAL + chain("'${oc.select:@}${oc.select:@}'"),
     "one large text": GLOBAL + f"b: {'x' * 1_000_000}\na: '{'${b}' * 5000}'\n",
     "one large list": GLOBAL + f"b: [{'1,' * 2000}]\na: [" + "'${b}'," * 2000 + "]\n",
     "deep lists": "a: " + "[" * 100_000,
@@ -220,12 +219,12 @@ def test_bombs_are_refused_within_500_mb(tmp_path: Path) -> None:
 
 
 def test_an_honest_table_of_3_000_fields_is_read(tmp_path: Path) -> None:
-    keys = ", ".join(f"k{i}: {i}" for i in range(10))
+    keys = ", ".join(f"k{i}: {i}" for i in range(4))
     path = tmp_path / "wide.yaml"
     path.write_text("a: &a {x: 1}\nfields:\n" + "".join(f"  f{i}: {{{keys}}}\n" for i in range(3000)) + "b: *a\n")
     config, _, values = read_yaml(path)
     assert (len(config.fields), config.b.x) == (3000, 1)
-    assert values == 1 + 3000 * (1 + 1 + 20) + 2 + 2 * (1 + 3) < MAX_VALUES
+    assert values == 1 + 3000 * (1 + 1 + 8) + 7 + 3 < MAX_VALUES / 3
 
 
 def test_each_composition_has_a_budget_of_its_own(composed: Compose) -> None:
