@@ -6,6 +6,7 @@ For each JSON line {"arguments", "folder", "say", "fault"} on stdin the program 
                                   last copy would be the same: what a kill at this moment would leave
 {"kind": "kill", "at": N}         the N-th operation is not reached
 {"kind": ERRNO, "at": N}          the N-th operation, and every later one that writes, fails with this error
+{"kind": "limit", "bytes": N}     no file can grow beyond so many bytes, whoever writes it
 Operations are what Python's audit hooks tell of, by any code: opening for writing, renaming, removing, making a folder.
 """
 
@@ -13,6 +14,7 @@ import errno
 import importlib
 import json
 import os
+import resource
 import shutil
 import signal
 import sys
@@ -43,12 +45,12 @@ def _below(path: Any, folder: str) -> bool:
     return str(Path(os.fsdecode(path)).absolute()).startswith(folder)
 
 
-def copied(folder: Path, to: Path) -> Callable[[str], None]:
+def copied(folder: Path, to: Path) -> Callable[[str, Any], None]:
     """Copies `folder` at each operation that finds it changed."""
     last: list[Any] = [None]
     within = [False]
 
-    def act(event: str) -> None:
+    def act(event: str, path: Any) -> None:
         if within[0]:
             return
         within[0] = True
@@ -61,11 +63,11 @@ def copied(folder: Path, to: Path) -> Callable[[str], None]:
     return act
 
 
-def failing(kind: str, at: int) -> Callable[[str], None]:
+def failing(kind: str, at: int) -> Callable[[str, Any], None]:
     """Ends the process, or fails, from the `at`-th operation on; what only removes goes on working on a full disk."""
     number = [0]
 
-    def act(event: str) -> None:
+    def act(event: str, path: Any) -> None:
         number[0] += 1
         if number[0] < at:
             return
@@ -73,24 +75,26 @@ def failing(kind: str, at: int) -> Callable[[str], None]:
             os.kill(os.getpid(), signal.SIGKILL)
         if event in ("open", "os.mkdir", "os.link"):
             code = getattr(errno, kind)
-            raise OSError(code, os.strerror(code))
+            raise OSError(code, os.strerror(code), os.fsdecode(path))
 
     return act
 
 
-def child(arguments: list[str], folder: Path, say: Path, fault: dict[str, Any] | None) -> None:
-    """The call itself; does not return."""
+def child(arguments: list[str], folder: Path, out: int, fault: dict[str, Any] | None) -> None:
+    """The call itself, which says what it says to `out`; does not return."""
     os.chdir(folder)
-    out = os.open(say, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(out, 1)
     os.dup2(out, 2)
-    if fault:
+    if fault and fault["kind"] == "limit":
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (fault["bytes"], resource.RLIM_INFINITY))
+    elif fault:
         act = copied(folder, Path(fault["to"])) if fault["kind"] == "copy" else failing(fault["kind"], fault["at"])
         root = str(folder)
 
         def hook(event: str, arguments: tuple[Any, ...]) -> None:
             if (event == "open" or event in CHANGES) and changes(event, arguments, root):
-                act(event)
+                act(event, arguments[0])
 
         sys.addaudithook(hook)
     sys.argv = ["fieldctr", *arguments]
@@ -112,7 +116,11 @@ if __name__ == "__main__":
     importlib.import_module("hydra.core.plugins").Plugins.instance()
     for line in sys.stdin:
         request = json.loads(line)
+        heard, out = os.pipe()  # no limit of a file's size concerns it
         process = os.fork()
         if process == 0:
-            child(request["arguments"], Path(request["folder"]), Path(request["say"]), request["fault"])
+            child(request["arguments"], Path(request["folder"]), out, request["fault"])
+        os.close(out)
+        with os.fdopen(heard, "rb") as file:
+            Path(request["say"]).write_bytes(file.read())
         print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)

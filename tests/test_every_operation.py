@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -218,3 +219,53 @@ def test_a_kill_leaves_what_the_copies_have(calls: Calls, prepared: Path) -> Non
         status, said = calls(home, *arguments, "resume=true")
         assert status == 0, said
         assert different(tree(home), expected) == []
+
+
+WAYS = {  # of a call, and what of it a full disk cannot fail
+    "prepare": ["prepare", "DATASET"],
+    "train": ["train", "DATASET", *TRAIN, "hydra.run.dir=r", "resume=true"],
+    "ssft": ["ssft", "DATASET", *SSFT],
+}
+
+
+@pytest.mark.parametrize("name", WAYS)
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        ("ENOSPC", "the disk is full"),
+        ("EROFS", "the file system is read-only"),
+        ("EDQUOT", "the quota"),
+        ("EIO", "disk"),
+    ],
+)
+def test_a_disk_that_fails_is_named_and_the_next_call_goes_on(calls: Calls, name: str, error: str, cause: str) -> None:
+    draw = random.Random(f"{name} {error}")
+    fails(calls, WAYS[name], {"kind": error, "at": draw.randrange(1, 40)}, cause)
+
+
+@pytest.mark.parametrize("name", WAYS)
+@pytest.mark.parametrize("trial", range(5))
+def test_a_disk_that_is_full_in_the_middle_of_a_file(calls: Calls, name: str, trial: int) -> None:
+    draw = random.Random(f"{name} {trial}")
+    fails(
+        calls, WAYS[name], {"kind": "limit", "bytes": int(10 ** draw.uniform(1, 3))}, "would be larger than the system"
+    )
+
+
+def fails(calls: Calls, arguments: list[str], fault: dict[str, Any], cause: str) -> None:
+    whole, home = calls.place / f"whole {arguments[0]}", fresh(calls.place, None)
+    if not whole.exists():
+        assert calls(whole, *arguments)[0] == 0
+    status, said = calls(home, *arguments, fault=fault)
+    assert status == 1, said
+    last = said.splitlines()[-1]
+    assert last.startswith("fieldctr: "), said
+    assert cause in last
+    assert "Traceback" not in said
+    assert "clicks.csv" not in last  # the table has no fault
+    assert re.search(r"\b[or]\b", last.partition(": ")[2]), last
+    left = [path.name for path in home.rglob(".*") if not path.name.endswith((".shards", ".digests.json"))]
+    assert left == []
+    status, said = calls(home, *arguments)
+    assert status == 0, said
+    assert different(tree(home), tree(whole)) == []
