@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fieldctr.checksums import check, is_sealed, seal
-from fieldctr.disk import TEMPORARY, blamed, flush, in_json, remove, write_text
+from fieldctr.disk import TEMPORARY, blamed, flush, in_json, read_object, remove, write_text
 from fieldctr.errors import UserError
 from fieldctr.locks import lock, remove_unowned
 
@@ -82,11 +82,7 @@ def check_stage(folder: Path, names: Iterable[str] | None = None, *, sizes: Iter
 
 def read_key(folder: Path) -> dict[str, Any]:
     """What `cached` made the folder of; {} where no JSON object says it."""
-    try:
-        key = json.loads((folder / KEY_FILE).read_text(encoding="utf-8"))
-    except ValueError:
-        return {}
-    return key if isinstance(key, dict) else {}
+    return read_object(folder / KEY_FILE) or {}
 
 
 def _rename(temporary: Path, folder: Path) -> None:

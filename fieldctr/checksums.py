@@ -12,7 +12,7 @@ from typing import Any
 
 import xxhash
 
-from fieldctr.disk import blamed, flush, write_text
+from fieldctr.disk import blamed, flush, read_object, write_text
 from fieldctr.errors import UserError
 
 CHECKSUMS_FILE = "checksums.json"
@@ -87,11 +87,14 @@ def sealed(folder: Path, *, cure: str) -> dict[str, tuple[int, str]]:
     path = folder / CHECKSUMS_FILE
     if not path.exists():
         raise UserError(f"{path} is missing: whether the folder is whole cannot be told. {cure}")
-    try:
-        files = json.loads(path.read_text(encoding="utf-8"))["files"]
-        return {name: (int(size), str(found)) for name, (size, found) in files.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is damaged. {cure}") from error
+    files = (read_object(path) or {}).get("files")
+    if not isinstance(files, dict) or not all(map(_is_record, files.values())):
+        raise UserError(f"{path} is damaged. {cure}")
+    return {name: (size, found) for name, (size, found) in files.items()}
+
+
+def _is_record(value: Any) -> bool:
+    return isinstance(value, list) and list(map(type, value)) == [int, str]
 
 
 def keep(path: Path, content: Any) -> None:

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from fieldctr.errors import UserError
 
@@ -120,6 +121,15 @@ def write_json(path: Path, value: object) -> None:
 def in_json(value: object) -> str:
     """The text of a JSON file, for reading; ValueError for what JSON cannot hold."""
     return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def read_object(path: Path) -> dict[str, Any] | None:
+    """The JSON object in a file; None where it holds anything else."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def flush(path: Path) -> None:

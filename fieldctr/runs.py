@@ -27,7 +27,7 @@ from typing import Any, Self
 from fieldctr.artifacts import digest
 from fieldctr.checksums import CHECKSUMS_FILE, check, is_sealed, seal
 from fieldctr.config import flat
-from fieldctr.disk import flush, in_json, write_json, write_text
+from fieldctr.disk import flush, in_json, read_object, write_json, write_text
 from fieldctr.errors import UserError
 from fieldctr.locks import HeldError, Release, lock
 from fieldctr.signals import interruption
@@ -196,14 +196,9 @@ def readers_of(folder: Path) -> Iterator[Path]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        found, cause = None, error
-    else:
-        cause = None
-    if not isinstance(found, dict):
-        raise UserError(f"{path} is damaged: it is no JSON object. {_cure(path.parent)}") from cause
+    found = read_object(path)
+    if found is None:
+        raise UserError(f"{path} is damaged: it is no JSON object. {_cure(path.parent)}")
     return found
 
 

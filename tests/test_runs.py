@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fieldctr.errors import UserError
-from fieldctr.runs import Run, config_digest, finished, load_config, sweep_table
+from fieldctr.runs import Run, config_digest, finished, load_config, load_result, sweep_table
 from fieldctr.signals import Interrupted
 
 CONFIG: dict[str, Any] = {"seed": 1, "trainer": {"lr": 0.1}, "tracker": {"name": "none"}, "resume": False}
@@ -47,6 +47,67 @@ def test_a_second_run_in_the_folder_moves_the_first_aside(tmp_path: Path, capsys
     assert kept == [0, 1]
     assert json.loads((tmp_path / "result.json").read_text())["number"] == 2
     assert "earlier-2" in capsys.readouterr().err
+
+
+def test_numbers_of_earlier_runs_go_on_behind_a_hole(tmp_path: Path) -> None:
+    for name in ("earlier-1", "earlier-7", "earlier-x", "earlier-"):
+        (tmp_path / name).mkdir(parents=True)
+    Run.start(tmp_path, CONFIG, resume=False).finish(RESULT)
+    Run.start(tmp_path, CONFIG, resume=False)
+    assert (tmp_path / "earlier-8/result.json").exists()
+
+
+@pytest.mark.parametrize("resume", [True, False])
+@pytest.mark.parametrize("moved", range(5))
+def test_a_move_that_was_cut_short_is_finished_first(
+    moved: int, resume: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With other settings too: nothing of the earlier run answers for the new one."""
+    run = Run.start(tmp_path, CONFIG, resume=False)
+    run.log({"step": 1})
+    run.finish(RESULT)
+    run.release()
+    real, count = Path.rename, 0
+
+    def cut(self: Path, to: Path) -> Path:
+        nonlocal count
+        count += 1
+        if count > moved:
+            raise KeyboardInterrupt
+        return real(self, to)
+
+    monkeypatch.setattr(Path, "rename", cut)
+    with pytest.raises(KeyboardInterrupt):
+        Run.start(tmp_path, CONFIG | {"seed": 2}, resume=False)
+    monkeypatch.undo()
+    assert finished(tmp_path, CONFIG | {"seed": 2}) is None
+    Run.start(tmp_path, CONFIG | {"seed": 2}, resume=resume)
+    assert load_result(tmp_path / "earlier-1")["test"]["auc"] == 0.72
+    assert load_config(tmp_path)["seed"] == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "earlier-1", "run.json"]
+
+
+@pytest.mark.parametrize("name", ["result.json", "config.json", "checksums.json"])
+@pytest.mark.parametrize("damage", [b"", b"[]", b'{"test": {"auc": 0.99}}\n', b"\xff", b"[" * 100_000])
+def test_a_damaged_result_is_a_sentence_and_is_not_used(name: str, damage: bytes, tmp_path: Path) -> None:
+    run = tmp_path / "0_run"
+    Run.start(run, CONFIG, resume=False).finish(RESULT)
+    (run / name).write_bytes(damage)
+    for use in (lambda: finished(run, CONFIG), lambda: load_result(run)):
+        with pytest.raises(UserError, match=rf"{name} is damaged.*(copy|anew)"):
+            use()
+    assert "damaged" in sweep_table(tmp_path)
+
+
+def test_a_run_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    Run.start(tmp_path, CONFIG, resume=False).finish(RESULT)
+    result = json.loads((tmp_path / "result.json").read_text())
+    (tmp_path / "checksums.json").unlink()
+    with pytest.raises(UserError, match=r"checksums\.json is missing"):
+        load_result(tmp_path)
+    del result["sealed"]
+    (tmp_path / "result.json").write_text(json.dumps(result))
+    assert load_result(tmp_path)["test"] == RESULT["test"]
 
 
 def test_a_run_s_folder_is_one_process_s_alone(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from fieldctr.tracking import Tracker
 from fieldctr.training import checkpoint
 from fieldctr.training.diagnostics import ROWS, diagnostics
 from fieldctr.training.evaluate import Evaluation, evaluate
+from fieldctr.training.metrics import metric_class
 from fieldctr.training.optim import lr_scales
 from fieldctr.training.runtime import Runtime
 from fieldctr.training.trainer import Fit, Record, Trainer
@@ -70,6 +71,8 @@ def resumable(folder: Path) -> Generator[None]:
 
 def train(config: TrainConfig, run: Run) -> dict[str, Any]:
     """The walk of README, in its order; gives the content of result.json."""
+    for path in config.trainer.extra_metrics:
+        metric_class(path)  # a mistake is worth a sentence now, not after the first evaluation
     outputs = Path(config.outputs)
     runtime = start_runtime(config.runtime, config.trainer, outputs=outputs)
     tracker = Tracker(config.tracker, run.folder, run.folder.name, run.config)

@@ -12,7 +12,7 @@ from fieldctr.artifacts import KEY_FILE, canonical, stage_folder
 from fieldctr.checksums import check
 from fieldctr.data.shards import FORMAT, finished, rows_done
 from fieldctr.data.table import stamp
-from fieldctr.disk import remove, write_json
+from fieldctr.disk import read_object, remove, write_json
 from fieldctr.errors import UserError
 from fieldctr.locks import HeldError, lock
 
@@ -89,11 +89,8 @@ def can_go_on(folder: Path, version: int) -> bool:
 
 def _key(folder: Path) -> dict[str, Any] | None:
     """What the shards in `folder` are of; None where nothing says it."""
-    try:
-        key = json.loads((folder / KEY_FILE).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return None
-    return key if isinstance(key, dict) else None
+    path = folder / KEY_FILE
+    return read_object(path) if path.exists() else None
 
 
 def _files(key: Mapping[str, Any]) -> str:

@@ -8,8 +8,8 @@ Wherever a `weight` (R,) is taken, a sample of weight 3 counts as three equal on
 
 import inspect
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -163,8 +163,15 @@ def rela_impr(auc: float, base_auc: float) -> float:
 
 def torchmetric(path: str, label: np.ndarray, logit: np.ndarray) -> float:
     """One torchmetrics class, built without arguments and given pCTR and labels of the whole split."""
-    import torch  # with torchmetrics: 3.5 s, so only for those who ask
-    from torchmetrics import Metric
+    import torch
+
+    value = metric_class(path)()(torch.from_numpy(sigmoid(logit)), torch.from_numpy(label.astype(np.int64)))
+    return float(value)
+
+
+def metric_class(path: str) -> Callable[[], Any]:
+    """The torchmetrics class of an import path; UserError for anything else."""
+    from torchmetrics import Metric  # 3.5 s, so only for those who ask
 
     kind = Kind(
         "a metric: a class of torchmetrics or one derived from its Metric",
@@ -172,9 +179,7 @@ def torchmetric(path: str, label: np.ndarray, logit: np.ndarray) -> float:
         lambda target: inspect.isclass(target) and issubclass(target, Metric),
         packages=("torchmetrics",),
     )
-    metric = imported(path, "trainer.extra_metrics", kind)()
-    value = metric(torch.from_numpy(sigmoid(logit)), torch.from_numpy(label.astype(np.int64)))
-    return float(value)
+    return imported(path, "trainer.extra_metrics", kind)
 
 
 def recalibrated(logit: np.ndarray, negative_rate: float | None) -> np.ndarray:
