@@ -226,7 +226,7 @@ def new_windows(
         told = slice(start[0], start[-1] + count[-1])
         log = Log.of(np.repeat(numbers, count), moments[told], events[told], numbers[-1] + 1)
         everyone = np.arange(numbers[-1] + 1)[None]
-        said = texts[reader.texts.index(spec.user(specs))]
+        said = texts[reader.places[spec.user(specs)]]
         found.append(History(Users.of(spec, [lookup(said, table)], specs, reader), log, everyone, start[0]))
     return _windows(found, -1, codes, times, 0), Past(events, tuple(spec.max_length for spec in own))
 

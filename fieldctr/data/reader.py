@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -58,10 +59,15 @@ class Reader:
         read = dict.fromkeys((*fields, *others))
         return cls((*read, *([FieldSpec("", group)] if group else [])), times)
 
-    @property
+    @cached_property
     def texts(self) -> list[FieldSpec]:
         """The specs with texts."""
         return [spec for spec in self.specs if not spec.numeric]
+
+    @cached_property
+    def places(self) -> dict[FieldSpec, int]:
+        """Where each spec with texts stands among these; `index` would compare thousands of fields with each other."""
+        return {spec: i for i, spec in enumerate(self.texts)}
 
     @property
     def num_columns(self) -> int:

@@ -236,7 +236,7 @@ class _Writer:
             words |= {f"texts {i}": [texts], f"counts {i}": [pl.Series(counts.reshape(-1))]}
             unread.append(lost)
         for spec, words_of in zip(self.reader.lists, self.null_words, strict=True):
-            unread[self.reader.texts.index(spec)][0] += words_of
+            unread[self.reader.places[spec]][0] += words_of
         by_kind = {True: iter(self.unread), False: iter(unread)}
         with blamed(self.folder / WORDS_FILE):
             pl.DataFrame(words or {"none": [0]}).write_ipc(self.folder / WORDS_FILE)

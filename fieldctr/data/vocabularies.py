@@ -36,9 +36,11 @@ def known_texts(shards: Shards, fields: int, hashes: set[str], budget: Budget) -
     specs, blanks = shards.reader.specs, iter(shards.blanks())
     others = [[i] for i, spec in enumerate(specs[fields:], fields) if spec.name in hashes and not spec.numeric]
     found: dict[int, Known] = {}
+    held = 0
     for family in [*_families(specs[:fields]), *others]:
-        held = sum(part.nbytes for known in found.values() for part in (*known.ids, *known.hashes))
-        found |= zip(family, _family(shards, family, hashes, budget.less(held)), strict=True)
+        own = _family(shards, family, hashes, budget.less(held))
+        held += sum(part.nbytes for known in own for part in (*known.ids, *known.hashes))
+        found |= zip(family, own, strict=True)
     for i, spec in enumerate(specs):
         if spec.numeric:
             found[i] = Known(None, [], [], next(blanks), np.zeros(len(SPLITS)), np.zeros(len(SPLITS)))
@@ -86,7 +88,7 @@ def _ids(specs: list[FieldSpec], every: list[Merged]) -> tuple[pl.DataFrame | No
 
 
 def _merged(shards: Shards, spec: FieldSpec, budget: Budget) -> Merged:
-    what, words = f"column '{spec.column}'", shards.words(shards.reader.texts.index(spec))
+    what, words = f"column '{spec.column}'", shards.words(shards.reader.places[spec])
     if spec.num_buckets:
         check = partial(budget.refuse, f"{what}: {spec.num_buckets:,} buckets", "Give the field fewer num_buckets")
         return merged_buckets(words, spec.num_buckets, check)
