@@ -40,15 +40,15 @@ def unfinished(root: Path, key: Mapping[str, object], stamps: Mapping[str, str])
         write_json(folder / KEY_FILE, own)
         if rows := rows_done(folder):
             _say(f"an earlier call was stopped: goes on behind the {rows:,} rows that it read")
+        go_on = True
         try:
             yield folder
+            go_on = False
         except UserError:
-            shutil.rmtree(folder)
+            go_on = False
             raise
-        except BaseException:
-            remove([folder] if not finished(folder) else folder.glob(".*"))
-            raise
-        shutil.rmtree(folder)
+        finally:
+            remove(folder.glob(".*") if go_on and finished(folder) else [folder])
     finally:
         release()
 
