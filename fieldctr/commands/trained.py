@@ -14,7 +14,7 @@ from fieldctr.config import RuntimeConfig, TrainConfig, parse
 from fieldctr.data.dataset import Dataset, check_table
 from fieldctr.errors import UserError
 from fieldctr.models.ctr_model import CTRModel, build_model
-from fieldctr.runs import CONFIG, MODEL, check_run, load_config, load_result
+from fieldctr.runs import CONFIG, MODEL, check_run, load_config, load_result, refuse_made_anew
 from fieldctr.training.runtime import Runtime
 
 
@@ -46,6 +46,7 @@ def load_trained(folder: Path, *, outputs: Path, runtime: RuntimeConfig, splits:
         negative_rate=config.dataset.get("negative_rate"),
     )
     weights = load_weights(folder)
+    refuse_made_anew(folder, result)
     # Field embeddings are saved with what reads them: no encoder is needed.
     saved = {"model": weights.get("backbone.field_embeddings"), "enhancer": weights.get("enhancer.field_embeddings")}
     model = build_model(
