@@ -6,6 +6,9 @@ For each JSON line {"arguments", "folder", "say", "fault"} on stdin the program 
                                   last copy would be the same: what a kill at this moment would leave
 {"kind": "kill", "at": N}         the N-th operation is not reached
 {"kind": ERRNO, "at": N}          the N-th operation, and every later one that writes, fails with this error
+{"kind": "pause", "at": N, "reached": FILE, "until": FILE}
+                                  before the N-th operation the file `reached` is made, and `until` waited for
+With "on": TEXT only the operations count whose arguments have this text; with "reads": true opening for reading, too.
 Operations are what Python's audit hooks tell of, by any code: opening for writing, renaming, removing, making a folder.
 """
 
@@ -16,6 +19,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -78,6 +82,40 @@ def failing(kind: str, at: int) -> Callable[[str], None]:
     return act
 
 
+def waiting(at: int, reached: Path, until: Path) -> Callable[[str], None]:
+    """Waits once, so that a test can do something at this moment."""
+    number = [0]
+
+    def act(event: str) -> None:
+        number[0] += 1
+        if number[0] == at:
+            reached.touch()
+            while not until.exists():
+                time.sleep(0.01)
+
+    return act
+
+
+def fault_of(fault: dict[str, Any], folder: Path) -> Callable[[str], None]:
+    """What to do at each operation that counts."""
+    if fault["kind"] == "copy":
+        return copied(folder, Path(fault["to"]))
+    if fault["kind"] == "pause":
+        return waiting(fault["at"], Path(fault["reached"]), Path(fault["until"]))
+    return failing(fault["kind"], fault["at"])
+
+
+def counts(event: str, arguments: tuple[Any, ...], root: str, fault: dict[str, Any]) -> bool:
+    """Whether an audited event is an operation that counts."""
+    if event != "open" and event not in CHANGES:
+        return False
+    if not changes(event, arguments, root):
+        named = isinstance(arguments[0], str | bytes | os.PathLike)
+        if not (fault.get("reads") and event == "open" and named and _below(arguments[0], root)):
+            return False
+    return fault.get("on", "") in " ".join(map(str, arguments))
+
+
 def child(arguments: list[str], folder: Path, say: Path, fault: dict[str, Any] | None) -> None:
     """The call itself; does not return."""
     os.chdir(folder)
@@ -85,11 +123,10 @@ def child(arguments: list[str], folder: Path, say: Path, fault: dict[str, Any] |
     os.dup2(out, 1)
     os.dup2(out, 2)
     if fault:
-        act = copied(folder, Path(fault["to"])) if fault["kind"] == "copy" else failing(fault["kind"], fault["at"])
-        root = str(folder)
+        act, root = fault_of(fault, folder), str(folder)
 
         def hook(event: str, arguments: tuple[Any, ...]) -> None:
-            if (event == "open" or event in CHANGES) and changes(event, arguments, root):
+            if counts(event, arguments, root, fault):
                 act(event)
 
         sys.addaudithook(hook)

@@ -324,9 +324,7 @@ def test_a_file_that_changes_meanwhile_is_refused_or_read_rightly(
             patch.setattr(*moment, once_after(getattr(*moment), lambda change=change, file=file: change(file)))
             try:
                 prepared(node(folder), data_dir=out)
-            except (UserError, FileNotFoundError) as error:
-                assert str(error)
-                assert "Error" not in str(error)
+            except (UserError, FileNotFoundError):
                 refused += 1
         if file.exists() and b"town" not in file.read_bytes():
             now = expected(folder, tmp_path / f"{i}")
