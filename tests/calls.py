@@ -1,6 +1,7 @@
 """Calls of the console script through tests/faults.py, in folders that hold a small raw table, and what they leave."""
 
 import hashlib
+import itertools
 import json
 import os
 import random
@@ -35,7 +36,7 @@ class Calls:
     """faults.py as a server, and a folder with a raw table and its YAML."""
 
     def __init__(self, place: Path) -> None:
-        self.place = place
+        self.place, self.numbers = place, itertools.count()
         (place / "raw").mkdir()
         (place / "conf/dataset").mkdir(parents=True)
         draw = random.Random(0)
@@ -50,21 +51,28 @@ class Calls:
         self.dataset = ["--config-dir", str(place / "conf"), "dataset=mini", "outputs=o"]
         self.server = subprocess.Popen(
             [sys.executable, str(ROOT / "tests/faults.py")],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            stdin=subprocess.PIPE, text=True,
             env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
         )  # fmt: skip
 
-    def __call__(self, folder: Path, *arguments: str, fault: dict[str, Any] | None = None) -> tuple[int, str]:
+    def __call__(
+        self, folder: Path, *arguments: str, fault: dict[str, Any] | None = None, say: Path | None = None
+    ) -> tuple[int, str]:
         """Exit status and what was said."""
         folder.mkdir(parents=True, exist_ok=True)
         words = [word for argument in arguments for word in (self.dataset if argument == "DATASET" else [argument])]
-        request = {"arguments": words, "folder": str(folder), "say": str(self.place / "said"), "fault": fault}
+        number = next(self.numbers)
+        say, status = say or self.place / f"said-{number}", self.place / f"status-{number}"
+        request = {
+            "arguments": words, "folder": str(folder), "say": str(say), "status": str(status), "fault": fault
+        }  # fmt: skip
         assert self.server.stdin
-        assert self.server.stdout
         self.server.stdin.write(f"{json.dumps(request)}\n")
         self.server.stdin.flush()
-        status = int(self.server.stdout.readline())
-        return status, (self.place / "said").read_text()
+        while not status.exists():
+            assert self.server.poll() is None
+            time.sleep(0.002)
+        return int(status.read_text()), say.read_text()
 
     def close(self) -> None:
         """End the server."""

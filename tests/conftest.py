@@ -87,12 +87,3 @@ def trained(calls: Calls, prepared: Path) -> Path:
     status, said = calls(home, "train", "DATASET", *TRAIN, "optimizer.lr=0.5", "hydra.run.dir=r")
     assert status == 0, said
     return home
-
-
-@pytest.fixture(scope="session")
-def second(calls: Calls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Calls]:
-    """Another server, for a process beside the first; of the same raw table."""
-    second = Calls(tmp_path_factory.mktemp("second"))
-    second.dataset = calls.dataset
-    yield second
-    second.close()

@@ -1,7 +1,8 @@
 """A server of calls of fieldctr with faults at file operations; each call in a child that has everything imported.
 
-For each JSON line {"arguments", "folder", "say", "fault"} on stdin the program forks a child that runs the call in
-`folder`, its output in the file `say`, and prints its exit status. `fault` is null, or
+For each JSON line {"arguments", "folder", "say", "status", "fault"} on stdin the program forks a child that runs the
+call in `folder`, its output in the file `say`, and at its end its exit status in the file `status`. It takes the next
+line at once: calls may run beside each other. `fault` is null, or
 {"kind": "copy", "to": DIR}       before each operation that changes the folder, copy it to DIR/<number>, unless the
                                   last copy would be the same: what a kill at this moment would leave
 {"kind": "kill", "at": N}         the N-th operation is not reached
@@ -21,6 +22,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +151,14 @@ if __name__ == "__main__":
     importlib.import_module("hydra.core.plugins").Plugins.instance()
     for line in sys.stdin:
         request = json.loads(line)
-        process = os.fork()
-        if process == 0:
-            child(request["arguments"], Path(request["folder"]), Path(request["say"]), request["fault"])
-        print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
+        if os.fork() == 0:  # who waits for the call
+            process = os.fork()
+            if process == 0:
+                child(request["arguments"], Path(request["folder"]), Path(request["say"]), request["fault"])
+            status, path = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), Path(request["status"])
+            path.with_suffix(".half").write_text(str(status))
+            path.with_suffix(".half").rename(path)
+            os._exit(0)
+        with suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
