@@ -51,8 +51,9 @@ def remove_unowned(folders: Iterable[Path]) -> list[Path]:
         with suppress(HeldError, FileNotFoundError):
             release = lock(folder, make=False)
             try:
-                going = folder.with_name(f".{folder.name.strip('.')}.{os.getpid()}{TEMPORARY}")
-                folder.rename(going)
+                going = folder
+                if folder.suffix != TEMPORARY:
+                    going = folder.rename(folder.with_name(f".{folder.name.strip('.')}.{os.getpid()}{TEMPORARY}"))
                 remove([going])
                 gone.append(folder)
             finally:

@@ -17,7 +17,8 @@ WITHIN = {"checkpoint", "wandb", "tensorboard"}  # folders of a run that hold no
 
 def stage_folders(outputs: Path) -> list[Path]:
     """The cached results of all stages: outputs/<stage>/<digest>."""
-    return sorted(path for path in outputs.glob("*/*") if STAGE.fullmatch(path.name) and path.is_dir())
+    named = (path for path in outputs.glob("*/*") if STAGE.fullmatch(path.name) and not (path / CONFIG).exists())
+    return sorted(path for path in named if (path / KEY_FILE).exists() or (path / CHECKSUMS_FILE).exists())
 
 
 def shard_folders(outputs: Path) -> list[Path]:
