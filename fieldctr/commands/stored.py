@@ -9,7 +9,7 @@ from pathlib import Path
 from fieldctr.artifacts import KEY_FILE
 from fieldctr.checksums import CHECKSUMS_FILE
 from fieldctr.disk import TEMPORARY
-from fieldctr.runs import ASIDE, CONFIG, find_runs
+from fieldctr.runs import ASIDE, CONFIG, RECORD, find_runs
 
 STAGE = re.compile(r"[0-9a-f]{16}")  # names of the folders that `artifacts.cached` makes
 WITHIN = {"checkpoint", "wandb", "tensorboard"}  # folders of a run that hold no runs
@@ -38,7 +38,10 @@ def run_folders(outputs: Path, patterns: str | list[str] | None) -> list[Path]:
         finished, others = find_runs([patterns] if isinstance(patterns, str) else patterns)
         named = [*finished, *others]
     found = (*_runs_below(outputs), *(run for one in named for run in _runs_below(one)))
-    return list(dict.fromkeys(path.resolve() for path in found))
+    once: dict[Path, Path] = {}
+    for path in found:
+        once.setdefault(path.resolve(), path)
+    return list(once.values())
 
 
 def _runs_below(root: Path) -> Iterator[Path]:
@@ -49,7 +52,7 @@ def _runs_below(root: Path) -> Iterator[Path]:
             folders.clear()
             continue
         seen.add(path.resolve())
-        if CONFIG in files or CHECKSUMS_FILE in files:
+        if CONFIG in files or RECORD in files:
             yield path
         visible = (name for name in folders if name[:1] != "." or name.startswith(f".{ASIDE}"))
         folders[:] = sorted(set(visible) - WITHIN)

@@ -39,7 +39,7 @@ def main(node: dict[str, Any]) -> None:
         damaged += bool(complaint)
         if complaint:
             print(complaint)
-    print(f"whole: {', '.join(f'{count} {kind}' for kind, count in whole.items()) or 'nothing is stored here'}")
+    print(f"whole: {', '.join(f'{kind} {count}' for kind, count in (+whole).items()) or 'nothing'}")
     if damaged:
         print(f"damaged: {damaged}")
         raise SystemExit(1)
