@@ -107,9 +107,10 @@ class Shards:
     ) -> Iterator[tuple[int, T]]:
         """Shard and part for every CHUNK of raw rows, of which less memory may have made several chunks."""
         for shard, folder in enumerate(self.folders):
-            if not (folder / f"{split}.{name}").exists():
-                continue  # a shard without events
-            parts, several = read(folder / f"{split}.{name}"), CHUNK // _record(folder)["chunk"]
+            record = _record(folder)
+            if split == EVENTS and not record["events"]:
+                continue  # there is no such file
+            parts, several = read(folder / f"{split}.{name}"), CHUNK // record["chunk"]
             while some := list(islice(parts, several)):
                 yield shard, some[0] if len(some) == 1 else join(some)
 

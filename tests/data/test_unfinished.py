@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 
 from fieldctr import locks
@@ -20,6 +21,8 @@ from fieldctr.checksums import keep
 from fieldctr.data import budget, dataset, encode, prepare, shards, table
 from fieldctr.data.budget import Limits
 from fieldctr.data.prepare import prepared
+from fieldctr.data.specs import field_specs
+from fieldctr.data.table import EVENTS, SPLITS, Table
 from fieldctr.errors import UserError
 from fieldctr.locks import LOCKED, lock
 
@@ -224,6 +227,24 @@ def test_rows_that_pass_two_loses_are_missed(split: str, tmp_path: Path, monkeyp
         with pytest.raises(UserError, match=rf"{split}\.\w+\.npy has \d+ rows, and \d+ were counted"):
             prepared(node(folder, group=None), data_dir=out)
     assert [path.name for path in out.iterdir() if path.is_dir()] == []
+
+
+@pytest.mark.parametrize("lost", ["train.codes", "events.codes", "events.numbers"])
+def test_a_file_of_a_shard_that_vanishes_is_missed(lost: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [
+        {"user": i % 9, "item": i % 5, "when": i, "label": i // 4 % 2, "split": (*SPLITS, EVENTS)[i % 4]}
+        for i in range(140)
+    ]
+    history = {"kind": "history", "of": "item", "by": "user", "time": "when", "max_length": 3}
+    specs = field_specs({"user": {}, "item": {}, "past": history}, 1)
+
+    def losing(*arguments: Any, real: Any = encode.known_texts) -> Any:
+        (shards.finished(tmp_path / "shards")[1] / lost).unlink()
+        return real(*arguments)
+
+    monkeypatch.setattr(encode, "known_texts", losing)
+    with pytest.raises(FileNotFoundError, match=lost):
+        encode.encode(Table.named(pl.LazyFrame(rows)), specs, tmp_path, group=None)
 
 
 def pieces_of_equal_length(own: Any, folder: Path, split: str, columns: int) -> Any:
