@@ -12,7 +12,7 @@ from typing import Any
 
 import xxhash
 
-from fieldctr.disk import blamed, flush, read_object, write_text
+from fieldctr.disk import blamed, flush, read_object, sentence, write_text
 from fieldctr.errors import UserError
 
 CHECKSUMS_FILE = "checksums.json"
@@ -98,16 +98,23 @@ def _is_record(value: Any) -> bool:
 
 
 def keep(path: Path, content: Any) -> None:
-    """Write a JSON value that can be computed again, with its own checksum."""
+    """Write a JSON value that can be computed again, with its own checksum. That it cannot be written is only said."""
     text = json.dumps(content, ensure_ascii=False, allow_nan=False)
-    write_text(path, f'{{"checksum": "{of_text(text)}", "content": {text}}}\n')
+    try:
+        write_text(path, f'{{"checksum": "{of_text(text)}", "content": {text}}}\n')
+    except OSError as error:
+        print(f"fieldctr: not remembered for the next call: {sentence(error)}", file=sys.stderr)
 
 
 def kept(path: Path) -> Any | None:
     """What `keep` wrote; None where nothing is, and, which is said, where something else is."""
-    if not path.exists():
+    try:
+        said = path.read_bytes().decode("utf-8", "replace")
+    except FileNotFoundError:
         return None
-    said = path.read_bytes().decode("utf-8", "replace")
+    except OSError as error:
+        print(f"fieldctr: made anew: {sentence(error)}", file=sys.stderr)
+        return None
     head, _, text = said.partition(', "content": ')
     if head == f'{{"checksum": "{of_text(text[:-2])}"' and text.endswith("}\n"):
         return json.loads(text[:-2])

@@ -84,11 +84,8 @@ def replacing(path: Path) -> Generator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         name = f".{path.name[:100]}."
         _remove_unlocked(path.parent.glob(f"{escape(name)}*{TEMPORARY}"))
-        handle, sibling = tempfile.mkstemp(dir=path.parent, prefix=name, suffix=TEMPORARY)
-        temporary = Path(sibling)
+        handle, temporary = _locked_file(path.parent, name)
         try:
-            with suppress(OSError):  # a file system without locks
-                fcntl.flock(handle, fcntl.LOCK_EX)
             yield temporary
             temporary.chmod(READABLE)
             flush(temporary)
@@ -97,6 +94,17 @@ def replacing(path: Path) -> Generator[Path]:
         finally:
             temporary.unlink(missing_ok=True)
             os.close(handle)
+
+
+def _locked_file(folder: Path, prefix: str) -> tuple[int, Path]:
+    """A new file, locked, which no other process takes for one that a killed process left."""
+    while True:
+        handle, path = tempfile.mkstemp(dir=folder, prefix=prefix, suffix=TEMPORARY)
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.fstat(handle).st_nlink:
+            return handle, Path(path)
+        os.close(handle)  # another process was quicker than the lock
 
 
 def _remove_unlocked(paths: Iterable[Path]) -> None:
@@ -127,7 +135,7 @@ def read_object(path: Path) -> dict[str, Any] | None:
     """The JSON object in a file; None where it holds anything else."""
     try:
         found = json.loads(path.read_bytes())
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError, IsADirectoryError):
         return None
     return found if isinstance(found, dict) else None
 

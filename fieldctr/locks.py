@@ -25,15 +25,16 @@ class HeldError(Exception):
     """Another process has the folder; the text says which, where that is known."""
 
 
-def lock(folder: Path, *, waiting: Callable[[str], None] | None = None) -> Release:
+def lock(folder: Path, *, waiting: Callable[[str], None] | None = None, make: bool = True) -> Release:
     """Make `folder` if it is absent, and have it alone until the returned function is called or the process ends.
 
-    `HeldError` where another process has it; with `waiting`, which is told once who that is, it is waited for.
+    `HeldError` where another process has it; with `waiting`, which is told once who that is, it is waited for. Without
+    `make` FileNotFoundError where it is absent.
     """
     told = False
     while True:
         try:
-            return _attempt(folder)
+            return _attempt(folder, make=make)
         except HeldError as held:
             if waiting is None:
                 raise
@@ -44,25 +45,33 @@ def lock(folder: Path, *, waiting: Callable[[str], None] | None = None) -> Relea
 
 
 def remove_unowned(folders: Iterable[Path]) -> list[Path]:
-    """Remove the folders that no process has; gives those that are gone."""
+    """Remove the folders that no process has; gives those that are gone. Others see one whole, or not at all."""
     gone = []
     for folder in folders:
-        with suppress(HeldError):
-            release = lock(folder)
-            remove([folder])
-            release()
-            gone.append(folder)
+        with suppress(HeldError, FileNotFoundError):
+            release = lock(folder, make=False)
+            try:
+                going = folder
+                if folder.suffix != TEMPORARY:
+                    going = folder.rename(folder.with_name(f".{folder.name.strip('.')}.{os.getpid()}{TEMPORARY}"))
+                remove([going])
+                gone.append(folder)
+            finally:
+                release()
     return gone
 
 
-def _attempt(folder: Path) -> Release:
+def _attempt(folder: Path, *, make: bool) -> Release:
     while True:
         with blamed(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+            if make:
+                folder.mkdir(parents=True, exist_ok=True)
             try:
                 handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-            except FileNotFoundError:  # removed meanwhile
-                continue
+            except FileNotFoundError:
+                if not make:
+                    raise
+                continue  # removed meanwhile
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -72,7 +81,7 @@ def _attempt(folder: Path) -> Release:
             os.close(handle)
             if error.errno not in NO_LOCKS:
                 raise
-            return _by_file(folder)
+            return _by_file(folder, make=make)
         if _is(folder, handle):
             return lambda: os.close(handle)
         os.close(handle)  # who had it before has removed the folder
@@ -84,7 +93,7 @@ def _is(folder: Path, handle: int) -> bool:
     return False
 
 
-def _by_file(folder: Path) -> Release:
+def _by_file(folder: Path, *, make: bool) -> Release:
     """The file appears with its content, by a link, or not at all; one whose process has ended is taken away."""
     path = folder.with_name(f".{folder.name}{LOCKED}")
     own = path.with_suffix(f".{os.getpid()}.{time.monotonic_ns()}{TEMPORARY}")
@@ -100,7 +109,8 @@ def _by_file(folder: Path) -> Release:
             except FileExistsError:
                 _take_away(path, own.with_suffix(".old"))
             else:
-                folder.mkdir(exist_ok=True)  # who had it before may have removed it
+                if make:
+                    folder.mkdir(exist_ok=True)  # who had it before may have removed it
                 return lambda: remove([path])
     finally:
         remove([own])
@@ -110,11 +120,14 @@ def _take_away(path: Path, aside: Path) -> None:
     """Remove a lock file whose process is known to have ended; HeldError for any other."""
     with suppress(FileNotFoundError):  # released, or taken away by another process, just now
         dead = path.read_text(encoding="utf-8")
-        holder = json.loads(dead)
-        here = holder["host"] == socket.gethostname()
-        if not here or (holder["began"] == _began(holder["pid"]) and _lives(holder["pid"])):
-            cure = "" if here else f". If it has ended, remove {path}"
-            raise HeldError(f"process {holder['pid']} on {holder['host']}{cure}")
+        cure = f". If it has ended, remove {path}"
+        try:
+            host, pid, began = (json.loads(dead)[key] for key in ("host", "pid", "began"))
+        except (ValueError, KeyError, TypeError) as error:  # a disk lost what was in it
+            raise HeldError(f"a process that its lock file no longer names{cure}") from error
+        here = host == socket.gethostname()
+        if not here or (began == _began(pid) and _lives(pid)):
+            raise HeldError(f"process {pid} on {host}{'' if here else cure}")
         path.rename(aside)
         if aside.read_text(encoding="utf-8") != dead:  # another process was quicker, and this is its lock
             os.link(aside, path)

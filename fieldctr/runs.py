@@ -10,16 +10,12 @@ checksums.json  of a finished run's files
 import contextlib
 import glob
 import json
-import os
-import platform
 import re
-import subprocess
 import sys
 import time
 import traceback
 import weakref
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -30,6 +26,7 @@ from fieldctr.config import flat
 from fieldctr.disk import flush, in_json, read_object, write_json, write_text
 from fieldctr.errors import UserError
 from fieldctr.locks import HeldError, Release, lock
+from fieldctr.provenance import provenance
 from fieldctr.signals import interruption
 
 RESULT, CONFIG, METRICS, RECORD, ERROR = "result.json", "config.json", "metrics.jsonl", "run.json", "error.txt"
@@ -42,7 +39,6 @@ MINE = (  # all that a run leaves; other files in the folder are the user's
 )
 ASIDE = "earlier-"
 READS, READERS_FILE = "reads", "runs.txt"  # key in a run's record; in what it reads, the runs
-LIBRARIES = ("torch", "numpy", "polars", "hydra-core")
 
 
 class Run:
@@ -52,6 +48,7 @@ class Run:
         self.folder, self.config = folder, config
         self.release = weakref.finalize(self, _locked(folder))
         self.seconds: dict[str, float] = {}
+        self.result: dict[str, Any] | None = None  # of a run that had finished already
 
     @classmethod
     def start(cls, folder: Path, config: Mapping[str, Any], *, resume: bool) -> Self:
@@ -63,6 +60,9 @@ class Run:
         _finish_moving(folder)
         if resume and (folder / CONFIG).exists():
             _refuse_another(folder, config)
+            run.result = finished(folder, config)  # while this process waited for its turn
+            if run.result is not None:
+                return run
         else:
             _move_aside(folder)
         (folder / ERROR).unlink(missing_ok=True)
@@ -75,10 +75,10 @@ class Run:
         folders = list(folders)
         write_json(self.folder / RECORD, {**_read(self.folder / RECORD), READS: [folder.name for folder in folders]})
         for folder in folders:
-            path, line = folder / READERS_FILE, f"{self.folder.resolve()}\n"
-            if not path.exists() or line not in path.read_text(encoding="utf-8").splitlines(keepends=True):
-                with contextlib.suppress(PermissionError), path.open("a", encoding="utf-8") as file:
-                    file.write(line)  # who may not write there cannot remove it either
+            path, run = folder / READERS_FILE, str(self.folder.resolve())
+            if run not in _lines(path):
+                with contextlib.suppress(OSError), path.open("a", encoding="utf-8") as file:
+                    file.write(f"{run}\n")  # who may not write there cannot remove it either
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Generator[None]:
@@ -166,6 +166,23 @@ def load_result(folder: Path, *, key: str = "run") -> dict[str, Any]:
     return result
 
 
+def leave_beside(folder: Path, name: str, numbers: Mapping[str, Any], result: Mapping[str, Any]) -> None:
+    """Write numbers that are of the run of this `result`; UserError where its folder holds another one by now."""
+    refuse_made_anew(folder, result)
+    write_json(folder / name, numbers)
+    try:
+        refuse_made_anew(folder, result)
+    except UserError:
+        (folder / name).unlink(missing_ok=True)
+        raise
+
+
+def refuse_made_anew(folder: Path, result: Mapping[str, Any]) -> None:
+    """UserError where the run in `folder` is no longer the one of this `result`."""
+    if not (folder / RESULT).exists() or load_result(folder) != result:
+        raise UserError(f"run={folder} was made anew while it was read. Call again when it has finished")
+
+
 def check_run(folder: Path, names: Iterable[str] | None = None) -> None:
     """UserError where a file of a finished run, or one of `names`, is not what it was when the run finished.
 
@@ -189,10 +206,16 @@ def read_by(folder: Path) -> set[str]:
 
 def readers_of(folder: Path) -> Iterator[Path]:
     """The runs, wherever they are, that read the prepared table or the field vectors in `folder`."""
-    path = folder / READERS_FILE
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+    for line in _lines(folder / READERS_FILE):
         run = Path(line)
-        yield from (one for one in (run, *run.glob(f"{ASIDE}*")) if folder.name in read_by(one))
+        for one in (run, *run.glob(f"{ASIDE}*")):
+            known = read_by(one)
+            if folder.name in known or (not known and (one / CONFIG).exists()):  # what it reads it does not say yet
+                yield one
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -209,18 +232,6 @@ def _cure(folder: Path) -> str:
 def config_digest(config: Mapping[str, Any]) -> str:
     """sha256 of what determines a run's numbers."""
     return digest(lasting(config))
-
-
-def provenance() -> dict[str, Any]:
-    """Commit, versions, host and command line of this process."""
-    versions = {"python": platform.python_version(), "fieldctr": metadata.version("fieldctr")}
-    return {
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "command": sys.argv,
-        "commit": _commit(),
-        "versions": versions | {name: metadata.version(name) for name in LIBRARIES},
-        "host": {"machine": platform.machine(), "system": platform.platform(), "cores": os.cpu_count()},
-    }
 
 
 def sweep_table(folder: Path) -> str:
@@ -314,20 +325,3 @@ def lasting(config: Mapping[str, Any]) -> dict[str, Any]:
     """The leaves, by dotted key, that decide what a run computes."""
     leaves = flat(config)
     return {key: leaves[key] for key in leaves if key not in VOLATILE and key.partition(".")[0] not in VOLATILE}
-
-
-def _commit() -> str | None:
-    """The checkout's commit, with + when it has local changes; None for an installed wheel."""
-    source = Path(__file__).parent.parent
-    if not (source / ".git").exists():
-        return None
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        head = _git(source, "rev-parse", "HEAD")
-        return head + ("+" if _git(source, "status", "--porcelain", "--untracked-files=no") else "")
-    return None
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    return subprocess.run(
-        ["git", "-C", str(folder), *arguments], check=True, capture_output=True, text=True, timeout=10
-    ).stdout.strip()

@@ -6,6 +6,7 @@ what happens to another process at a moment that matters happens in that process
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from calls import TRAIN, Calls
 
 from fieldctr.trust import trusted
 
@@ -60,3 +62,28 @@ def until() -> Callable[[subprocess.Popen[str], Callable[[], object]], None]:
 def result() -> Callable[[Path], dict[str, Any]]:
     """The result.json of a run's folder."""
     return lambda folder: json.loads((folder / "result.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def calls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Calls]:
+    calls = Calls(tmp_path_factory.mktemp("faults"))
+    yield calls
+    calls.close()
+
+
+@pytest.fixture(scope="session")
+def prepared(calls: Calls) -> Path:
+    """A folder in which the table is prepared."""
+    home = calls.place / "prepared"
+    status, said = calls(home, "prepare", "DATASET")
+    assert status == 0, said
+    return home
+
+
+@pytest.fixture(scope="session")
+def trained(calls: Calls, prepared: Path) -> Path:
+    """The same with a run of other settings in r."""
+    home = shutil.copytree(prepared, calls.place / "trained")
+    status, said = calls(home, "train", "DATASET", *TRAIN, "optimizer.lr=0.5", "hydra.run.dir=r")
+    assert status == 0, said
+    return home

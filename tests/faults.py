@@ -1,24 +1,34 @@
 """A server of calls of fieldctr with faults at file operations; each call in a child that has everything imported.
 
-For each JSON line {"arguments", "folder", "say", "fault"} on stdin the program forks a child that runs the call in
-`folder`, its output in the file `say`, and prints its exit status. `fault` is null, or
+For each JSON line {"arguments", "folder", "say", "status", "fault"} on stdin the program forks a child that runs the
+call in `folder`, its output in the file `say`, and at its end its exit status in the file `status`. It takes the next
+line at once: calls may run beside each other. `fault` is null, or
 {"kind": "copy", "to": DIR}       before each operation that changes the folder, copy it to DIR/<number>, unless the
                                   last copy would be the same: what a kill at this moment would leave
 {"kind": "kill", "at": N}         the N-th operation is not reached
 {"kind": ERRNO, "at": N}          the N-th operation, and every later one that writes, fails with this error
 {"kind": "limit", "bytes": N}     no file can grow beyond so many bytes, whoever writes it
+{"kind": "signal", "number": N, "function": F, "times": T}
+                                  the call gets the signal as the function, MODULE:NAME, returns for the T-th time
+{"kind": "pause", "at": N, "reached": FILE, "until": FILE}
+                                  before the N-th operation the file `reached` is made, and `until` waited for
+With "on": TEXT only the operations count whose arguments have this text; with "reads": true opening for reading, too.
 Operations are what Python's audit hooks tell of, by any code: opening for writing, renaming, removing, making a folder.
 """
 
 import errno
+import functools
 import importlib
+import itertools
 import json
 import os
 import resource
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +40,8 @@ PRELOADED = (  # nothing of which may start threads, which a fork would lose
     *("peft", "tokenizers", "transformers.models.llama.modeling_llama", "transformers.modeling_utils"),
 )
 CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "shutil.rmtree")
+
+Act = Callable[[str, Any], None]  # event, and its first argument, mostly a path
 
 
 def changes(event: str, arguments: tuple[Any, ...], folder: str) -> bool:
@@ -45,7 +57,7 @@ def _below(path: Any, folder: str) -> bool:
     return str(Path(os.fsdecode(path)).absolute()).startswith(folder)
 
 
-def copied(folder: Path, to: Path) -> Callable[[str, Any], None]:
+def copied(folder: Path, to: Path) -> Act:
     """Copies `folder` at each operation that finds it changed."""
     last: list[Any] = [None]
     within = [False]
@@ -63,7 +75,7 @@ def copied(folder: Path, to: Path) -> Callable[[str, Any], None]:
     return act
 
 
-def failing(kind: str, at: int) -> Callable[[str, Any], None]:
+def failing(kind: str, at: int) -> Act:
     """Ends the process, or fails, from the `at`-th operation on; what only removes goes on working on a full disk."""
     number = [0]
 
@@ -80,20 +92,75 @@ def failing(kind: str, at: int) -> Callable[[str, Any], None]:
     return act
 
 
+def waiting(at: int, reached: Path, until: Path) -> Act:
+    """Waits once, so that a test can do something at this moment."""
+    number = [0]
+
+    def act(event: str, path: Any) -> None:
+        number[0] += 1
+        if number[0] == at:
+            reached.touch()
+            while not until.exists():
+                time.sleep(0.01)
+
+    return act
+
+
+def fault_of(fault: dict[str, Any], folder: Path) -> Act:
+    """What to do at each operation that counts."""
+    if fault["kind"] == "copy":
+        return copied(folder, Path(fault["to"]))
+    if fault["kind"] == "pause":
+        return waiting(fault["at"], Path(fault["reached"]), Path(fault["until"]))
+    return failing(fault["kind"], fault["at"])
+
+
+def counts(event: str, arguments: tuple[Any, ...], root: str, fault: dict[str, Any]) -> bool:
+    """Whether an audited event is an operation that counts."""
+    if event != "open" and event not in CHANGES:
+        return False
+    if not changes(event, arguments, root):
+        named = isinstance(arguments[0], str | bytes | os.PathLike)
+        if not (fault.get("reads") and event == "open" and named and _below(arguments[0], root)):
+            return False
+    return fault.get("on", "") in " ".join(map(str, arguments))
+
+
+def arm(number: int, function: str, times: int) -> None:
+    """Send this process a signal as the function returns for so many times."""
+    module, _, path = function.partition(":")
+    *homes, name = path.split(".")
+    home: Any = functools.reduce(getattr, homes, importlib.import_module(module))
+    original, calls = getattr(home, name), itertools.count(1)
+
+    def armed(*given: Any, **named: Any) -> Any:
+        done = original(*given, **named)
+        if next(calls) == times:
+            os.kill(os.getpid(), number)
+        return done
+
+    setattr(home, name, armed)
+
+
 def child(arguments: list[str], folder: Path, out: int, fault: dict[str, Any] | None) -> None:
     """The call itself, which says what it says to `out`; does not return."""
     os.chdir(folder)
     os.dup2(out, 1)
     os.dup2(out, 2)
-    if fault and fault["kind"] == "limit":
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores it
+    kind = fault["kind"] if fault else ""
+    if fault and kind == "signal":
+        arm(fault["number"], fault["function"], fault["times"])
+    elif fault and kind == "limit":
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (fault["bytes"], resource.RLIM_INFINITY))
     elif fault:
-        act = copied(folder, Path(fault["to"])) if fault["kind"] == "copy" else failing(fault["kind"], fault["at"])
-        root = str(folder)
+        act, root = fault_of(fault, folder), str(folder)
 
         def hook(event: str, arguments: tuple[Any, ...]) -> None:
-            if (event == "open" or event in CHANGES) and changes(event, arguments, root):
+            if counts(event, arguments, root, fault):
                 act(event, arguments[0])
 
         sys.addaudithook(hook)
@@ -116,11 +183,18 @@ if __name__ == "__main__":
     importlib.import_module("hydra.core.plugins").Plugins.instance()
     for line in sys.stdin:
         request = json.loads(line)
-        heard, out = os.pipe()  # no limit of a file's size concerns it
-        process = os.fork()
-        if process == 0:
-            child(request["arguments"], Path(request["folder"]), out, request["fault"])
-        os.close(out)
-        with os.fdopen(heard, "rb") as file:
-            Path(request["say"]).write_bytes(file.read())
-        print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
+        if os.fork() == 0:  # who waits for the call
+            heard, out = os.pipe()  # no limit of a file's size concerns it
+            process = os.fork()
+            if process == 0:
+                child(request["arguments"], Path(request["folder"]), out, request["fault"])
+            os.close(out)
+            with os.fdopen(heard, "rb") as file:
+                Path(request["say"]).write_bytes(file.read())
+            status, path = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), Path(request["status"])
+            path.with_suffix(".half").write_text(str(status))
+            path.with_suffix(".half").rename(path)
+            os._exit(0)
+        with suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "fieldctr"
-BASE = """schema config artifacts checksums disk locks signals trust
+BASE = """schema config artifacts checksums disk locks provenance signals trust
     tracking errors catalog memory processor ranking __init__"""
 LAYERS = [
     set(BASE.split()),

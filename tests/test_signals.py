@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from calls import Calls
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from fieldctr import signals
@@ -129,49 +130,27 @@ def test_the_call_that_goes_on_can_be_pasted(folder: str) -> None:
     assert (where.key_or_group, str(where.value()), resume.value()) == ("hydra.run.dir", folder, True)
 
 
-class Server:
-    """The console script of tests/served.py."""
-
-    def __init__(self) -> None:
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-        self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("served.py"))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment,
-            text=True,
-        )
-
-    def call(self, folder: Path, arguments: list[str], number: int = 0, function: str = SAVE, times: int = 1) -> int:
-        """The exit code of a call that gets the signal, if any, behind a function's n-th return."""
-        words = {"folder": str(folder), "arguments": arguments, "signal": number, "function": function, "times": times}
-        assert self.process.stdin
-        assert self.process.stdout
-        self.process.stdin.write(f"{json.dumps(words)}\n")
-        self.process.stdin.flush()
-        code = int(self.process.stdout.readline())
-        assert "Traceback" not in (folder / "err.txt").read_text()
-        return code
+def call(
+    calls: Calls, folder: Path, arguments: list[str], number: int = 0, function: str = SAVE, times: int = 1
+) -> int:
+    """The exit code of a call that gets the signal, if any, behind a function's n-th return; it said said.txt."""
+    fault = {"kind": "signal", "number": number, "function": function, "times": times} if number else None
+    code, said = calls(folder, *arguments, fault=fault, say=folder / "said.txt")
+    assert "Traceback" not in said
+    return code
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    server = Server()
-    yield server
-    server.process.communicate()
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory, server: Server) -> Path:
+def home(tmp_path_factory: pytest.TempPathFactory, calls: Calls) -> Path:
     """A folder with an undisturbed run in `whole`."""
     home = tmp_path_factory.mktemp("signals")
-    assert server.call(home, [*TRAIN, "model=fm", "hydra.run.dir=whole"]) == 0
+    assert call(calls, home, [*TRAIN, "model=fm", "hydra.run.dir=whole"]) == 0
     return home
 
 
 def told(folder: Path, number: signal.Signals) -> tuple[str, list[str]]:
     """What the last line says of an interrupted call, and how it goes on."""
-    said, _, call = (folder / "err.txt").read_text().splitlines()[-1].partition(" Go on: ")
+    said, _, call = (folder / "said.txt").read_text().splitlines()[-1].partition(" Go on: ")
     assert said.startswith(f"fieldctr: stopped by {number.name}")
     return said, shlex.split(call)[1:]
 
@@ -187,32 +166,32 @@ def leavings(run: Path) -> list[object]:
 
 
 @pytest.mark.slow
-def test_stopped_by_each_signal_in_turn_the_calls_that_it_names_end_undisturbed(home: Path, server: Server) -> None:
+def test_stopped_by_each_signal_in_turn_the_calls_that_it_names_end_undisturbed(home: Path, calls: Calls) -> None:
     arguments = [*TRAIN, "model=fm", "hydra.run.dir=the run", "resume=false"]
     for number in SIGNALS:
-        assert server.call(home, arguments, number) == 128 + number
+        assert call(calls, home, arguments, number) == 128 + number
         said, arguments = told(home, number)
         step = checkpoint.newest(home / "the run")
         assert f"at step {step:,}; a checkpoint of it is in the run." in said
         assert (home / "the run/error.txt").read_text() == f"interrupted by {number.name}\n"
         assert not list((home / "the run").rglob(".*"))
-    assert server.call(home, arguments) == 0
+    assert call(calls, home, arguments) == 0
     assert leavings(home / "the run") == leavings(home / "whole")
     assert not (home / "the run/error.txt").exists()
 
 
 @pytest.mark.slow
-def test_a_sweep_that_is_stopped_goes_on_in_the_job_of_that_moment(home: Path, server: Server) -> None:
+def test_a_sweep_that_is_stopped_goes_on_in_the_job_of_that_moment(home: Path, calls: Calls) -> None:
     arguments = [*TRAIN, "-m", "model=lr,fm,dnn"]
-    assert server.call(home, arguments, signal.SIGTERM, times=6) == 128 + signal.SIGTERM
+    assert call(calls, home, arguments, signal.SIGTERM, times=6) == 128 + signal.SIGTERM
     said, again = told(home, signal.SIGTERM)
     assert "1_synthetic_fm_seed1" in said
     assert again[: len(arguments)] == arguments
-    statuses = [line.split()[1] for line in (home / "out.txt").read_text().splitlines() if line[1:2] == "_"]
+    statuses = [line.split()[1] for line in (home / "said.txt").read_text().splitlines() if line[1:2] == "_"]
     assert statuses == ["done", "interrupted"]
     (sweep,) = [path.parent for path in home.glob("outputs/train/*/0_synthetic_lr_seed1")]
     before = (sweep / "0_synthetic_lr_seed1/result.json").stat().st_mtime_ns
-    assert server.call(home, again) == 0
+    assert call(calls, home, again) == 0
     assert (sweep / "0_synthetic_lr_seed1/result.json").stat().st_mtime_ns == before
     assert leavings(sweep / "1_synthetic_fm_seed1") == leavings(home / "whole")
     assert (sweep / "2_synthetic_dnn_seed1/result.json").exists()
@@ -220,13 +199,13 @@ def test_a_sweep_that_is_stopped_goes_on_in_the_job_of_that_moment(home: Path, s
 
 
 @pytest.mark.slow
-def test_prepare_goes_on_behind_what_it_read(home: Path, server: Server) -> None:
+def test_prepare_goes_on_behind_what_it_read(home: Path, calls: Calls) -> None:
     arguments = ["prepare", *TABLE, "outputs=other"]
-    assert server.call(home, arguments, signal.SIGHUP, SHARD) == 128 + signal.SIGHUP
+    assert call(calls, home, arguments, signal.SIGHUP, SHARD) == 128 + signal.SIGHUP
     _, again = told(home, signal.SIGHUP)
     assert again == arguments
-    assert server.call(home, again) == 0
-    assert "goes on behind the 6,000 rows" in (home / "err.txt").read_text()
+    assert call(calls, home, again) == 0
+    assert "goes on behind the 6,000 rows" in (home / "said.txt").read_text()
     (whole,), (table,) = home.glob("outputs/data/*[!.]"), home.glob("other/data/[!.]*")
     assert table.name == whole.name
     assert all((table / path.name).read_bytes() == path.read_bytes() for path in whole.glob("*.npy"))
@@ -234,20 +213,20 @@ def test_prepare_goes_on_behind_what_it_read(home: Path, server: Server) -> None
 
 
 @pytest.mark.slow
-def test_a_run_that_is_stopped_before_a_checkpoint_says_so(home: Path, server: Server) -> None:
+def test_a_run_that_is_stopped_before_a_checkpoint_says_so(home: Path, calls: Calls) -> None:
     arguments = [*TRAIN, "model=fm", "hydra.run.dir=early", "outputs=third"]
-    assert server.call(home, arguments, signal.SIGINT, SHARD) == 128 + signal.SIGINT
+    assert call(calls, home, arguments, signal.SIGINT, SHARD) == 128 + signal.SIGINT
     said, again = told(home, signal.SIGINT)
     assert said == "fieldctr: stopped by SIGINT before its first checkpoint in early."
-    assert server.call(home, again) == 0
+    assert call(calls, home, again) == 0
     assert leavings(home / "early") == leavings(home / "whole")
 
 
 @pytest.mark.slow
-def test_what_cannot_go_on_is_called_again(home: Path, server: Server) -> None:
+def test_what_cannot_go_on_is_called_again(home: Path, calls: Calls) -> None:
     arguments = ["evaluate", "run=whole", "split=valid"]
-    assert server.call(home, arguments, signal.SIGTERM, "fieldctr.data.dataset:Dataset.load") == 128 + signal.SIGTERM
-    assert (home / "err.txt").read_text() == (
+    assert call(calls, home, arguments, signal.SIGTERM, "fieldctr.data.dataset:Dataset.load") == 128 + signal.SIGTERM
+    assert (home / "said.txt").read_text() == (
         "fieldctr: stopped by SIGTERM; nothing is half-written. Again: fieldctr evaluate run=whole split=valid\n"
     )
     assert not (home / "whole/evaluate-valid.json").exists()

@@ -32,8 +32,9 @@ from fieldctr.data.dataset import Dataset
 from fieldctr.data.prepare import prepared
 from fieldctr.disk import write_json, write_text
 from fieldctr.errors import UserError
+from fieldctr.provenance import provenance
 from fieldctr.ranking import auc
-from fieldctr.runs import load_config, load_result, provenance
+from fieldctr.runs import leave_beside, load_config, load_result
 from fieldctr.training.metrics import logloss
 from fieldctr.training.runtime import choose_threads
 
@@ -177,7 +178,7 @@ def place(result: dict[str, Any], folder: Path, rows: list[Row]) -> str:
     high = ceiling and ceiling.scores["test"]["auc"]
     share = None if high is None else share_closed(own, low, high)
     numbers = {"test_auc": own, "floor": low, "ceiling": high, "share": share, "best_baseline": bar}
-    write_json(folder / "evaluate-baseline.json", numbers)
+    leave_beside(folder, "evaluate-baseline.json", numbers, result)
     way = f"{own - low:+.4f} against {label(floor)} {low:.4f}; no ceiling is known that says something"
     if ceiling and share is not None:
         way = f"{share:.1%} of the way from {label(floor)} {low:.4f} to {label(ceiling)} {high:.4f}"

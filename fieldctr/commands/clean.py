@@ -33,18 +33,18 @@ def main(node: dict[str, Any]) -> None:
     outputs = Path(config.outputs)
     if not outputs.is_dir():
         raise UserError(f"outputs={outputs}: no such folder, so nothing is stored there")
-    found = list(unused(outputs, config.runs))
-    sizes = {folder: size_of([folder]) for folder, _ in found}
-    gone = set(sizes) if config.dry_run else set(remove_unowned(sizes))
-    for folder, reason in found:
-        if folder in gone:
-            print(f"{sizes[folder] / 1e6:10,.1f} MB  {folder}  {reason}")
-    total = sum(sizes[folder] for folder in gone) / 1e6
-    print(
-        f"{total:10,.1f} MB in {len(gone)} folders{', nothing was removed: dry_run' if config.dry_run else ' removed'}"
-    )
-    if len(gone) < len(found):
-        print(f"{len(found) - len(gone)} more are in use by other processes")
+    found = dict(unused(outputs, config.runs))
+    if not found:
+        print(f"nothing to remove: all below {outputs} is referred to")
+        return
+    sizes = {folder: size_of([folder]) for folder in found}
+    gone = list(found) if config.dry_run else remove_unowned(found)
+    for folder in gone:
+        print(f"{sizes[folder] / 1e6:10,.1f} MB  {folder}  {found[folder]}")
+    total = f"{len(gone)} folder{'s' * (len(gone) != 1)}, {sum(sizes[folder] for folder in gone) / 1e6:,.1f} MB"
+    print(f"{total}; nothing was removed: dry_run" if config.dry_run else f"removed {total}")
+    if held := len(found) - len(gone):
+        print(f"{held} more {'is' if held == 1 else 'are'} in use by another process")
 
 
 def unused(outputs: Path, runs: str | list[str] | None) -> Iterator[tuple[Path, str]]:

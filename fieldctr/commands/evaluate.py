@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from fieldctr.commands.trained import downsampled, load_trained
 from fieldctr.config import RuntimeConfig, parse
-from fieldctr.disk import write_json
+from fieldctr.runs import leave_beside
 from fieldctr.training.evaluate import evaluate
 
 
@@ -39,4 +39,4 @@ def main(node: dict[str, Any]) -> None:
     print(f"{trained.result['model']} on {config.split} of {trained.result['dataset']}, {trained.runtime.describe()}")
     for name, value in found.items():
         print(f"  {name:18} {value:.6f}" + (f"   recorded {recorded[name]:.6f}" if name in recorded else ""))
-    write_json(folder / f"evaluate-{config.split}.json", found)
+    leave_beside(folder, f"evaluate-{config.split}.json", found, trained.result)

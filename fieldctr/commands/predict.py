@@ -18,6 +18,7 @@ from fieldctr.data.formats import obstacle
 from fieldctr.data.new_rows import NewRows
 from fieldctr.data.prepare import new_table
 from fieldctr.data.scoring import check_columns, check_output, write_scores
+from fieldctr.data.table import refused_if_changed, stamps
 from fieldctr.errors import UserError
 from fieldctr.training.evaluate import predict
 from fieldctr.training.metrics import recalibrated, sigmoid
@@ -55,12 +56,15 @@ def main(node: dict[str, Any]) -> None:
 def score(config: PredictConfig, trained: Trained, source: Path, output: Path) -> dict[str, Any]:
     """Read as training read, encode, predict, write; gives the summary."""
     rows = NewRows(source, {key: value for key, value in config.read.items() if value is not None})
+    before = stamps([source])
     table = new_table(trained.config.dataset, trained.dataset, rows, raw_dir=config.raw_dir)
+    before |= stamps(path for path in table.files if path != source)
     raw = rows.raw if rows.raw is not None else table.frame
     check_columns(raw, output, config.column)
-    split, coverage = encode_rows(table.frame, trained.dataset.folder, files={source: None, **rows.readings})
+    with refused_if_changed(before):
+        split, coverage = encode_rows(table.frame, trained.dataset.folder, files={source: None, **rows.readings})
     pctr = scores(trained, split) if len(split) else np.zeros(0)
-    write_scores(raw, pctr, output, config.column)
+    write_scores(raw, pctr, output, config.column, files=before)
     facts = trained.dataset.facts["fields"]
     warned = list(warnings(coverage, facts))
     for text in warned:

@@ -3,11 +3,13 @@
 import os
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from fieldctr.artifacts import KEY_FILE
+from fieldctr.checksums import CHECKSUMS_FILE
 from fieldctr.disk import TEMPORARY
-from fieldctr.runs import CONFIG, find_runs
+from fieldctr.runs import ASIDE, CONFIG, RECORD, find_runs
 
 STAGE = re.compile(r"[0-9a-f]{16}")  # names of the folders that `artifacts.cached` makes
 WITHIN = {"checkpoint", "wandb", "tensorboard"}  # folders of a run that hold no runs
@@ -15,7 +17,8 @@ WITHIN = {"checkpoint", "wandb", "tensorboard"}  # folders of a run that hold no
 
 def stage_folders(outputs: Path) -> list[Path]:
     """The cached results of all stages: outputs/<stage>/<digest>."""
-    return sorted(path for path in outputs.glob("*/*") if STAGE.fullmatch(path.name) and path.is_dir())
+    named = (path for path in outputs.glob("*/*") if STAGE.fullmatch(path.name) and not (path / CONFIG).exists())
+    return sorted(path for path in named if (path / KEY_FILE).exists() or (path / CHECKSUMS_FILE).exists())
 
 
 def shard_folders(outputs: Path) -> list[Path]:
@@ -35,17 +38,31 @@ def run_folders(outputs: Path, patterns: str | list[str] | None) -> list[Path]:
         finished, others = find_runs([patterns] if isinstance(patterns, str) else patterns)
         named = [*finished, *others]
     found = (*_runs_below(outputs), *(run for one in named for run in _runs_below(one)))
-    return list(dict.fromkeys(path.resolve() for path in found))
+    once: dict[Path, Path] = {}
+    for path in found:
+        once.setdefault(path.resolve(), path)
+    return list(once.values())
 
 
 def _runs_below(root: Path) -> Iterator[Path]:
-    for place, folders, files in os.walk(root):
+    seen = set()  # a link may lead back
+    for place, folders, files in os.walk(root, followlinks=True):
         path = Path(place)
-        if CONFIG in files:
+        if KEY_FILE in files or path.resolve() in seen:
+            folders.clear()
+            continue
+        seen.add(path.resolve())
+        if CONFIG in files or RECORD in files:
             yield path
-        folders[:] = sorted(set(folders) - WITHIN) if KEY_FILE not in files else []
+        visible = (name for name in folders if name[:1] != "." or name.startswith(f".{ASIDE}"))
+        folders[:] = sorted(set(visible) - WITHIN)
 
 
 def size_of(paths: Iterable[Path]) -> int:
-    """Bytes of all files in these folders."""
-    return sum(file.stat().st_size for path in paths for file in path.rglob("*") if file.is_file())
+    """Bytes of all files in these folders, as far as they are still there."""
+    size = 0
+    for place, _, files in (entry for path in paths for entry in os.walk(path)):
+        for name in files:
+            with suppress(FileNotFoundError):
+                size += (Path(place) / name).lstat().st_size
+    return size

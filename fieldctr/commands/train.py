@@ -52,7 +52,7 @@ def main(node: dict[str, Any]) -> None:
     result = finished(folder, node) if config.resume else None
     if result is None:
         with resumable(folder), Run.start(folder, node, resume=config.resume) as run:
-            result = train(config, run)
+            result = run.result or train(config, run)
     print(summary(result, folder))
 
 
@@ -78,6 +78,7 @@ def train(config: TrainConfig, run: Run) -> dict[str, Any]:
     tracker = Tracker(config.tracker, run.folder, run.folder.name, run.config)
     with run.stage("prepare"):
         dataset = prepared(config.dataset, data_dir=outputs / "data", schema=config.schema)
+    run.reads([dataset.folder])
     with run.stage("field_vectors"):
         vectors, origin = field_vectors(config, dataset, runtime.device)
     vector_folders = [outputs / "field_embeddings" / one["digest"] for one in origin.values()]

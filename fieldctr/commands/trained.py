@@ -8,13 +8,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fieldctr.artifacts import KEY_FILE
 from fieldctr.commands.machine import start_runtime
 from fieldctr.config import RuntimeConfig, TrainConfig, parse
 from fieldctr.data.dataset import Dataset, check_table
 from fieldctr.errors import UserError
 from fieldctr.models.ctr_model import CTRModel, build_model
-from fieldctr.runs import CONFIG, MODEL, check_run, load_config, load_result
+from fieldctr.runs import CONFIG, MODEL, check_run, load_config, load_result, refuse_made_anew
 from fieldctr.training.runtime import Runtime
 
 
@@ -46,6 +45,7 @@ def load_trained(folder: Path, *, outputs: Path, runtime: RuntimeConfig, splits:
         negative_rate=config.dataset.get("negative_rate"),
     )
     weights = load_weights(folder)
+    refuse_made_anew(folder, result)
     # Field embeddings are saved with what reads them: no encoder is needed.
     saved = {"model": weights.get("backbone.field_embeddings"), "enhancer": weights.get("enhancer.field_embeddings")}
     model = build_model(
@@ -88,7 +88,7 @@ def fill(model: nn.Module, weights: Mapping[str, Tensor], folder: Path) -> None:
 def table_of(folder: Path, result: Mapping[str, Any], *, outputs: Path, key: str = "run") -> Path:
     """The prepared table of the finished run in `folder`, which `key` named; UserError when it is gone."""
     data_folder = outputs / "data" / result["data_digest"]
-    if not (data_folder / KEY_FILE).exists():
+    if not data_folder.is_dir():
         raise UserError(
             f"{key}={folder}: its prepared table {data_folder} is gone. Set outputs=... to the folder that holds it, "
             f"or make it again: fieldctr prepare dataset={result['dataset']}"

@@ -10,6 +10,7 @@ from fieldctr.artifacts import check_stage, is_earlier
 from fieldctr.checksums import is_sealed
 from fieldctr.commands.stored import run_folders, stage_folders
 from fieldctr.config import parse
+from fieldctr.disk import sentence
 from fieldctr.errors import UserError
 from fieldctr.runs import RESULT, check_run, load_config, load_result
 from fieldctr.training.checkpoint import check_checkpoints
@@ -38,7 +39,7 @@ def main(node: dict[str, Any]) -> None:
         damaged += bool(complaint)
         if complaint:
             print(complaint)
-    print(f"whole: {', '.join(f'{count} {kind}' for kind, count in whole.items()) or 'nothing is stored here'}")
+    print(f"whole: {', '.join(f'{kind} {count}' for kind, count in (+whole).items()) or 'nothing'}")
     if damaged:
         print(f"damaged: {damaged}")
         raise SystemExit(1)
@@ -60,11 +61,13 @@ def _complaint(folder: Path, *, run: bool = False) -> str:
         if not run:
             check_stage(folder)
             return ""
-        load_config(folder)
-        if (folder / RESULT).exists():
+        if (folder / RESULT).exists() or is_sealed(folder):
             load_result(folder)
             check_run(folder)
+        load_config(folder)
         check_checkpoints(folder)
     except UserError as error:
         return str(error)
+    except OSError as error:
+        return sentence(error)
     return ""

@@ -31,8 +31,11 @@ class Recipe(NamedTuple):
     folder: Path  # for the shards
 
 
-def write_with_ray(recipe: Recipe, max_memory_gb: float) -> None:
-    """Make all shards that `recipe.folder` lacks. The workers share `max_memory_gb`. UserError where Ray is absent."""
+def write_with_ray(recipe: Recipe, max_memory_gb: float) -> int:
+    """Make all shards that `recipe.folder` lacks; gives how many rows there are. UserError where Ray is absent.
+
+    The workers share `max_memory_gb`.
+    """
     ray = _ray()
     started = not ray.is_initialized()
     if started:
@@ -43,12 +46,16 @@ def write_with_ray(recipe: Recipe, max_memory_gb: float) -> None:
         workers = int(ray.cluster_resources()["CPU"])
         task = ray.remote(num_cpus=1, max_retries=0)(write_rows)
         pieces, pending, ended = _pieces(recipe.folder), {}, False
+        end = max(first for first, _ in gaps(recipe.folder))
         while pending or not ended:
             while not ended and len(pending) < workers:
                 first, rows = next(pieces)
-                pending[task.remote(recipe, first, rows, max_memory_gb / workers)] = rows
+                pending[task.remote(recipe, first, rows, max_memory_gb / workers)] = first, rows
             (done, *_), _ = ray.wait(list(pending))
-            ended |= ray.get(done) < pending.pop(done)
+            found, (first, rows) = ray.get(done), pending.pop(done)
+            ended |= found < rows
+            end = max(end, first + found if found else 0)
+        return end
     except ray.exceptions.RayTaskError as error:
         raise error.cause from None  # with the words of the worker, not its traceback
     finally:

@@ -71,10 +71,10 @@ def encode(
     times = dict.fromkeys((*statistics.times(specs), *histories.times(specs)))
     reader = Reader.of(specs, tuple(times), group)
     recipe = Recipe(source or (lambda: table), reader, group, weight, parts.resolve())
-    counts = _pass_one(table, recipe, budget, with_ray=source is not None)
+    rows_read, counts = _pass_one(table, recipe, budget, with_ray=source is not None)
     shards = Shards.of(reader, parts)
     tally = shards.tally()
-    refuse_gaps(parts, tally)
+    refuse_gaps(parts, tally, rows_read)
     with labels_explained(table):
         tally.refuse_degenerate()
     weights = {"weight": weight_facts(weight, shards.weights(), tally.rows)} if weight else {}
@@ -185,26 +185,25 @@ def _coverage(
     return found
 
 
-def _pass_one(table: Table, recipe: Recipe, budget: Budget, *, with_ray: bool) -> dict[str, int]:
-    """Make the shards that are missing; gives what the source counted besides."""
+def _pass_one(table: Table, recipe: Recipe, budget: Budget, *, with_ray: bool) -> tuple[int, dict[str, int]]:
+    """Make the shards that are missing; gives how many rows there are, and what the source counted besides."""
     with explained(table.files, readings=table.written), labels_explained(table):
         for path, reading in table.written.items():
             refuse_bad_lines(path, reading)
-        if with_ray:
-            write_with_ray(recipe, budget.gb)
-        else:
-            _write_here(table.frame, recipe, budget)
+        rows = write_with_ray(recipe, budget.gb) if with_ray else _write_here(table.frame, recipe, budget)
         found = pl.collect_all(table.counts.values())  # of one pass over what they share
-        return {what: int(number.item()) for what, number in zip(table.counts, found, strict=True)}
+        return rows, {what: int(number.item()) for what, number in zip(table.counts, found, strict=True)}
 
 
-def _write_here(frame: pl.LazyFrame, recipe: Recipe, budget: Budget) -> None:
-    """The shards one after the other; polars uses all cores for each."""
+def _write_here(frame: pl.LazyFrame, recipe: Recipe, budget: Budget) -> int:
+    """The shards one after the other; polars uses all cores for each. Gives how many rows there are."""
     limits = budget.limits(recipe.reader.num_columns)
     extra = row_columns(frame.collect_schema(), recipe.group, recipe.weight)
+    end = 0
     for first, rows in list(gaps(recipe.folder)):
         part = frame.slice(first, rows) if first or rows else frame
-        write_shards(recipe.reader, part, extra, recipe.folder, first=first, limits=limits)
+        end = first + write_shards(recipe.reader, part, extra, recipe.folder, first=first, limits=limits)
+    return end
 
 
 def _learn(specs: tuple[Spec, ...], known: list[Known], shards: Shards, folder: Path) -> Encoding:

@@ -1,6 +1,7 @@
 """From a dataset's YAML node to a prepared table: read, encode once, load ever after."""
 
 import inspect
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -18,7 +19,7 @@ from fieldctr.data.regroup import Regrouping, regrouped
 from fieldctr.data.scan import say
 from fieldctr.data.specs import LATER, Spec, field_specs
 from fieldctr.data.splits import THINNED, thinned
-from fieldctr.data.table import Table, digests, refuse_changed, stamps
+from fieldctr.data.table import Table, digests, refuse_changed, refused_if_changed, settled, stamps
 from fieldctr.data.unfinished import shards_folder, unfinished
 from fieldctr.errors import UserError
 from fieldctr.trust import OWN, root
@@ -93,8 +94,7 @@ def prepared(
         if schema:
             specs = regrouped(specs, parse(Regrouping, schema, "schema"))
         published = parse(Published, config.published, "dataset.published") if config.published else Published({}, {})
-        table = _table(config)
-        before = stamps(table.files)
+        table, before = _table_as_it_is(config)
         refuse_other_files(published, table.files, data_dir / ".md5.json")
         key: dict[str, object] = {
             "version": VERSION,
@@ -115,8 +115,8 @@ def prepared(
             with unfinished(data_dir, key, before) as work:
 
                 def build(folder: Path) -> None:
-                    encode(table, specs, folder, **columns, work=work, max_memory_gb=max_memory_gb, source=again)
-                    refuse_changed(before)
+                    with refused_if_changed(before):
+                        encode(table, specs, folder, **columns, work=work, max_memory_gb=max_memory_gb, source=again)
 
                 cached(data_dir, key, build)
         check_table(folder)
@@ -124,6 +124,16 @@ def prepared(
         rows = dataset.facts["rows"]
         refuse_other_rows(published, rows | {"train": rows["train"] + rows["dropped"].get(THINNED, 0)})
     return dataset
+
+
+def _table_as_it_is(config: DatasetConfig) -> tuple[Table, dict[str, str]]:
+    """The source's table, and stamps of its files as they were before the source looked into them."""
+    began, table = time.time_ns(), _table(config)
+    before = stamps(table.files)
+    if not settled(table.files, began):  # it may have looked into what is no more
+        table = _table(config)
+        refuse_changed(stamps(table.files) | before)
+    return table, before
 
 
 def _table(config: DatasetConfig) -> Table:

@@ -1,11 +1,13 @@
 """Raw rows with their scores, as a file."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from fieldctr.data.formats import MISSING, obstacle
+from fieldctr.data.table import refused_if_changed
 from fieldctr.disk import replacing
 from fieldctr.errors import UserError
 
@@ -37,10 +39,13 @@ def check_columns(frame: pl.LazyFrame, output: Path, name: str) -> None:
         )
 
 
-def write_scores(frame: pl.LazyFrame, pctr: np.ndarray, path: Path, name: str) -> None:
-    """The rows of `frame` with one more column, `name` (R,), as .csv, .tsv or .parquet; whole or not at all."""
+def write_scores(frame: pl.LazyFrame, pctr: np.ndarray, path: Path, name: str, *, files: Mapping[str, str]) -> None:
+    """The rows of `frame` with one more column, `name` (R,), as .csv, .tsv or .parquet; whole or not at all.
+
+    UserError where one of the `files` has another stamp by now: the scores would stand beside other rows.
+    """
     scored = pl.concat([frame, pl.LazyFrame({name: pctr})], how="horizontal")
-    with replacing(path) as temporary:
+    with replacing(path) as temporary, refused_if_changed(files):
         if path.suffix == PARQUET:
             scored.sink_parquet(temporary)
         else:

@@ -107,9 +107,10 @@ class Shards:
     ) -> Iterator[tuple[int, T]]:
         """Shard and part for every CHUNK of raw rows, of which less memory may have made several chunks."""
         for shard, folder in enumerate(self.folders):
-            if not (folder / f"{split}.{name}").exists():
-                continue  # a shard without events
-            parts, several = read(folder / f"{split}.{name}"), CHUNK // _record(folder)["chunk"]
+            record = _record(folder)
+            if split == EVENTS and not record["events"]:
+                continue  # there is no such file
+            parts, several = read(folder / f"{split}.{name}"), CHUNK // record["chunk"]
             while some := list(islice(parts, several)):
                 yield shard, some[0] if len(some) == 1 else join(some)
 
@@ -146,14 +147,15 @@ def gaps(folder: Path) -> Iterator[tuple[int, int | None]]:
     yield row, None
 
 
-def refuse_gaps(folder: Path, tally: Tally) -> None:
-    """UserError unless the shards hold each row once, and each is in a split, an event, or left out for a reason."""
-    (first, rows), *more = gaps(folder)
-    if more:
-        raise UserError(
-            f"{rows:,} rows from row {first:,} on are missing among the shards in {folder}: something removed them "
-            "while they were used. Nothing was written. Call again: the table is read anew"
-        )
+def refuse_gaps(folder: Path, tally: Tally, rows: int) -> None:
+    """UserError unless the shards hold each of the `rows` once, in a split, an event, or left out for a reason."""
+    missing = [(first, rows - first if many is None else many) for first, many in gaps(folder)]
+    for first, many in missing:
+        if many:
+            raise UserError(
+                f"{many:,} rows from row {first:,} on are missing among the shards in {folder}: something removed "
+                "them while they were used. Nothing was written. Call again: the table is read anew"
+            )
     counted = int(tally.rows.sum()) + tally.dropped.total() + tally.events
     if counted != rows_done(folder):
         raise UserError(f"{rows_done(folder):,} rows were read, and {counted:,} counted. Nothing was written")

@@ -111,7 +111,7 @@ def digests(files: tuple[Path, ...], memo: Path, algorithm: str = "sha256") -> l
         mark = f"{path.resolve()} {stamp(path)}"
         fresh[mark] = fresh.get(mark) or known.get(mark) or file_digest(path, algorithm)
         found.append(["/".join((*key_folders(path), path.name)), fresh[mark]])
-        if time.time_ns() - path.stat().st_ctime_ns > SETTLED_NS:
+        if settled([path], time.time_ns()):
             remembered[mark] = fresh[mark]
     if not remembered.keys() <= known.keys():
         keep(memo, known | remembered)
@@ -129,8 +129,24 @@ def stamps(files: Iterable[Path]) -> dict[str, str]:
     return {str(path.resolve()): stamp(path) for path in files}
 
 
+def settled(files: Iterable[Path], moment_ns: int) -> bool:
+    """Whether none of the files was written since that moment of `time.time_ns`, as far as clocks can tell."""
+    return all(path.stat().st_ctime_ns < moment_ns - SETTLED_NS for path in files)
+
+
 def refuse_changed(before: Mapping[str, str]) -> None:
     """UserError for a file that has another of its `stamps` than before: what was read of it has no name."""
     for path, was in before.items():
         if not Path(path).exists() or stamp(Path(path)) != was:
             raise UserError(f"{path} changed while it was read. Nothing was written. Call again when it is whole")
+
+
+@contextmanager
+def refused_if_changed(before: Mapping[str, str]) -> Generator[None]:
+    """`refuse_changed` at the end, and in the place of what reading a file that changes may have raised."""
+    try:
+        yield
+    except (UserError, OSError, ValueError, pl.exceptions.PolarsError):
+        refuse_changed(before)
+        raise
+    refuse_changed(before)

@@ -61,7 +61,7 @@ def _remove_stale(root: Path, own: Mapping[str, object], folder: Path) -> None:
     if finished(folder) and _key(folder) != own:
         _say(f"{_files(own)} may have changed since an earlier call was stopped: it starts anew")
         remove(folder.iterdir())
-    for shard in finished(folder):
+    for shard in sorted(folder.glob("[0-9]*")):
         try:
             check(shard, cure="Its rows are read again")
         except UserError as error:
@@ -74,7 +74,8 @@ def _remove_stale(root: Path, own: Mapping[str, object], folder: Path) -> None:
                 release = lock(path.parent)
             except HeldError:
                 continue  # of another version of the files, which another process prepares
-            _say(f"{_files(other)} changed since an earlier call was stopped: it starts anew")
+            if finished(path.parent):  # else that process has just ended
+                _say(f"{_files(other)} changed since an earlier call was stopped: it starts anew")
             remove([path.parent])
             release()
 
@@ -84,7 +85,8 @@ def can_go_on(folder: Path, version: int) -> bool:
     key, table = _key(folder), folder.with_name(folder.name.removeprefix(".").removesuffix(".shards"))
     if key is None or key.get("format") != FORMAT or key.get("version") != version or table.exists():
         return False
-    return all(Path(path).exists() and stamp(Path(path)) == was for path, was in key["stamps"].items())
+    files = key.get("stamps")
+    return isinstance(files, dict) and all(Path(path).exists() and stamp(Path(path)) == files[path] for path in files)
 
 
 def _key(folder: Path) -> dict[str, Any] | None:

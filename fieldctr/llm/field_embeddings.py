@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fieldctr.artifacts import cached, check_stage, digest
 from fieldctr.config import EncoderConfig
-from fieldctr.data.table import digests
+from fieldctr.data.table import digests, refused_if_changed, stamps
 from fieldctr.disk import write_json
 from fieldctr.llm.cost import Alternatives, Clock, alternatives
 from fieldctr.llm.encoder import arithmetic, load_encoder, with_dtype
@@ -52,16 +52,16 @@ def field_embeddings(
     watch: WatchFor,
 ) -> FieldEmbeddings:
     """The field vectors of these prompts below `root`; a second call with an equal key loads no model."""
+    before = stamps(model_files(config.model, config.origin) if config.kind == "pretrained" else ())
     key = cache_key(config, prompts, device, memo=root / ".digests.json")
 
     def build(folder: Path) -> None:
         if config.kind == "random":
             save(folder, gaussian(len(prompts.fields), config), prompts, {})
-        else:
-            save(
-                folder,
-                *tuned(config, prompts, device=device, converted=root.parent / "models", others=others, watch=watch),
-            )
+            return
+        with refused_if_changed(before):
+            found = tuned(config, prompts, device=device, converted=root.parent / "models", others=others, watch=watch)
+        save(folder, *found)
 
     return load(cached(root, key, build))
 

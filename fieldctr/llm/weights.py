@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fieldctr.artifacts import cached, check_stage, file_digest
+from fieldctr.data.table import refused_if_changed, stamps
 from fieldctr.errors import UserError
 
 PACKAGE = "package:"
@@ -46,8 +47,14 @@ def loadable_folder(model: str, origin: str, converted: Path) -> Path:
         return place
     if importlib.util.find_spec("gguf") is None:
         raise UserError(f"encoder.model={model} is a GGUF file, and the package that reads it is missing: {origin}")
+    before = stamps([place])
     key = {"gguf": file_digest(place), "transformers": metadata.version("transformers")}
-    folder = cached(converted, key, lambda folder: _unpack(place, folder))
+
+    def build(folder: Path) -> None:
+        with refused_if_changed(before):
+            _unpack(place, folder)
+
+    folder = cached(converted, key, build)
     check_stage(folder)
     return folder
 

@@ -20,7 +20,7 @@ from fieldctr.errors import UserError
 from fieldctr.llm import field_embeddings as cache
 from fieldctr.llm import placebo, weights
 from fieldctr.llm.cost import Alternatives, Units
-from fieldctr.llm.encoder import load_encoder, with_dtype
+from fieldctr.llm.encoder import load_encoder, tiny_llama, with_dtype
 from fieldctr.llm.placebo import derangement, stand_in
 from fieldctr.llm.prompts import field_prompts, opaque
 from fieldctr.llm.weights import loadable_folder, model_files, model_place
@@ -217,6 +217,52 @@ def test_a_gguf_file_is_its_own_key_and_needs_its_reader(tmp_path: Path, monkeyp
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"the package that reads it is missing: pip install gguf"):
         loadable_folder(str(path), "pip install gguf", tmp_path / "models")
+
+
+def test_a_model_that_changes_while_it_is_read_gives_no_vectors(
+    tmp_path: Path, values: list[FieldValues], names: list[str], config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the vectors of one model would be cached under the name of another."""
+    model, tokenizer = tiny_llama()
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    chosen = config(kind="pretrained", model=str(tmp_path / "model"), origin="", epochs=0)
+    weights_file = tmp_path / "model/model.safetensors"
+    for module, moment in ((cache, "digests"), (cache, "load_encoder"), (cache, "tune")):
+        function = getattr(module, moment)
+
+        def changed(*given: Any, real: Any = function, **named: Any) -> Any:
+            found = real(*given, **named)
+            data = bytearray(weights_file.read_bytes())
+            data[-1] ^= 1
+            weights_file.write_bytes(data)
+            return found
+
+        with monkeypatch.context() as patch:
+            patch.setattr(module, moment, changed)
+            with pytest.raises(UserError, match=r"model\.safetensors changed while it was read. Nothing was written"):
+                made(tmp_path / "out", chosen, values, names)
+        assert [path for path in (tmp_path / "out").iterdir() if path.is_dir()] == []
+    assert made(tmp_path / "out", chosen, values, names).vectors.shape == (1, 3, 32)
+
+
+def test_a_gguf_file_that_changes_while_it_is_unpacked_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "small.gguf"
+    path.write_bytes(b"GGUF")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
+    monkeypatch.setattr(weights, "_unpack", lambda file, folder: (folder / "x").write_bytes(file.read_bytes()))
+    with monkeypatch.context() as patch:
+        patch.setattr(weights, "file_digest", lambda file, real=weights.file_digest: (real(file), append(file))[0])
+        with pytest.raises(UserError, match=r"small\.gguf changed while it was read"):
+            loadable_folder(str(path), "", tmp_path / "models")
+    assert list((tmp_path / "models").iterdir()) == []
+    assert (loadable_folder(str(path), "", tmp_path / "models") / "x").read_bytes() == b"GGUFmore"
+
+
+def append(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"more")
 
 
 @pytest.mark.skipif(
