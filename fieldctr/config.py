@@ -148,6 +148,11 @@ class TrainConfig:
     tracker: TrackerConfig
     warm_start: str | None = None  # folder of a finished run; runs of earlier versions have neither key
     train_rows: Positive | Literal["all"] = "all"
+    choices: dict[str, Any] | None = None  # by group the option that was taken: names to say, not what is computed
+
+    def choice(self, group: str) -> str:
+        """The name of the option that was taken of a group: fat for model=fat."""
+        return choice(self.choices, group)
 
 
 @dataclass(frozen=True)
@@ -158,6 +163,13 @@ class Kind:
     example: str  # an import path
     fits: Callable[[Any], bool]  # of a class or a function
     packages: tuple[str, ...] = ()  # that may be named besides those that the user trusts
+
+
+def choice(choices: Mapping[str, Any] | None, group: str) -> str:
+    """The name of the option that was taken of a group; UserError where the configuration does not say it."""
+    if group not in (choices or {}):
+        raise UserError(f"key 'choices.{group}' is missing: the name that was chosen of {group}. compose(...) sets it")
+    return str((choices or {})[group])
 
 
 def flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -32,7 +32,8 @@ from fieldctr.signals import interruption
 RESULT, CONFIG, METRICS, RECORD, ERROR = "result.json", "config.json", "metrics.jsonl", "run.json", "error.txt"
 MODEL, SCHEMA, SCORES = "model.safetensors", "schema.json", "*.scores.npy"
 SEALED = (CONFIG, RECORD, METRICS, MODEL, SCHEMA, SCORES)  # beside the result: what numbers and scores come from
-VOLATILE = ("resume", "tracker", "outputs", "data_root", "dataset.raw_dir")  # these do not change what is computed
+# These do not change what is computed; runs of earlier versions have no choices.
+VOLATILE = ("resume", "tracker", "outputs", "data_root", "dataset.raw_dir", "choices")
 MINE = (  # all that a run leaves; other files in the folder are the user's
     *(RESULT, CONFIG, METRICS, RECORD, ERROR, CHECKSUMS_FILE, "checkpoint", MODEL, SCHEMA, SCORES),
     *("field_pairs.*", "attention.*", "bases.*", "evaluate-*.json", "wandb", "tensorboard"),

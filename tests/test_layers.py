@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "fieldctr"
 BASE = """schema config artifacts checksums disk locks provenance signals trust
-    tracking errors catalog memory processor ranking __init__"""
+    tracking errors catalog memory processor ranking"""
 LAYERS = [
     set(BASE.split()),
     {"data", "nn", "runs"},
@@ -15,7 +15,7 @@ LAYERS = [
     {"training", "analysis"},
     {"commands"},
     {"cli"},
-    {"__main__"},
+    {"__main__", "__init__"},
 ]
 HOMES = {
     "polars": {"data", "analysis"},

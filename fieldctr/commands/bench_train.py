@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fieldctr.commands.field_vectors import drawn
-from fieldctr.commands.launch import choice
 from fieldctr.commands.machine import start_runtime
-from fieldctr.config import Between, OptimizerConfig, Positive, RuntimeConfig, TrainerConfig, parse
+from fieldctr.config import Between, OptimizerConfig, Positive, RuntimeConfig, TrainerConfig, choice, parse
 from fieldctr.data.generated import generated_split
 from fieldctr.models.ctr_model import build_model
 from fieldctr.nn.flops import FlopCounter
@@ -36,6 +35,7 @@ class BenchTrainConfig:
     steps: Positive
     seed: Annotated[int, Between(0)]
     encoder: dict[str, Any]  # not read
+    choices: dict[str, Any]
 
 
 def main(node: dict[str, Any]) -> None:
@@ -57,8 +57,9 @@ def main(node: dict[str, Any]) -> None:
     seconds, cpu_seconds, gflop = measure(fitting, config.steps)
     rate = settings.batch_size / seconds
     busy = seconds if runtime.device.type == "cuda" else cpu_seconds / runtime.threads
+    name = choice(config.choices, "model")
     print(
-        f"{choice('model')}, batch {settings.batch_size}, {config.num_fields} fields, {schema.vocab_size:,} rows, "
+        f"{name}, batch {settings.batch_size}, {config.num_fields} fields, {schema.vocab_size:,} rows, "
         f"dim {config.embedding_dim}; {runtime.describe()}; median of {config.steps} steps\n"
         f"  {seconds * 1e3:9.1f} ms per step, {cpu_seconds * 1e3:.1f} CPU ms\n"
         f"  {rate:9,.0f} samples/s\n"

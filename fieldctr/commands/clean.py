@@ -14,7 +14,7 @@ from fieldctr.errors import UserError
 from fieldctr.locks import remove_unowned
 from fieldctr.runs import read_by, readers_of
 
-STAGES = ("data", "field_embeddings")  # what runs read of outputs
+STAGES = ("data", "field_embeddings", "frames")  # what runs read of outputs
 
 
 @dataclass(frozen=True)

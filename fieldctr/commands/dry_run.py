@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 
 from fieldctr.commands.field_vectors import drawn
-from fieldctr.commands.launch import choice
 from fieldctr.commands.machine import start_runtime
 from fieldctr.config import TrainConfig
 from fieldctr.data.dataset import Dataset
@@ -47,7 +46,7 @@ def dry_run(config: TrainConfig) -> str:
     size, free = costs.parameters, free_mb(runtime)
     return "\n".join(
         [
-            f"{choice('model')} on {dataset.name}, {dataset.schema.num_fields} fields, batch {batch_size}; "
+            f"{config.choice('model')} on {dataset.name}, {dataset.schema.num_fields} fields, batch {batch_size}; "
             f"{runtime.describe()}. A dry run: nothing is trained",
             f"  parameters  {size['dense']:,} dense + {size['embedding']:,} embedding",
             f"  FLOPs       {scaled(costs.flops / batch_size)} per sample in training, "

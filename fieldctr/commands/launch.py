@@ -11,31 +11,32 @@ import re
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser  # what hydra.main reads sys.argv with
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException
 
 from fieldctr.catalog import conf_dir, groups, options
-from fieldctr.cli import unknown
+from fieldctr.cli import HYDRA, PARTS, unknown
 from fieldctr.commands.hydra_guard import NESTED, install
-from fieldctr.config import flat, nearest
+from fieldctr.commands.mistakes import Call, hydra_apart, search_path, translate
 from fieldctr.errors import UserError
 from fieldctr.runs import sweep_table
 from fieldctr.signals import Interrupted, check
-from fieldctr.trust import FLAG
+from fieldctr.trust import FLAG, take_trust
 
 NUMBER = re.compile(r"[-+]?[\d.][\d._e+-]*")  # what YAML could take for one
+NAMES_MODELS = ("train", "bench_train")
+CHOICES = "choices"  # key of their configuration
+LEAVES_A_FOLDER = ("train", "scaling")  # where Hydra says
 FLAGS_WITH_VALUE = (
     *("--cfg", "-c", "--package", "-p", "--config-name", "-cn", "--config-dir", "-cd", "--config-path", "-cp"),
     *("--info", "-i", "--experimental-rerun"),
@@ -50,14 +51,15 @@ def launch(command: str, arguments: tuple[str, ...]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints and exits by itself
     warnings.showwarning = _say  # ty: ignore[invalid-assignment]
     sys.argv = [f"fieldctr {command.replace('_', ' ')}", *flags_first(tuple(map(quoted_option, arguments)))]
-    refuse_flags(get_args_parser().parse_args(sys.argv[1:]))
+    call = get_args_parser().parse_args(sys.argv[1:])
+    refuse_flags(call)
     refused: list[Exception] = []
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(task(command, refused))()
     except (HydraException, OmegaConfBaseException) as error:
         if show_all:
             raise
-        raise UserError(translate(error, command)) from error
+        raise UserError(translate(error, command, Call(call.overrides, call.config_dir, call.config_name))) from error
     except Interrupted as stop:
         if Sweep.folder:
             stop.kept = stop.kept or "; its jobs so far are kept"
@@ -78,14 +80,60 @@ def task(command: str, refused: list[Exception]) -> Callable[[DictConfig], None]
     def run(config: DictConfig) -> None:
         check()  # a job that failed as a signal came was taken for any other
         try:
-            node = resolved(config, command)
-            importlib.import_module(f"fieldctr.commands.{command}").main(node)
+            node = with_choices(resolved(config, command), HydraConfig.get().runtime.choices, command)
+            main = importlib.import_module(f"fieldctr.commands.{command}").main
+            main(node, run_folder()) if command in LEAVES_A_FOLDER else main(node)
         except (UserError, OSError, MemoryError) as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise  # Hydra goes on with the other jobs and raises the first error at the end
             refused.append(error)  # Hydra would put a line of its own before the message
 
     return run
+
+
+def compose(
+    command: str,
+    overrides: Iterable[str] = (),
+    *,
+    config_dir: str | Path | None = None,
+    trust: str | Iterable[str] = (),
+) -> dict[str, Any]:
+    """The configuration that `fieldctr COMMAND OVERRIDES...` would run with, as plain values.
+
+    `config_dir` is the folder of your own YAML, `trust` the packages whose code it may name: they stay trusted in this
+    process. The names that were chosen stand in the key `choices`. A mistake is a UserError of one sentence.
+    """
+    commands = sorted({*HYDRA, *(f"{first} {part}" for first, parts in PARTS.items() for part in parts)} - {"bench"})
+    if command not in commands:
+        raise UserError(unknown("command to compose for", command, tuple(commands)))
+    if isinstance(overrides, str):
+        raise UserError(f'compose("{command}", "{overrides}"): expected a list of texts KEY=VALUE')
+    packages = [trust] if isinstance(trust, str) else [*trust]
+    words = [quoted_option(word) for word in take_trust([*overrides, *(f"{FLAG}{name}" for name in packages)])]
+    refuse_what_hydra_would_not(words)
+    for word in words:
+        if word.startswith("-") or word.lstrip("+~").startswith("hydra"):
+            raise UserError(f"{word} belongs to the command line. From Python the folder is train(..., folder=...)")
+    if config_dir is not None and not Path(config_dir).is_dir():
+        raise UserError(f"config_dir={config_dir}: no such folder")
+    return _composed(command.replace(" ", "_"), Call(words, None if config_dir is None else str(config_dir)))
+
+
+def _composed(command: str, call: Call) -> dict[str, Any]:
+    install()
+    folder = [search_path(call.config_dir)] if call.config_dir else []
+    current = HydraConfig.instance()
+    before = current.cfg
+    try:
+        with hydra_apart():
+            config = hydra.compose(command, [*call.overrides, *folder], return_hydra_config=True)
+            current.set_config(config)  # for ${hydra:...}
+            own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+            return with_choices(resolved(own, command), config.hydra.runtime.choices, command)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(translate(error, command, call)) from error
+    finally:
+        current.cfg = before
 
 
 def resolved(config: DictConfig, command: str) -> dict[str, Any]:
@@ -109,9 +157,11 @@ def run_folder() -> Path:
     return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
 
 
-def choice(group: str) -> str:
-    """The option that this job took of a config group: model=fat gives fat."""
-    return HydraConfig.get().runtime.choices[group]
+def with_choices(node: dict[str, Any], choices: Mapping[str, Any], command: str) -> dict[str, Any]:
+    """The node with the names of the options that were taken, for a command that names models in what it says."""
+    if command not in NAMES_MODELS:
+        return node
+    return node | {CHOICES: {group: option for group, option in choices.items() if not str(group).startswith("hydra/")}}
 
 
 class Sweep(Callback):
@@ -172,7 +222,7 @@ def refuse_flags(call: argparse.Namespace) -> None:
         raise UserError("--resolve goes with --cfg job, which prints the configuration")
 
 
-def refuse_what_hydra_would_not(arguments: tuple[str, ...]) -> None:
+def refuse_what_hydra_would_not(arguments: Iterable[str]) -> None:
     """`enhancer=null` raises a bare ValueError in Hydra; a misspelt option of the optional group passes for none."""
     for argument in arguments:
         group, equals, option = argument.partition("=")
@@ -180,74 +230,3 @@ def refuse_what_hydra_would_not(arguments: tuple[str, ...]) -> None:
             raise UserError(f"{argument}: a group is chosen by name. All: {', '.join(options(group))}")
         if group in ("tuned", "arm") and option not in options(group):
             raise UserError(unknown(group, option, tuple(options(group))))
-
-
-def translate(error: Exception, command: str) -> str:
-    """One or two lines for what Hydra or OmegaConf found wrong: the key, the nearest valid ones, what is allowed."""
-    causes = _causes(error)
-    for cause in causes:
-        if isinstance(cause, UserError | RecursionError):
-            return str(cause) if isinstance(cause, UserError) else NESTED
-        if isinstance(cause, OverrideParseException):
-            reason = str(cause).splitlines()[-2].strip()
-            return f"cannot read '{cause.override}': {reason}. Expected KEY=VALUE, with quotes around blanks and commas"
-        if isinstance(cause, MissingConfigException) and cause.missing_cfg_file:
-            return _no_option(cause)
-        if isinstance(cause, MissingMandatoryValue):
-            return f"{command} needs a value for '{cause.full_key}': give {cause.full_key}=..."
-    match = re.search(r"Could not (?:override|delete from config\.) '([^']+)'", str(error))
-    key = next((cause.full_key for cause in causes if isinstance(cause, OmegaConfBaseException) and cause.full_key), "")
-    if match and not str(error).startswith("In '"):  # else it stands in the defaults of a file
-        return _no_part(match[1], key, command) if key.rpartition(".")[0] == match[1] else _no_key(match[1], command)
-    lines = (line.strip() for cause in causes for line in str(cause).splitlines())
-    told = dict.fromkeys(line for line in lines if line and not line.startswith(("full_key:", "object_type=")))
-    text = " ".join([*told][:2])
-    return f"{key}: {text}" if key and key not in (*text.split(), "_dummy_") else text
-
-
-def _causes(error: BaseException) -> list[BaseException]:
-    chain = [error]
-    while cause := chain[-1].__cause__ or chain[-1].__context__:
-        chain.append(cause)
-    return chain
-
-
-def _no_option(error: MissingConfigException) -> str:
-    group, _, option = str(error.missing_cfg_file).rpartition("/")
-    known = sorted(error.options or ())
-    hint = f"All: fieldctr list {group}s" if group in groups() else f"All: {', '.join(known)}"
-    return f"no {group or 'configuration'} '{option.removesuffix('.yaml')}'. {nearest(option, known)}{hint}"
-
-
-def _no_key(key: str, command: str) -> str:
-    known = _keys(command)
-    parent = key.rpartition(".")[0]
-    siblings = [name for name in known if name.rpartition(".")[0] == parent] or [n for n in known if "." not in n]
-    last = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]  # `lr` for optimizer.lr
-    hint = nearest(key, known) or (f"Did you mean {last[0]}? " if last else "")
-    return f"no key '{key}'. {hint}All: {', '.join(siblings)}"
-
-
-def _no_part(node: str, key: str, command: str) -> str:
-    """For a node given as {key: value}, one of whose keys it lacks."""
-    siblings = [name for name in _keys(command) if name.rpartition(".")[0] == node]
-    return f"no key '{key}'. All: {', '.join(siblings)}. Add it with +{key}=..., take one away with ~"
-
-
-def _keys(command: str) -> list[str]:
-    """All keys of the command's configuration, nodes and leaves, with the groups and the folder of this call."""
-    call = get_args_parser().parse_args(sys.argv[1:])
-    entries: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / f"{command}.yaml"), resolve=False)
-    own = {key for entry in entries["defaults"] if isinstance(entry, dict) for key in entry}
-    chosen = []
-    for group, _, names in (word.partition("=") for word in call.overrides):
-        if (group in own or group[:1] == "+") and names[:1] not in ("{", "["):
-            chosen.append(f"{group}={names.split(',')[0]}")
-    if call.config_dir:
-        chosen.append(f"hydra.searchpath=['file://{Path(call.config_dir).absolute()}']")
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        config = compose(call.config_name or command, chosen)
-    node: Any = OmegaConf.to_container(config, resolve=False)
-    parts = [leaf.split(".") for leaf in flat(node)]
-    return list(dict.fromkeys(".".join(part[:end]) for part in parts for end in range(1, len(part) + 1)))

@@ -1,17 +1,13 @@
 """`fieldctr list models dataset=NAME`: what each model's parameters, FLOPs and training state are on a table."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from fieldctr.catalog import conf_dir, options
+from fieldctr.catalog import options
 from fieldctr.commands.field_vectors import drawn
-from fieldctr.commands.launch import refuse_what_hydra_would_not, translate
+from fieldctr.commands.launch import compose
 from fieldctr.config import TrainConfig, nearest, parse
 from fieldctr.data.describe import grid
 from fieldctr.data.prepare import prepared
@@ -40,7 +36,6 @@ class Size(NamedTuple):
 def main(*overrides: str) -> None:
     """Print a line for each model as `fieldctr train` would build it; one that cannot be built says why."""
     refuse_other_keys(overrides)
-    refuse_what_hydra_would_not(overrides)
     config = composed(*overrides)
     dataset = prepared(config.dataset, data_dir=Path(config.outputs) / "data")
     rows, refused = [HEAD], []
@@ -68,12 +63,7 @@ def refuse_other_keys(overrides: tuple[str, ...]) -> None:
 
 def composed(*overrides: str) -> TrainConfig:
     """The configuration that `fieldctr train` would use, tuned settings included."""
-    try:
-        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            node: Any = OmegaConf.to_container(compose("train", list(overrides)), resolve=True)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(translate(error, "train")) from error
-    return parse(TrainConfig, node, "")
+    return parse(TrainConfig, compose("train", overrides), "")
 
 
 def size(config: TrainConfig, schema: Schema) -> Size:

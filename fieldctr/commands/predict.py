@@ -2,9 +2,10 @@
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,9 +16,10 @@ from fieldctr.data.coverage import by_field, warnings
 from fieldctr.data.dataset import Split
 from fieldctr.data.encode import encode_rows
 from fieldctr.data.formats import obstacle
+from fieldctr.data.frames import Frame, LazyFrame
 from fieldctr.data.new_rows import NewRows
 from fieldctr.data.prepare import new_table
-from fieldctr.data.scoring import check_columns, check_output, write_scores
+from fieldctr.data.scoring import check_columns, check_output, with_scores, write_scores
 from fieldctr.data.table import refused_if_changed, stamps
 from fieldctr.errors import UserError
 from fieldctr.training.evaluate import predict
@@ -40,44 +42,80 @@ class PredictConfig:
     runtime: RuntimeConfig
 
 
+class Scored(NamedTuple):
+    """Raw rows with their scores."""
+
+    raw: LazyFrame
+    pctr: np.ndarray  # (R,)
+    column: str
+    fields: dict[str, Any]  # by name what their values were, beside valid
+    warnings: list[str]
+    files: Mapping[str, str]  # stamps of what was read
+
+    def frame(self) -> Frame:
+        """The rows with one more column; UserError where a file has changed since it was read."""
+        with refused_if_changed(self.files):
+            return with_scores(self.raw, self.pctr, self.column).collect()
+
+
 def main(node: dict[str, Any]) -> None:
     """Write the input's rows with their click probability; labels are not needed, and not read."""
     config = parse(PredictConfig, node, "")
     source, output = Path(config.input), Path(config.output)
-    if why := obstacle(source):
-        raise UserError(f"input={source} {why}: expected a file of rows")
+    refuse_no_file(source)
     check_output(output, source)
     trained = load_trained(Path(config.run), outputs=Path(config.outputs), runtime=config.runtime)
-    with in_a_sentence(f"input={source}", "cannot be scored"):
-        summary = score(config, trained, source, output)
+    scored = score(trained, source, column=config.column, raw_dir=config.raw_dir, read=config.read, output=output)
+    summary = summed_up(config, scored, trained.dataset.negative_rate)
     print(json.dumps(summary, ensure_ascii=False) if config.json else in_words(summary))
 
 
-def score(config: PredictConfig, trained: Trained, source: Path, output: Path) -> dict[str, Any]:
-    """Read as training read, encode, predict, write; gives the summary."""
-    rows = NewRows(source, {key: value for key, value in config.read.items() if value is not None})
-    before = stamps([source])
-    table = new_table(trained.config.dataset, trained.dataset, rows, raw_dir=config.raw_dir)
-    before |= stamps(path for path in table.files if path != source)
-    raw = rows.raw if rows.raw is not None else table.frame
-    check_columns(raw, output, config.column)
-    with refused_if_changed(before):
-        split, coverage = encode_rows(table.frame, trained.dataset.folder, files={source: None, **rows.readings})
-    pctr = scores(trained, split) if len(split) else np.zeros(0)
-    write_scores(raw, pctr, output, config.column, files=before)
-    facts = trained.dataset.facts["fields"]
-    warned = list(warnings(coverage, facts))
-    for text in warned:
+def refuse_no_file(source: Path) -> None:
+    """UserError where there is no file of rows."""
+    if why := obstacle(source):
+        raise UserError(f"input={source} {why}: expected a file of rows")
+
+
+def score(
+    trained: Trained,
+    source: Path,
+    *,
+    column: str,
+    raw_dir: str | None,
+    read: Mapping[str, Any],
+    output: Path | None = None,
+) -> Scored:
+    """Read as training read, encode, predict; write to `output`, if there is one; warn of what train never saw."""
+    with in_a_sentence(f"input={source}", "cannot be scored"):
+        rows = NewRows(source, {key: value for key, value in read.items() if value is not None})
+        before = stamps([source])
+        table = new_table(trained.config.dataset, trained.dataset, rows, raw_dir=raw_dir)
+        before |= stamps(path for path in table.files if path != source)
+        raw = rows.raw if rows.raw is not None else table.frame
+        check_columns(raw, output, column)
+        with refused_if_changed(before):
+            split, coverage = encode_rows(table.frame, trained.dataset.folder, files={source: None, **rows.readings})
+        pctr = scores(trained, split) if len(split) else np.zeros(0)
+        facts = trained.dataset.facts["fields"]
+        scored = Scored(raw, pctr, column, by_field(coverage, facts), list(warnings(coverage, facts)), before)
+        if output is not None:
+            write_scores(raw, pctr, output, column, files=before)
+    for text in scored.warnings:
         print(f"fieldctr: {text}", file=sys.stderr)
+    return scored
+
+
+def summed_up(config: PredictConfig, scored: Scored, negative_rate: float | None) -> dict[str, Any]:
+    """What was scored and written."""
     return {
-        "rows": len(pctr),
-        "mean_pctr": float(pctr.mean()) if len(pctr) else None,
+        "rows": len(scored.pctr),
+        "mean_pctr": float(scored.pctr.mean()) if len(scored.pctr) else None,
         "run": config.run,
-        "input": str(source),
-        "output": str(output),
-        "negative_rate": trained.dataset.negative_rate,
-        "fields": by_field(coverage, facts),
-        "warnings": warned,
+        "input": str(Path(config.input)),
+        "output": str(Path(config.output)),
+        "negative_rate": negative_rate,
+        "fields": scored.fields,
+        "warnings": scored.warnings,
     }
 
 

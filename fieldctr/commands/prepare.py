@@ -1,12 +1,15 @@
 """`fieldctr prepare`: turn a raw table into id matrices and say what became of every row."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from fieldctr.analysis.lint import lint, worst
 from fieldctr.config import Between, parse
+from fieldctr.data.dataset import Dataset
 from fieldctr.data.describe import describe
+from fieldctr.data.frames import AnyFrame, in_place_of_files
 from fieldctr.data.prepare import Engine, prepared
 from fieldctr.signals import Interrupted
 
@@ -25,23 +28,34 @@ class PrepareConfig:
     max_memory_gb: Annotated[float, Between(0.1)] | None
 
 
+def prepare(config: Mapping[str, Any], frame: AnyFrame | None = None) -> Dataset:
+    """The prepared table of `compose("prepare", [...])`, from the cache or made now.
+
+    A polars or pandas `frame` takes the place of the source's files: its content decides the table's digest.
+    """
+    settings = parse(PrepareConfig, config, "")
+    outputs, node = Path(settings.outputs), settings.dataset
+    if frame is not None:
+        node = in_place_of_files(node, frame, outputs)
+    return prepared(
+        node,
+        data_dir=outputs / "data",
+        schema=settings.schema,
+        engine=settings.engine,
+        max_memory_gb=settings.max_memory_gb,
+    )
+
+
 def main(node: dict[str, Any]) -> None:
     """Print the table's account and the worst that lint finds; a table that is already prepared is only described."""
-    config = parse(PrepareConfig, node, "")
     try:
-        dataset = prepared(
-            config.dataset,
-            data_dir=Path(config.outputs) / "data",
-            schema=config.schema,
-            engine=config.engine,
-            max_memory_gb=config.max_memory_gb,
-        )
+        dataset = prepare(node)
     except Interrupted as stop:
         stop.kept = "; what was read of the table is kept, in whole shards"
         raise
     findings = lint(dataset).findings
     print(describe(dataset), *([worst(findings, count=WORST)] if findings else []), sep="\n\n")
-    if published := config.dataset.get("published"):
+    if published := node["dataset"].get("published"):
         print(
             f"as published: md5 of {', '.join(published['md5']) or 'no file'}; rows of {', '.join(published['rows'])}"
         )

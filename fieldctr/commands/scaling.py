@@ -10,7 +10,6 @@ import numpy as np
 from fieldctr.analysis.laws import GAIN, loss_law, study, varied
 from fieldctr.analysis.scaling_report import UNITS, Report, Rows, as_csv, facts_of, files_of, markdown
 from fieldctr.analysis.trials import Size, Trials, baseline_auc, cells_of, load_trials
-from fieldctr.commands.launch import run_folder
 from fieldctr.config import Between, Positive, TrackerConfig, parse
 from fieldctr.disk import write_json, write_text
 from fieldctr.errors import UserError
@@ -37,9 +36,9 @@ class ScalingConfig:
     tracker: TrackerConfig
 
 
-def main(node: dict[str, Any]) -> None:
-    """Fit, judge, and leave pictures, tables and a page in Hydra's run folder; print the verdicts."""
-    config, folder = parse(ScalingConfig, node, ""), run_folder()
+def main(node: dict[str, Any], folder: Path) -> None:
+    """Fit, judge, and leave pictures, tables and a page in `folder`; print the verdicts."""
+    config = parse(ScalingConfig, node, "")
     finished, unfinished = find_runs([config.runs] if isinstance(config.runs, str) else config.runs)
     if not finished:
         raise UserError(f"runs={config.runs}: none of its {len(unfinished)} runs has finished")

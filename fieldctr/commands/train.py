@@ -1,9 +1,11 @@
 """`fieldctr train`: prepare, build, fit, evaluate, record."""
 
 import contextlib
+import itertools
 import sys
+import time
 import warnings
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +16,13 @@ from torch import Tensor
 
 from fieldctr.artifacts import digest
 from fieldctr.catalog import options
-from fieldctr.commands.launch import choice, run_folder
-from fieldctr.commands.machine import start_runtime
+from fieldctr.commands.finished import FinishedRun
+from fieldctr.commands.machine import start_runtime, torch_as_it_was
 from fieldctr.commands.trained import downsampled
 from fieldctr.config import TrainConfig, TrainerConfig, parse
 from fieldctr.data.batches import Batches
 from fieldctr.data.dataset import Dataset
+from fieldctr.data.frames import FOLDER, AnyFrame, in_place_of_files
 from fieldctr.data.npy import save_alone
 from fieldctr.data.prepare import prepared
 from fieldctr.data.table import SPLITS
@@ -39,21 +42,47 @@ from fieldctr.training.runtime import Runtime
 from fieldctr.training.trainer import Fit, Record, Trainer
 
 
-def main(node: dict[str, Any]) -> None:
-    """Run or resume the training that `node` describes, in Hydra's run folder."""
-    config, folder = parse(TrainConfig, node, ""), run_folder()
-    if config.trainer.dry_run:
-        from fieldctr.commands.dry_run import dry_run
+def train(config: Mapping[str, Any], frame: AnyFrame | None = None, *, folder: str | Path | None = None) -> FinishedRun:
+    """Run or resume the training that `compose("train", [...])` describes; gives the finished run.
 
-        print(dry_run(config))
-        with contextlib.suppress(OSError):
-            folder.rmdir()  # Hydra made it; one that holds a run stays
+    A polars or pandas `frame` takes the place of the source's files: its content decides the table's digest. Without
+    `folder` the run gets a new one below `outputs`. Ctrl-C leaves the newest checkpoint and nothing half-written:
+    resume=true and the same `folder` go on from there.
+    """
+    node = dict(config)
+    settings = parse(TrainConfig, node, "")
+    if frame is not None:
+        node["dataset"] = in_place_of_files(settings.dataset, frame, Path(settings.outputs))
+        settings = replace(settings, dataset=node["dataset"])
+    if settings.trainer.dry_run:
+        raise UserError("trainer.dry_run=true trains nothing, so there is no run to give. Take it on the command line")
+    place = new_folder(settings) if folder is None else Path(folder)
+    if not (settings.resume and finished(place, node)):
+        with torch_as_it_was(), resumable(place), Run.start(place, node, resume=settings.resume) as run:
+            if run.result is None:  # another process may have finished it meanwhile
+                walk(settings, run)
+    return FinishedRun(place, outputs=Path(settings.outputs))
+
+
+def main(node: dict[str, Any], folder: Path) -> None:
+    """Train in `folder`, or say what that would take."""
+    config = parse(TrainConfig, node, "")
+    if not config.trainer.dry_run:
+        print(summary(train(node, folder=folder).result, folder))
         return
-    result = finished(folder, node) if config.resume else None
-    if result is None:
-        with resumable(folder), Run.start(folder, node, resume=config.resume) as run:
-            result = run.result or train(config, run)
-    print(summary(result, folder))
+    from fieldctr.commands.dry_run import dry_run
+
+    print(dry_run(config))
+    with contextlib.suppress(OSError):
+        folder.rmdir()  # Hydra made it; one that holds a run stays
+
+
+def new_folder(config: TrainConfig) -> Path:
+    """One below `outputs` that is not there yet, named as the command line names it."""
+    name = f"{config.choice('dataset')}_{config.choice('model')}_seed{config.seed}"
+    path = Path(config.outputs) / "train" / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{name}"
+    others = (path.with_name(f"{path.name}.{number}") for number in itertools.count(2))
+    return next(one for one in itertools.chain([path], others) if not one.exists())
 
 
 @contextlib.contextmanager
@@ -69,8 +98,8 @@ def resumable(folder: Path) -> Generator[None]:
         raise
 
 
-def train(config: TrainConfig, run: Run) -> dict[str, Any]:
-    """The walk of README, in its order; gives the content of result.json."""
+def walk(config: TrainConfig, run: Run) -> None:
+    """The walk of README, in its order."""
     for path in config.trainer.extra_metrics:
         metric_class(path)  # a mistake is worth a sentence now, not after the first evaluation
     outputs = Path(config.outputs)
@@ -78,11 +107,11 @@ def train(config: TrainConfig, run: Run) -> dict[str, Any]:
     tracker = Tracker(config.tracker, run.folder, run.folder.name, run.config)
     with run.stage("prepare"):
         dataset = prepared(config.dataset, data_dir=outputs / "data", schema=config.schema)
-    run.reads([dataset.folder])
+    run.reads([dataset.folder, *frame_folders(config)])
     with run.stage("field_vectors"):
         vectors, origin = field_vectors(config, dataset, runtime.device)
     vector_folders = [outputs / "field_embeddings" / one["digest"] for one in origin.values()]
-    run.reads([dataset.folder, *vector_folders])
+    run.reads([dataset.folder, *vector_folders, *frame_folders(config)])
     with run.stage("build"):
         model = build_model(
             dataset.schema,
@@ -100,10 +129,11 @@ def train(config: TrainConfig, run: Run) -> dict[str, Any]:
     if config.train_rows != "all":
         dataset = replace(dataset, train=dataset.train.sample(config.train_rows, seed=config.seed))
     size, flops = model.num_parameters(), flops_per_sample(model, dataset.schema)
-    say(f"{choice('model')} on {dataset.name}: {size['embedding']:,} embedding + {size['dense']:,} dense parameters")
+    name = config.choice("model")
+    say(f"{name} on {dataset.name}: {size['embedding']:,} embedding + {size['dense']:,} dense parameters")
     for share in sorted({scale for scale in lr_scales(model).values() if scale < 1}):
         say(f"wide matrices learn at {share:.3g} of optimizer.lr: {share * config.optimizer.lr:.3g}")
-    say(f"{runtime.describe()}; settings: {settings_name()}; results go to {run.folder}")
+    say(f"{runtime.describe()}; settings: {settings_name(config)}; results go to {run.folder}")
     for note in how_rows_count(dataset, config.trainer):
         say(note)
 
@@ -116,16 +146,16 @@ def train(config: TrainConfig, run: Run) -> dict[str, Any]:
         pictures = draw(run.folder, dataset, model, runtime)
         scores = {f"{name}/{key}": value for name, split in found.items() for key, value in split.metrics.items()}
         tracker.finish(scores, pictures)
-    return run.finish(
+    run.finish(
         {
             "dataset": dataset.name,
-            "model": choice("model"),
-            "enhancer": choice("enhancer"),
-            "ablation": choice("ablation"),
-            "schema": choice("schema"),
+            "model": name,
+            "enhancer": config.choice("enhancer"),
+            "ablation": config.choice("ablation"),
+            "schema": config.choice("schema"),
             **origin,
             **start,
-            "settings": settings_name(),
+            "settings": settings_name(config),
             "seed": config.seed,
             "valid": found["valid"].metrics,
             "test": found["test"].metrics,
@@ -144,6 +174,13 @@ def train(config: TrainConfig, run: Run) -> dict[str, Any]:
             "schema_digest": dataset.schema.fingerprint(),
         }
     )
+
+
+def frame_folders(config: TrainConfig) -> Iterator[Path]:
+    """Where the frame lies that the table was made of, if it was one."""
+    folder = Path(str(config.dataset["raw_dir"]))
+    if folder.parent == Path(config.outputs) / FOLDER:
+        yield folder
 
 
 def how_rows_count(dataset: Dataset, trainer: TrainerConfig) -> Iterator[str]:
@@ -197,8 +234,9 @@ def field_vectors(
         if node and reads_field_embeddings(node, name):
             if config.schema:
                 raise UserError(
-                    f"schema={choice('schema')} changes the fields, and {name}={choice(name)} reads their names and "
-                    f"entities as the dataset's YAML gives them. Use schema=none; {name}.source=permuted shuffles names"
+                    f"schema={config.choice('schema')} changes the fields, and {name}={config.choice(name)} reads "
+                    "their names and entities as the dataset's YAML gives them. Use schema=none; "
+                    f"{name}.source=permuted shuffles names"
                 )
             from fieldctr.commands.field_vectors import vectors_for
 
@@ -206,7 +244,7 @@ def field_vectors(
             vectors[name], found = vectors_for(
                 node, name, dataset, config.dataset, config.encoder, outputs=outputs, device=device, seed=config.seed
             )
-            origin = {"encoder": choice("encoder"), "source": node["source"], "digest": found.folder.name}
+            origin = {"encoder": config.choice("encoder"), "source": node["source"], "digest": found.folder.name}
             origins[key] = origin | {"history": found.account["history"], "cost": found.account["cost"]}
     return vectors, origins
 
@@ -242,9 +280,10 @@ def draw(folder: Path, dataset: Dataset, model: CTRModel, runtime: Runtime) -> d
     return pictures
 
 
-def settings_name() -> str:
+def settings_name(config: TrainConfig) -> str:
     """The searched settings that the defaults list took for this run, or that there are none."""
-    taken = [f"{group}/{choice(group)}" for group in ("tuned", "arm") if choice(group) in options(group)]
+    named = {group: config.choice(group) for group in ("tuned", "arm")}
+    taken = [f"{group}/{name}" for group, name in named.items() if name in options(group)]
     return ", ".join(name for name in taken if not name.endswith("/none")) or "defaults"
 
 

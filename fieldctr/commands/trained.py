@@ -14,6 +14,7 @@ from fieldctr.data.dataset import Dataset, check_table
 from fieldctr.errors import UserError
 from fieldctr.models.ctr_model import CTRModel, build_model
 from fieldctr.runs import CONFIG, MODEL, check_run, load_config, load_result, refuse_made_anew
+from fieldctr.training.evaluate import evaluate
 from fieldctr.training.runtime import Runtime
 
 
@@ -37,13 +38,8 @@ def load_trained(folder: Path, *, outputs: Path, runtime: RuntimeConfig, splits:
     Of the table's matrices only those of `splits` are read whole for this: others are not to be used.
     """
     config, result = parse(TrainConfig, load_config(folder), ""), load_result(folder)
-    table = table_of(folder, result, outputs=outputs)
-    check_table(table, splits, cure=f"Remove {table} and make it again: fieldctr prepare dataset={result['dataset']}")
-    dataset = Dataset.load(
-        table,
-        name=result["dataset"],
-        negative_rate=config.dataset.get("negative_rate"),
-    )
+    rate = config.dataset.get("negative_rate")
+    dataset = dataset_of(folder, result, negative_rate=rate, outputs=outputs, splits=splits)
     weights = load_weights(folder)
     refuse_made_anew(folder, result)
     # Field embeddings are saved with what reads them: no encoder is needed.
@@ -59,6 +55,24 @@ def load_trained(folder: Path, *, outputs: Path, runtime: RuntimeConfig, splits:
     fill(model, weights, folder)
     chosen = start_runtime(runtime, config.trainer, outputs=outputs)
     return Trained(config, result, dataset, model.fold().to(chosen.device), chosen)
+
+
+def dataset_of(
+    folder: Path, result: Mapping[str, Any], *, negative_rate: float | None, outputs: Path, splits: Iterable[str] = ()
+) -> Dataset:
+    """The prepared table of the finished run in `folder`; of the matrices only those of `splits` are checked whole."""
+    table = table_of(folder, result, outputs=outputs)
+    check_table(table, splits, cure=f"Remove {table} and make it again: fieldctr prepare dataset={result['dataset']}")
+    return Dataset.load(table, name=result["dataset"], negative_rate=negative_rate)
+
+
+def split_metrics(trained: Trained, split: str) -> dict[str, float]:
+    """The metrics of the model on a split of its table."""
+    trainer = trained.config.trainer
+    rows = getattr(trained.dataset, split)
+    return evaluate(
+        trained.model, rows, batch_size=trainer.eval_batch_size, runtime=trained.runtime, extra=trainer.extra_metrics
+    ).metrics
 
 
 def load_weights(folder: Path, *, key: str = "run") -> dict[str, Tensor]:

@@ -26,25 +26,30 @@ def check_output(output: Path, source: Path) -> None:
         raise UserError(f"output={output} is the input itself, which would be lost. Name another file.")
 
 
-def check_columns(frame: pl.LazyFrame, output: Path, name: str) -> None:
-    """Refuse columns that the output cannot hold beside the scores, which it calls `name`."""
+def check_columns(frame: pl.LazyFrame, output: Path | None, name: str) -> None:
+    """Refuse columns that the output, or a frame, cannot hold beside the scores, which it calls `name`."""
     schema = frame.collect_schema()
     if name in schema:
         raise UserError(f"the input has a column '{name}' already. Call the new one otherwise: column=...")
     nested = [column for column, dtype in schema.items() if dtype.is_nested()]
-    if nested and output.suffix != PARQUET:
+    if nested and output is not None and output.suffix != PARQUET:
         raise UserError(
             f"output={output}: column '{nested[0]}' holds {schema[nested[0]]}, which a delimited file cannot hold. "
             "Write .parquet"
         )
 
 
+def with_scores(frame: pl.LazyFrame, pctr: np.ndarray, name: str) -> pl.LazyFrame:
+    """The rows of `frame` with one more column, `name` (R,)."""
+    return pl.concat([frame, pl.LazyFrame({name: pctr})], how="horizontal")
+
+
 def write_scores(frame: pl.LazyFrame, pctr: np.ndarray, path: Path, name: str, *, files: Mapping[str, str]) -> None:
-    """The rows of `frame` with one more column, `name` (R,), as .csv, .tsv or .parquet; whole or not at all.
+    """The rows with their scores as .csv, .tsv or .parquet; whole or not at all.
 
     UserError where one of the `files` has another stamp by now: the scores would stand beside other rows.
     """
-    scored = pl.concat([frame, pl.LazyFrame({name: pctr})], how="horizontal")
+    scored = with_scores(frame, pctr, name)
     with replacing(path) as temporary, refused_if_changed(files):
         if path.suffix == PARQUET:
             scored.sink_parquet(temporary)

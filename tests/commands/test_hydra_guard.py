@@ -13,7 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from fieldctr.catalog import conf_dir
 from fieldctr.commands.hydra_guard import BUDGET, install
-from fieldctr.commands.launch import resolved, translate
+from fieldctr.commands.launch import resolved
+from fieldctr.commands.mistakes import translate
 from fieldctr.commands.yaml_files import MAX_VALUES, read_yaml
 from fieldctr.errors import UserError
 
@@ -184,7 +185,8 @@ import pathlib, resource, sys
 from hydra import compose, initialize_config_dir
 from fieldctr.catalog import conf_dir
 from fieldctr.commands.hydra_guard import install
-from fieldctr.commands.launch import resolved, translate
+from fieldctr.commands.launch import resolved
+from fieldctr.commands.mistakes import translate
 resource.setrlimit(resource.RLIMIT_AS, (500 << 20, 500 << 20))
 install()
 for name in sys.argv[1:]:
