@@ -5,6 +5,7 @@ import subprocess
 import sys
 import sysconfig
 import venv
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,8 @@ def test_the_installed_wheel_brings_its_configuration_and_runs_anywhere(tmp_path
     site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", folder=tmp_path).strip())
     (site / "libraries.pth").write_text(sysconfig.get_path("purelib"))
     run(python, "-m", "installer", wheel, folder=tmp_path)
+
+    assert "fieldctr/py.typed" in zipfile.ZipFile(wheel).namelist()
 
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()

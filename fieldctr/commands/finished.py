@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fieldctr.config import RuntimeConfig, checked, parse
-from fieldctr.data.dataset import Dataset, check_table
 from fieldctr.data.frames import AnyFrame, Frame, as_file, columns_frame, records_frame
 from fieldctr.errors import UserError
 from fieldctr.runs import METRICS, check_run, load_config, load_result
 
 if TYPE_CHECKING:  # torch is imported when a model is needed
     from fieldctr.commands.trained import Trained
+    from fieldctr.data.dataset import Dataset
 
 
 class FinishedRun:
@@ -70,7 +70,7 @@ class FinishedRun:
         return found
 
     @cached_property
-    def dataset(self) -> Dataset:
+    def dataset(self) -> "Dataset":
         """The prepared table that the model was trained on, memory-mapped."""
         from fieldctr.commands.trained import dataset_of
 
@@ -88,6 +88,7 @@ class FinishedRun:
         """The metrics of the model on train, valid or test, computed again."""
         from fieldctr.commands.machine import torch_as_it_was
         from fieldctr.commands.trained import split_metrics
+        from fieldctr.data.dataset import check_table
 
         if split not in ("train", "valid", "test"):
             raise UserError(f"split={split} is not allowed: expected train | valid | test")

@@ -51,11 +51,11 @@ def train(config: Mapping[str, Any], frame: AnyFrame | None = None, *, folder: s
     """
     node = dict(config)
     settings = parse(TrainConfig, node, "")
+    if settings.trainer.dry_run:
+        raise UserError("trainer.dry_run=true trains nothing, so there is no run to give. Take it on the command line")
     if frame is not None:
         node["dataset"] = in_place_of_files(settings.dataset, frame, Path(settings.outputs))
         settings = replace(settings, dataset=node["dataset"])
-    if settings.trainer.dry_run:
-        raise UserError("trainer.dry_run=true trains nothing, so there is no run to give. Take it on the command line")
     place = new_folder(settings) if folder is None else Path(folder)
     if not (settings.resume and finished(place, node)):
         with torch_as_it_was(), resumable(place), Run.start(place, node, resume=settings.resume) as run:
@@ -100,8 +100,9 @@ def resumable(folder: Path) -> Generator[None]:
 
 def walk(config: TrainConfig, run: Run) -> None:
     """The walk of README, in its order."""
+    config.choice("model")  # a mistake is worth a sentence now, not after the first evaluation
     for path in config.trainer.extra_metrics:
-        metric_class(path)  # a mistake is worth a sentence now, not after the first evaluation
+        metric_class(path)
     outputs = Path(config.outputs)
     runtime = start_runtime(config.runtime, config.trainer, outputs=outputs)
     tracker = Tracker(config.tracker, run.folder, run.folder.name, run.config)
@@ -129,13 +130,11 @@ def walk(config: TrainConfig, run: Run) -> None:
     if config.train_rows != "all":
         dataset = replace(dataset, train=dataset.train.sample(config.train_rows, seed=config.seed))
     size, flops = model.num_parameters(), flops_per_sample(model, dataset.schema)
-    name = config.choice("model")
-    say(f"{name} on {dataset.name}: {size['embedding']:,} embedding + {size['dense']:,} dense parameters")
-    for share in sorted({scale for scale in lr_scales(model).values() if scale < 1}):
-        say(f"wide matrices learn at {share:.3g} of optimizer.lr: {share * config.optimizer.lr:.3g}")
+    for line in what_begins(config, dataset, model):
+        say(line)
     say(f"{runtime.describe()}; settings: {settings_name(config)}; results go to {run.folder}")
-    for note in how_rows_count(dataset, config.trainer):
-        say(note)
+    for line in how_rows_count(dataset, config.trainer):
+        say(line)
 
     with tracker:
         with run.stage("fit"):
@@ -149,7 +148,7 @@ def walk(config: TrainConfig, run: Run) -> None:
     run.finish(
         {
             "dataset": dataset.name,
-            "model": name,
+            "model": config.choice("model"),
             "enhancer": config.choice("enhancer"),
             "ablation": config.choice("ablation"),
             "schema": config.choice("schema"),
@@ -181,6 +180,15 @@ def frame_folders(config: TrainConfig) -> Iterator[Path]:
     folder = Path(str(config.dataset["raw_dir"]))
     if folder.parent == Path(config.outputs) / FOLDER:
         yield folder
+
+
+def what_begins(config: TrainConfig, dataset: Dataset, model: CTRModel) -> Iterator[str]:
+    """Which model on which table, how large, and what of it learns more slowly."""
+    size = model.num_parameters()
+    name = config.choice("model")
+    yield f"{name} on {dataset.name}: {size['embedding']:,} embedding + {size['dense']:,} dense parameters"
+    for share in sorted({scale for scale in lr_scales(model).values() if scale < 1}):
+        yield f"wide matrices learn at {share:.3g} of optimizer.lr: {share * config.optimizer.lr:.3g}"
 
 
 def how_rows_count(dataset: Dataset, trainer: TrainerConfig) -> Iterator[str]:

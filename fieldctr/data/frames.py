@@ -108,15 +108,15 @@ def as_polars(frame: AnyFrame) -> pl.DataFrame:
 
 
 def _column(series: Any, name: str) -> pl.Series:
-    values = series.to_numpy()
-    if values.dtype.kind in "iufb":
-        return pl.Series(name, values, nan_to_null=True)
-    if values.dtype.kind == "M":
-        return pl.Series(name, values.astype("datetime64[us]"))
+    kind = series.dtype.kind if isinstance(series.dtype, np.dtype) else ""  # pandas' own types: value by value
+    if kind and kind in "iufb":
+        return pl.Series(name, series.to_numpy(), nan_to_null=True)
+    if kind == "M":
+        return pl.Series(name, series.to_numpy().astype("datetime64[us]"))
     missing = series.isna().to_numpy()
-    texts = [None if absent else value for value, absent in zip(series.tolist(), missing, strict=True)]
+    values = [None if absent else value for value, absent in zip(series.tolist(), missing, strict=True)]
     try:
-        return pl.Series(name, texts, strict=True)
+        return pl.Series(name, values, strict=True)
     except (TypeError, ValueError, pl.exceptions.PolarsError) as error:
         raise UserError(f"column '{name}' of the frame holds values of several types, or of an unknown one") from error
 
