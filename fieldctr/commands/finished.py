@@ -79,10 +79,11 @@ class FinishedRun:
 
     @property
     def outputs(self) -> Path:
-        """The folder that holds the prepared table: as given, as the run had it from here, or above the run's own."""
-        recorded, above = Path(self.config["outputs"]).resolve(), self.folder.parent.parent
-        known = [path for path in (recorded, above) if (path / "data" / self.result["data_digest"]).exists()]
-        return self._outputs or next(iter(known), recorded)
+        """The folder that holds the prepared table: as given, else the nearest around here or around the run."""
+        recorded = Path(self.config["outputs"])
+        around = [recorded, *(path for above in self.folder.parents for path in (above / recorded, above))]
+        known = (path for path in around if (path / "data" / self.result["data_digest"]).exists())
+        return self._outputs or next(known, recorded).resolve()
 
     def evaluate(self, split: str = "test") -> dict[str, float]:
         """The metrics of the model on train, valid or test, computed again."""

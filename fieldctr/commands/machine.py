@@ -26,8 +26,9 @@ def torch_as_it_was() -> Generator[None]:
     threads, products = torch.get_num_threads(), torch.get_float32_matmul_precision()
     order, benchmark = torch.get_deterministic_debug_mode(), torch.backends.cudnn.benchmark
     fills = torch.utils.deterministic.fill_uninitialized_memory  # ty: ignore[missing-attribute]
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=devices):
             yield
     finally:
         torch.set_num_threads(threads)

@@ -4,10 +4,13 @@ import dataclasses
 import io
 import json
 import random
+import re
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,8 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
@@ -147,6 +152,20 @@ def test_a_frame_and_its_file_get_the_same_predictions(
         run.predict("nowhere.csv")
     with pytest.raises(UserError, match="expected a polars or pandas frame, or the path of a file, got list"):
         run.predict([1, 2])  # ty: ignore[invalid-argument-type]
+
+
+def test_a_run_finds_its_table_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = [train(compose("train", TRAIN), clicks()), train(compose("train", TRAIN), clicks(), folder="named")]
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for run in made:
+        assert load_run(run.folder).evaluate("valid") == run.metrics["valid"]
+    shutil.move(tmp_path / "outputs", tmp_path / "moved")
+    assert load_run(tmp_path / "moved/train" / made[0].folder.name).outputs == tmp_path / "moved"
+    with pytest.raises(UserError, match=r"its prepared table .* is gone\. Set outputs="):
+        load_run("../named").evaluate()
+    assert load_run("../named", outputs="../moved").evaluate() == made[1].metrics["test"]
 
 
 def test_evaluate_takes_a_composed_call_and_leaves_its_file(run: FinishedRun) -> None:
@@ -388,6 +407,14 @@ def test_a_folder_of_one_s_own_is_read_trusted_by_name_and_guarded(own: Path) ->
     assert (GlobalHydra.instance().hydra, HydraConfig.instance().cfg) == state
 
 
+def test_composing_inside_another_program_of_hydra_leaves_it_as_it_was(own: Path) -> None:
+    with initialize_config_dir(str(own), version_base="1.3"):
+        theirs = GlobalHydra.instance().hydra
+        assert compose("prepare", ["dataset=coupon"])["dataset"]["name"] == "coupon"
+        assert GlobalHydra.instance().hydra is theirs is not None
+        assert hydra_compose("model/mine").model._target_ == "mine_of_api.Model"
+
+
 def test_clean_keeps_the_frames_of_runs(run: FinishedRun) -> None:
     other = stored(clicks(7), run.outputs / "frames")
     frame = Path(run.config["dataset"]["raw_dir"])
@@ -419,3 +446,18 @@ def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     said = capsys.readouterr().out
     assert "pctr" in said
     assert "fm" in said
+
+
+def test_the_snippets_of_the_documentation_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    """One after the other, as in a notebook. Their toy tables may be warned about."""
+    monkeypatch.chdir(tmp_path)
+    text = Path(fieldctr.__file__).with_name("README.md").read_text(encoding="utf-8")
+    snippets, names = re.findall(r"```python\n(.*?)```", text, re.DOTALL), dict[str, Any]()
+    warnings.simplefilter("always")
+    for snippet in snippets:
+        exec(snippet, names)
+    assert len(snippets) == 3
+    assert names["run"].result["model"] == "lr"
+    assert len(list((tmp_path / "outputs/train").iterdir())) == 2
