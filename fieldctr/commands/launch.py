@@ -1,5 +1,7 @@
 """Start a Hydra command: one `hydra.main` for each, with its own root YAML, and Hydra's errors in one line.
 
+`compose` gives the same configuration to a call from Python. Nothing below asks Hydra for anything.
+
 A plain switch in front of `hydra.main` keeps multirun, sweepers, launchers, --cfg, --config-dir and completion as
 Hydra's users know them.
 """
@@ -106,10 +108,11 @@ def compose(
     commands = sorted({*HYDRA, *(f"{first} {part}" for first, parts in PARTS.items() for part in parts)} - {"bench"})
     if command not in commands:
         raise UserError(unknown("command to compose for", command, tuple(commands)))
-    if isinstance(overrides, str):
-        raise UserError(f'compose("{command}", "{overrides}"): expected a list of texts KEY=VALUE')
+    given = overrides if isinstance(overrides, str) else [*overrides]
+    if isinstance(given, str) or not all(isinstance(word, str) for word in given):
+        raise UserError(f"compose({command!r}, {given!r}): expected a list of texts KEY=VALUE")
     packages = [trust] if isinstance(trust, str) else [*trust]
-    words = [quoted_option(word) for word in take_trust([*overrides, *(f"{FLAG}{name}" for name in packages)])]
+    words = [quoted_option(word) for word in take_trust([*given, *(f"{FLAG}{name}" for name in packages)])]
     refuse_what_hydra_would_not(words)
     for word in words:
         if word.startswith("-") or word.lstrip("+~").startswith("hydra"):

@@ -348,6 +348,7 @@ def test_what_the_command_line_composes_is_what_python_composes(home: Path, call
     [
         ("trian", [], "no command to compose for 'trian'. Nearest: train"),
         ("train", "model=fat", "expected a list of texts KEY=VALUE"),
+        ("train", ["model=fat", 3], "expected a list of texts KEY=VALUE"),
         ("train", ["model=fta"], "no model 'fta'. Nearest: fat"),
         ("train", ["modle=fat"], "no key 'modle'. Nearest: model"),
         ("train", ["optimizer.lrr=1"], r"no key 'optimizer\.lrr'. Nearest: optimizer\.lr"),

@@ -10,10 +10,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
-from fieldctr.catalog import conf_dir
+from fieldctr import compose
 from fieldctr.checksums import CHECKSUMS_FILE, seal
 from fieldctr.commands import predict
 from fieldctr.errors import UserError
@@ -59,9 +57,8 @@ def score(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     monkeypatch.chdir(home)
 
     def called(source: str, output: str = "out.parquet", *overrides: str) -> dict[str, Any]:
-        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            words = ["run=run", f"input={source}", f"output={output}", "json=true", "runtime.threads=1", *overrides]
-            node: Any = OmegaConf.to_container(compose("predict", words), resolve=True)
+        words = ["run=run", f"input={source}", f"output={output}", "json=true", "runtime.threads=1", *overrides]
+        node = compose("predict", words)
         capsys.readouterr()
         predict.main(node)
         return json.loads(capsys.readouterr().out)
