@@ -1,4 +1,4 @@
-"""Train rows of a table over several seeds and write it into README.md, each row against one of them, seed by seed.
+"""Train rows of a table over several seeds and write it into conf/experiment/README.md, each against one, seed by seed.
 
     python scripts/results.py --dataset kuairand --seeds 1 2 3 4 5
     python scripts/results.py --dataset kuairand --table ablation
@@ -133,13 +133,13 @@ def points(base: dict[int, dict[str, Any]], other: dict[int, dict[str, Any]]) ->
 
 
 def insert(text: str, mark: str) -> None:
-    """Replace what stands between the two comments of README.md that carry the mark."""
-    path = ROOT / "README.md"
+    """Replace what stands in conf/experiment/README.md between the comment that carries the mark and the next end."""
+    path = ROOT / "conf/experiment/README.md"
     pattern = re.compile(rf"(<!-- {mark} -->\n).*?(<!-- end -->)", re.DOTALL)
-    readme, count = pattern.subn(lambda match: f"{match[1]}{text}\n{match[2]}", path.read_text(encoding="utf-8"))
+    page, count = pattern.subn(lambda match: f"{match[1]}{text}\n{match[2]}", path.read_text(encoding="utf-8"))
     if count != 1:
-        raise SystemExit(f"README.md has {count} places marked '{mark}', expected one")
-    path.write_text(readme, encoding="utf-8")
+        raise SystemExit(f"{path} has {count} places marked '{mark}', expected one")
+    path.write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":
