@@ -32,6 +32,7 @@ def test_every_command_composes(root: str) -> None:
     assert {"outputs", "data_root"} <= set(composed(root=root))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", [f"{group}={option}" for group in GROUPS for option in options(group)])
 def test_every_option_composes_and_parses(choice: str) -> None:
     config = parse(TrainConfig, composed(choice), "")

@@ -198,6 +198,7 @@ for name in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_bombs_are_refused_within_500_mb(tmp_path: Path) -> None:
     """In a process of its own: one that bursts takes nothing with it."""
     (tmp_path / "conf/experiment").mkdir(parents=True)

@@ -101,6 +101,7 @@ def test_a_killed_preparation_leaves_nothing_that_passes_for_data(tmp_path: Path
     assert len(dataset.train) == 1600
 
 
+@pytest.mark.slow
 def test_two_racing_preparations_give_one_result(tmp_path: Path) -> None:
     both = [run(100_000, tmp_path) for _ in range(2)]
     folders = {process.communicate(timeout=1800)[0].splitlines()[0] for process in both}

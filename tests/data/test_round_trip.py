@@ -232,6 +232,7 @@ def prepared_bytes(dataset: Dataset) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in files}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("way", WAYS)
 def test_the_same_rows_give_the_same_bytes_and_are_scored_alike(way: str, seed: int, tmp_path: Path) -> None:

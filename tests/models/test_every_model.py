@@ -171,6 +171,7 @@ def test_every_weight_with_a_row_per_feature_is_a_table(name: str, node: Node, s
     assert {id(parameter) for parameter in tall} == tables
 
 
+@pytest.mark.slow
 @every_model
 def test_a_planted_pair_is_found(name: str, node: Node) -> None:
     """The click is the XOR of two fields' parities; no field alone says anything about it."""
