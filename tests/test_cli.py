@@ -163,9 +163,12 @@ def test_bash_accepts_the_completion_script() -> None:
 
 
 @pytest.mark.parametrize("group", groups())
-def test_every_option_has_a_line_for_the_list(group: str) -> None:
-    for option in options(group):
-        assert len(headline(group, option)) > 15, f"{group}/{option}.yaml needs a first comment"
+def test_every_option_has_a_line_of_its_own_for_the_list(group: str) -> None:
+    lines = {option: headline(group, option) for option in options(group)}
+    for option, line in lines.items():
+        assert line.endswith("."), f"{group}/{option}.yaml needs a first comment that is a sentence, not {line!r}"
+        assert len(line.split()) >= 5, f"{group}/{option}.yaml says too little: {line}"
+    assert len(set(lines.values())) == len(lines), f"two options of {group} say the same"
 
 
 @pytest.mark.slow
