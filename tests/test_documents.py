@@ -6,6 +6,7 @@ import random
 import re
 import subprocess
 import sys
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -92,6 +93,20 @@ def test_the_front_page_takes_five_minutes() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 160
     assert len(text.split()) <= 1400
+
+
+def test_every_letter_of_a_shape_is_in_the_legend() -> None:
+    legend = (ROOT / "fieldctr/models/README.md").read_text(encoding="utf-8").partition("\n## Shapes\n")[2]
+    told = set(re.findall(r"[A-Z]", "".join(re.findall(r"\| ([A-Z](?:, [A-Z])*) (?=\|)", legend))))
+    assert len(told) > 15
+    size = r"(?:\d+|[a-z]|[A-Z]/[A-Z]|\d?[A-Z]{1,3})"
+    shape = re.compile(rf"\((?:(?:{size}, ?)+{size}|{size},)\)|\b(?:{size},)+{size}\b")
+    for path in (ROOT / "fieldctr").rglob("*.py"):
+        with path.open(encoding="utf-8") as file:
+            for token in tokenize.generate_tokens(file.readline):
+                if token.type in (tokenize.COMMENT, tokenize.STRING):
+                    letters = set(re.findall(r"[A-Z]", " ".join(shape.findall(token.string))))
+                    assert letters <= told, f"{path}: {token.string}"
 
 
 @pytest.mark.slow
