@@ -91,6 +91,7 @@ def test_new_bytes_of_a_file_change_the_folder(tmp_path: Path) -> None:
     assert prepared(node, data_dir=tmp_path / "out").digest != first.digest
 
 
+@pytest.mark.slow
 def test_a_killed_preparation_leaves_nothing_that_passes_for_data(tmp_path: Path) -> None:
     process = run(2000, tmp_path, fatal="shards.write_json")
     process.communicate()

@@ -215,6 +215,7 @@ def test_crlf_changes_nothing(name: str, frame: Frame) -> None:
     assert frame(name, {file: content.replace("\n", "\r\n") for file, content in files.items()}).equals(unix)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "broken"), EVERY_FILE)
 @pytest.mark.parametrize(
     ("defect", "words"),
