@@ -84,8 +84,10 @@ def test_every_page_can_be_reached_from_the_front_page() -> None:
         page = waiting.pop()
         if page not in seen:
             seen.add(page)
-            targets = ((page.parent / link.partition("#")[0]).resolve() for link in links(page))
-            waiting += [path for path in targets if path.suffix == ".md"]
+            for link in links(page):
+                target = (page.parent / link.partition("#")[0]).resolve()
+                target = target / "README.md" if target.is_dir() else target  # what GitHub shows of a folder
+                waiting += [target] if target.suffix == ".md" and target.exists() else []
     assert set(PAGES) <= seen
 
 
