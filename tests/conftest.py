@@ -89,14 +89,15 @@ def trained(calls: Calls, prepared: Path) -> Path:
     return home
 
 
+@pytest.hookimpl(trylast=True)  # behind the list of durations
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say what nobody sees in a row of dots: that no test read a public table."""
     reasons = [str(report.longrepr[-1]) for report in terminalreporter.getreports("skipped")]
     absent = sum("FIELDCTR_DATA" in reason for reason in reasons)
     if absent:
         terminalreporter.write_line(
-            f"NOT TESTED: {absent} tests of public tables were skipped. FIELDCTR_DATA names the folder of the tables; "
-            "without it nothing here shows that what was published is what is prepared.",
+            f"NOT TESTED: {absent} tests of public tables, which are not in the folder that FIELDCTR_DATA names. "
+            "Without them nothing here shows that what was published is what is prepared.",
             yellow=True,
             bold=True,
         )

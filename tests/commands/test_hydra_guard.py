@@ -219,6 +219,7 @@ def test_bombs_are_refused_within_500_mb(tmp_path: Path) -> None:
     assert said["z"] == "passed"
 
 
+@pytest.mark.slow
 def test_an_honest_table_of_3_000_fields_is_read(tmp_path: Path) -> None:
     keys = ", ".join(f"k{i}: {i}" for i in range(4))
     path = tmp_path / "wide.yaml"

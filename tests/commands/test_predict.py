@@ -18,6 +18,8 @@ from fieldctr.checksums import CHECKSUMS_FILE, seal
 from fieldctr.commands import predict
 from fieldctr.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 Call = Callable[..., subprocess.CompletedProcess[str]]
 Predict = Callable[..., dict[str, Any]]
 TRAIN = [
@@ -73,7 +75,6 @@ def pctr(home: Path, name: str = "out.parquet", column: str = "pctr") -> np.ndar
     return pl.read_parquet(home / name)[column].to_numpy()
 
 
-@pytest.mark.slow
 def test_the_training_file_gets_the_scores_of_evaluation(home: Path, call: Call) -> None:
     done = call(home, "predict", "run=run", "input=t.csv", "output=again.parquet", "--json")
     assert done.returncode == 0, done.stderr

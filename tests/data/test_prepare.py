@@ -59,6 +59,7 @@ def test_the_second_time_only_loads(tmp_path: Path) -> None:
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(f".{first.digest}")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [{"min_count": 2}, {"group": "user_id"}, {"fields": {"user_id": None}}, {"fields": {"gender": {"text": "sex"}}}],
