@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -136,6 +136,37 @@ def test_runnable_blocks_run_one_after_the_other(page: Path, tmp_path: Path) -> 
     assert done.returncode == 0, done.stdout + done.stderr
     runs = list(tmp_path.glob("outputs/**/result.json"))
     assert len(runs) == text.count("fieldctr train"), done.stdout
+
+
+@pytest.mark.slow
+def test_the_table_with_every_kind_of_field_can_be_prepared(
+    tmp_path: Path, call: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    """The YAML of fieldctr/data/README.md, and a file as it says."""
+    page = (ROOT / "fieldctr/data/README.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"^```yaml\n(# Clicks.*?)^```$", page, re.M | re.S)
+    (tmp_path / "my/dataset").mkdir(parents=True)
+    (tmp_path / "my/dataset/shop.yaml").write_text(text)
+    (tmp_path / "data/shop").mkdir(parents=True)
+    (tmp_path / "data/shop/items.csv").write_text("item_id,maker\n" + "".join(f"{i},m{i % 3}\n" for i in range(9)))
+    draw = random.Random(0)
+    lines = ["ts,user,ad,item_id,tags,price,w,session,past_ads,genre_a,genre_b,last_ad,clicked"]
+    for i in range(3000):
+        ad, other = draw.randrange(9), draw.randrange(9)
+        row = [1_700_000_000 + 600 * i, draw.randrange(60), ad, ad, "x|y", draw.random(), draw.choice([1, 2]), i // 7]
+        row += [f"{other}^{ad}", draw.randrange(3), draw.randrange(3), other, int(draw.random() < 0.1 + 0.05 * ad)]
+        lines.append(",".join(map(str, row)))
+    (tmp_path / "data/shop/clicks-1.csv").write_text("\n".join(lines) + "\n")
+    done = call(tmp_path, "prepare", "--config-dir", "my", "dataset=shop", "data_root=data")
+    assert done.returncode == 0, done.stderr
+    fields = yaml.safe_load(text)["fields"]
+    for name, node in fields.items():
+        assert (f"\n{name} " in done.stdout) == (node is not False), f"{name}: {done.stdout}"
+    kinds = {node.get("kind", "categorical") for node in fields.values() if node}
+    told = set(
+        re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (`.*?) \|", page.partition("## Kinds of fields")[2], re.M)))
+    )
+    assert kinds <= told
 
 
 def test_every_command_that_a_page_shows_exists() -> None:
