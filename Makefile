@@ -1,7 +1,7 @@
 # Two commands do everything on a machine with Python 3.11, pip and git:
 #   make demo    set up, then train the default model on the built-in synthetic table
 #   make test    set up, then run the tests
-# `make check` is what CI and contributors run: lint, types, tests.
+# `make check` is what CI and contributors run: lint, types, tests. `make test-fast` leaves the slow tests out.
 
 PYTHON ?= python3.11
 UV := .tools/bin/uv
@@ -9,7 +9,7 @@ BIN := .venv/bin
 # uv lives beside the project's environment, not in it: a sync would remove it.
 export UV_PYTHON_PREFERENCE := only-system
 
-.PHONY: setup demo test check lint types lock wheel clean
+.PHONY: setup demo test test-fast check lint types lock wheel clean
 
 setup: .venv/ready
 
@@ -28,6 +28,9 @@ demo: setup
 
 test: setup
 	$(BIN)/pytest --numprocesses=2 --dist=loadfile
+
+test-fast: setup
+	$(BIN)/pytest --numprocesses=2 --dist=worksteal -m 'not slow'
 
 lint: setup
 	$(BIN)/ruff check .

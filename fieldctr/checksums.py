@@ -17,7 +17,6 @@ from fieldctr.errors import UserError
 
 CHECKSUMS_FILE = "checksums.json"
 BLOCK = 1 << 18  # bytes at a time: what the cache holds
-SMALL = 1 << 22  # bytes of a file that is worth checking whenever its folder is opened
 
 
 def checksum(path: Path) -> str:

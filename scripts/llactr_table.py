@@ -1,4 +1,4 @@
-"""Run experiment llactr_table on a dataset and write its table into README.md: is LLaCTR's gain due to the names?
+"""Run experiment llactr_table and write its table into conf/experiment/README.md: is LLaCTR's gain due to the names?
 
     python scripts/search.py --dataset kuairand --models fm deepfm fwfm fmfm finalmlp wukong \\
         --arms none llactr llactr_untuned llactr_random llactr_permuted

@@ -1,4 +1,4 @@
-"""Train rows of a table over several seeds and write it into README.md, each row against one of them, seed by seed.
+"""Train rows of a table over several seeds and write it into conf/experiment/README.md, each against one, seed by seed.
 
     python scripts/results.py --dataset kuairand --seeds 1 2 3 4 5
     python scripts/results.py --dataset kuairand --table ablation
@@ -7,7 +7,8 @@ A row is a model and what else it overrides, such as "fat ablation=fat_full"; it
 The row lightgbm is `fieldctr baseline`: trees on out-of-fold target means. Runs that are finished are not run again
 (outputs/results/<dataset>). The table gives the mean over seeds, their standard deviation, and in points of AUC the
 difference to the row --against with its 95 % interval (Student's t, paired by seed): what training noise leaves open.
-The sampling noise of the test split itself comes on top. RelaImpr is over logistic regression.
+The sampling noise of the test split itself comes on top: the last line gives it (DeLong, on the scores of one seed).
+RelaImpr is over logistic regression.
 """
 
 import argparse
@@ -20,8 +21,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fieldctr.analysis.scaling_report import table as markdown
-from fieldctr.analysis.significance import paired
+from fieldctr.analysis.significance import delong, paired
 from fieldctr.training.metrics import rela_impr
 
 ROOT = Path(__file__).parents[1]
@@ -61,7 +64,7 @@ def trained(row: str, dataset: str, seeds: list[int]) -> dict[int, dict[str, Any
     sweep = [f"seed={','.join(map(str, seeds))}", f"hydra.sweep.dir={folder}", "hydra.sweep.subdir=seed${seed}"]
     fixed = [f"model={model}", *table, *own, "tracker=none", "resume=true"]
     subprocess.run([FIELDCTR, "train", "-m", *fixed, *sweep], check=True)
-    return {seed: read(folder / f"seed{seed}/result.json") for seed in seeds}
+    return {seed: read(folder / f"seed{seed}/result.json") | {"folder": folder / f"seed{seed}"} for seed in seeds}
 
 
 def trees(_: str, dataset: str, seeds: list[int]) -> dict[int, dict[str, Any]]:
@@ -92,8 +95,31 @@ def table(runs: Runs, dataset: str, against: str) -> str:
             f"{dataset}, {len(runs[against])} seeds each, settings of conf/tuned (8 trials for each model, validation "
             "AUC); differences in points of AUC (x 100), mean and 95 % interval over seeds, bold where it leaves zero "
             f"out; dense parameters; {some['runtime']}; commit {commits(all_runs)}; table {some['data_digest']}.",
+            over_rows(runs, against),
         ]
-    )
+    ).rstrip()
+
+
+def over_rows(runs: Runs, against: str) -> str:
+    """What another test split of this size would leave open of the differences to a row, by the first seed's scores."""
+    first = {row: next(iter(results.values())) for row, results in runs.items()}
+    label, base = tested(first[against])
+    halves = []
+    for row, result in first.items():
+        if row != against and "folder" in result:
+            own, scores = tested(result)
+            if np.array_equal(label, own):
+                gap = delong(label, base, scores)
+                halves.append((gap.high - gap.low) / 2)
+    if not halves:
+        return ""
+    return f"Over other test rows, differences of AUC hold to ± {min(halves):.4f} to {max(halves):.4f} (95 %, DeLong)."
+
+
+def tested(result: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and scores of a run on test."""
+    table = ROOT / "outputs/data" / result["data_digest"]
+    return np.load(table / "test.label.npy"), np.load(result["folder"] / "test.scores.npy")
 
 
 def line(row: str, runs: Runs, against: str) -> list[str]:
@@ -133,13 +159,13 @@ def points(base: dict[int, dict[str, Any]], other: dict[int, dict[str, Any]]) ->
 
 
 def insert(text: str, mark: str) -> None:
-    """Replace what stands between the two comments of README.md that carry the mark."""
-    path = ROOT / "README.md"
+    """Replace what stands in conf/experiment/README.md between the comment that carries the mark and the next end."""
+    path = ROOT / "conf/experiment/README.md"
     pattern = re.compile(rf"(<!-- {mark} -->\n).*?(<!-- end -->)", re.DOTALL)
-    readme, count = pattern.subn(lambda match: f"{match[1]}{text}\n{match[2]}", path.read_text(encoding="utf-8"))
+    page, count = pattern.subn(lambda match: f"{match[1]}{text}\n{match[2]}", path.read_text(encoding="utf-8"))
     if count != 1:
-        raise SystemExit(f"README.md has {count} places marked '{mark}', expected one")
-    path.write_text(readme, encoding="utf-8")
+        raise SystemExit(f"{path} has {count} places marked '{mark}', expected one")
+    path.write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":

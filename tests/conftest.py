@@ -87,3 +87,17 @@ def trained(calls: Calls, prepared: Path) -> Path:
     status, said = calls(home, "train", "DATASET", *TRAIN, "optimizer.lr=0.5", "hydra.run.dir=r")
     assert status == 0, said
     return home
+
+
+@pytest.hookimpl(trylast=True)  # behind the list of durations
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what nobody sees in a row of dots: that no test read a public table."""
+    reasons = [str(report.longrepr[-1]) for report in terminalreporter.getreports("skipped")]
+    absent = sum("FIELDCTR_DATA" in reason for reason in reasons)
+    if absent:
+        terminalreporter.write_line(
+            f"NOT TESTED: {absent} tests of public tables, which are not in the folder that FIELDCTR_DATA names. "
+            "Without them nothing here shows that what was published is what is prepared.",
+            yellow=True,
+            bold=True,
+        )

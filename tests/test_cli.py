@@ -34,6 +34,7 @@ def test_help_and_completion_never_import_torch_or_hydra() -> None:
     assert "usage: fieldctr COMMAND" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -77,6 +78,7 @@ OWN_MODEL = "# Mine.\n_target_: mine.Mine\nembedding_std: 0.1\nhidden: 8\n"
 OWN_TABLE = "# Shop.\nname: shop\nraw_dir: .\nsource: {_target_: os.system}\nmin_count: 1\ngroup: null\nfields: {a: }\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -161,11 +163,15 @@ def test_bash_accepts_the_completion_script() -> None:
 
 
 @pytest.mark.parametrize("group", groups())
-def test_every_option_has_a_line_for_the_list(group: str) -> None:
-    for option in options(group):
-        assert len(headline(group, option)) > 15, f"{group}/{option}.yaml needs a first comment"
+def test_every_option_has_a_line_of_its_own_for_the_list(group: str) -> None:
+    lines = {option: headline(group, option) for option in options(group)}
+    for option, line in lines.items():
+        assert line.endswith("."), f"{group}/{option}.yaml needs a first comment that is a sentence, not {line!r}"
+        assert len(line.split()) >= 5, f"{group}/{option}.yaml says too little: {line}"
+    assert len(set(lines.values())) == len(lines), f"two options of {group} say the same"
 
 
+@pytest.mark.slow
 def test_a_command_that_follows_a_sweep_and_fails_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hydra swallows what a callback raises, so the callback remembers it."""
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # as in the process of the sweep

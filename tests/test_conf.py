@@ -32,12 +32,14 @@ def test_every_command_composes(root: str) -> None:
     assert {"outputs", "data_root"} <= set(composed(root=root))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", [f"{group}={option}" for group in GROUPS for option in options(group)])
 def test_every_option_composes_and_parses(choice: str) -> None:
     config = parse(TrainConfig, composed(choice), "")
     assert config.embedding_dim >= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", ["model", "enhancer"])
 def test_every_target_binds_its_keywords(group: str) -> None:
     bound = set()
@@ -57,6 +59,7 @@ def test_every_encoder_parses_and_trains_with_an_enhancer_that_reads_it(option: 
     assert composed("enhancer=llactr", f"encoder={option}")["encoder"] == node
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", options("dataset"))
 def test_every_dataset_has_a_reader_and_readable_fields(option: str) -> None:
     config = parse(DatasetConfig, composed(f"dataset={option}")["dataset"], "dataset")

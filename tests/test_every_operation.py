@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from calls import SSFT, TRAIN, Calls, different, fresh, tree
 
+pytestmark = pytest.mark.slow
+
 ALL_MOMENTS = os.environ.get("ALL_MOMENTS") == "1"  # 3 CPU minutes instead of one
 
 

@@ -8,14 +8,13 @@ Letters 2014, equations 4 to 6.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import stats
 
 from fieldctr.errors import UserError
-
-BETA_TERMS, SMALL = 300, 1e-300  # of the continued fraction
 
 
 class Difference(NamedTuple):
@@ -43,7 +42,7 @@ def delong(label: np.ndarray, a: np.ndarray, b: np.ndarray, *, level: float = 0.
     variance = sum(
         float((q - p).var(ddof=1)) / len(p) if len(p) > 1 else 0.0 for p, q in zip(first, second, strict=True)
     )
-    return _normal(difference, math.sqrt(variance), level)
+    return _tested(difference, math.sqrt(variance), stats.norm(), level)
 
 
 def placements(clicked: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -65,59 +64,12 @@ def paired(a: Sequence[float], b: Sequence[float], *, level: float = 0.95) -> Di
     if len(a) != len(b) or len(a) < 2:
         raise UserError(f"got {len(a)} and {len(b)} results: a paired difference needs the same seeds, two at least")
     gap = np.asarray(b, np.float64) - np.asarray(a, np.float64)
-    mean, error, freedom = float(gap.mean()), float(gap.std(ddof=1)) / math.sqrt(len(gap)), len(gap) - 1
-    half = student_quantile((1 + level) / 2, freedom) * error
-    p = 2 * student_tail(abs(mean) / error, freedom) if error else float(mean == 0)
-    return Difference(mean, error, mean - half, mean + half, p)
+    mean, error = float(gap.mean()), float(gap.std(ddof=1)) / math.sqrt(len(gap))
+    return _tested(mean, error, stats.t(len(gap) - 1), level)
 
 
-def _normal(difference: float, error: float, level: float) -> Difference:
-    half = _quantile(lambda x: 0.5 * math.erfc(x / math.sqrt(2)), (1 - level) / 2) * error
-    p = math.erfc(abs(difference) / error / math.sqrt(2)) if error else float(difference == 0)
+def _tested(difference: float, error: float, law: Any, level: float) -> Difference:
+    """With the interval and the two-sided p of a difference over its error, which follows this law of scipy's."""
+    half = float(law.isf((1 - level) / 2)) * error
+    p = 2 * float(law.sf(abs(difference) / error)) if error else float(difference == 0)
     return Difference(difference, error, difference - half, difference + half, p)
-
-
-def student_quantile(q: float, freedom: int) -> float:
-    """The t that a Student variable stays below with probability q > 0.5."""
-    return _quantile(lambda t: student_tail(t, freedom), 1 - q)
-
-
-def student_tail(t: float, freedom: int) -> float:
-    """Probability that a Student variable exceeds t >= 0: half the incomplete beta I_x(freedom/2, 1/2)."""
-    return 0.5 * incomplete_beta(freedom / (freedom + t * t), freedom / 2, 0.5)
-
-
-def incomplete_beta(x: float, a: float, b: float) -> float:
-    """Regularised I_x(a, b) by its continued fraction (Lentz's method), to about 1e-14."""
-    if x <= 0 or x >= 1:
-        return float(x >= 1)
-    if x > (a + 1) / (a + b + 2):  # where the fraction converges slowly
-        return 1 - incomplete_beta(1 - x, b, a)
-    front = math.exp(math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x))
-    c, d = 1.0, 1 / _off_zero(1 - (a + b) * x / (a + 1))
-    fraction = d
-    for m in range(1, BETA_TERMS):
-        for step in (
-            m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)),
-            -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1)),
-        ):
-            d, c = 1 / _off_zero(1 + step * d), _off_zero(1 + step / c)
-            fraction *= c * d
-        if abs(c * d - 1) < 1e-15:
-            break
-    return front * fraction / a
-
-
-def _off_zero(x: float) -> float:
-    return x if abs(x) > SMALL else SMALL
-
-
-def _quantile(tail: Callable[[float], float], p: float) -> float:
-    """Where a falling tail probability reaches p: bisection to machine precision."""
-    low, high = 0.0, 1.0
-    while tail(high) > p:
-        high *= 2
-    for _ in range(80):
-        middle = (low + high) / 2
-        low, high = (middle, high) if tail(middle) > p else (low, middle)
-    return high

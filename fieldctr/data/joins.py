@@ -50,6 +50,8 @@ def with_joins(
 
 
 def _side(name: str, node: Any, raw_dir: Path, usual: Reading) -> tuple[Side, dict[Path, Reading]]:
+    if isinstance(node, Mapping) and True in node:
+        raise UserError('YAML reads an unquoted on as true: write "on" with its quotes')
     if not isinstance(node, Mapping) or not {"files", "on"} <= node.keys():
         raise UserError("expected {files: a name or a glob, on: a column}")
     own = {key: value for key, value in node.items() if key not in ("files", "on")}

@@ -74,11 +74,6 @@ def logloss(label: np.ndarray, logit: np.ndarray, weight: np.ndarray | None = No
     return float(losses.mean() if weight is None else np.average(losses, weights=weight))
 
 
-def normalized_entropy(label: np.ndarray, logit: np.ndarray, weight: np.ndarray | None = None) -> float:
-    """LogLoss over that of always predicting the split's click rate: below 1 is better than knowing nothing."""
-    return logloss(label, logit, weight) / base_entropy(label, weight)
-
-
 def base_entropy(label: np.ndarray, weight: np.ndarray | None = None) -> float:
     """LogLoss in nats of always predicting the split's click rate, which must lie between 0 and 1."""
     if weight is not None:

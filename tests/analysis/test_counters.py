@@ -144,6 +144,7 @@ def found(frame: pl.DataFrame, folder: Path, kind: dict[str, Any], *, random: bo
     return [finding.field for finding in moves_with_label(survey(Dataset.load(folder, name="log")))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", LOGS.values(), ids=LOGS)
 @pytest.mark.parametrize("seed", range(3))
 def test_nothing_is_found_in_honest_logs(make: Callable[..., pl.DataFrame], seed: int, tmp_path: Path) -> None:
@@ -162,6 +163,7 @@ PLANTED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plant", PLANTED)
 @pytest.mark.parametrize("make", ["users_that_differ", "runs_of_clicks", "comes_back", "sessions"])
 def test_planted_counters_are_found_and_nothing_else(make: str, plant: str, tmp_path: Path) -> None:

@@ -83,6 +83,7 @@ def test_the_unit_of_size_changes_nothing_but_the_factor() -> None:
     assert theirs["a"][0] == pytest.approx(ours["a"][0] * 1e6 ** ours["b"][0], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_the_interval_covers_a_planted_exponent_and_shuffled_sizes_support_no_law() -> None:
     covered, supported, shuffled = [], [], []
     for seed in range(50):
@@ -97,6 +98,7 @@ def test_the_interval_covers_a_planted_exponent_and_shuffled_sizes_support_no_la
     assert np.mean([verdict.startswith("no law supported") for verdict in shuffled]) >= 0.9
 
 
+@pytest.mark.slow
 def test_the_loss_law_covers_both_its_exponents() -> None:
     studies = [judged(losses(seed), loss_law((0, 1)), seed=seed) for seed in range(20)]
     for symbol, truth in (("alpha", 0.35), ("beta", 0.5)):

@@ -153,6 +153,7 @@ def test_a_baseline_has_one_size_and_all_the_rows(tmp_path: Path) -> None:
         baseline_auc(trials._replace(baseline=[]), "lr", "test")
 
 
+@pytest.mark.slow
 def test_the_picture_shows_each_size_and_the_band(tmp_path: Path) -> None:
     finished, _ = find_runs([str(write_sweep(tmp_path / "sweep"))])
     trials = load_trials(finished, scaled=None, baseline="lr")

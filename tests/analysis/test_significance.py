@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from fieldctr.analysis.significance import delong, incomplete_beta, paired, student_quantile, student_tail
+from fieldctr.analysis.significance import delong, paired
 from fieldctr.errors import UserError
 from fieldctr.ranking import auc
 
@@ -70,29 +70,20 @@ def test_delong_covers_the_truth_as_often_as_it_says() -> None:
     assert 15 <= missed <= 48  # 30 expected, sd 5.2
 
 
-def test_student_is_what_tables_print() -> None:
-    """Two-sided 95 % and 99 %, from any printed table; one degree of freedom is Cauchy's law."""
+def test_intervals_are_those_of_printed_tables() -> None:
+    """Two-sided 95 % and 99 %, from any printed table: t for few seeds, 1.96 standard errors for rows."""
     for freedom, usual, strict in (
         (1, 12.7062, 63.6567),
         (4, 2.7764, 4.6041),
         (9, 2.2622, 3.2498),
         (100, 1.9840, 2.6259),
     ):
-        assert student_quantile(0.975, freedom) == pytest.approx(usual, abs=5e-5)
-        assert student_quantile(0.995, freedom) == pytest.approx(strict, abs=5e-5)
-    for t in (0.0, 0.3, 2.0, 50.0):
-        assert student_tail(t, 1) == pytest.approx(0.5 - math.atan(t) / math.pi, abs=1e-14)
-
-
-def test_the_incomplete_beta_is_its_integral() -> None:
-    for a, b, x in ((2.0, 0.5, 0.3), (0.5, 0.5, 0.9), (7.5, 3.0, 0.6), (50.0, 0.5, 0.99)):
-        grid = (np.arange(400_000) + 0.5) / 400_000 * math.asin(math.sqrt(x))  # x = sin^2: no singular ends
-        integral = float((2 * np.sin(grid) ** (2 * a - 1) * np.cos(grid) ** (2 * b - 1)).mean()) * math.asin(
-            math.sqrt(x)
-        )
-        complete = math.exp(math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b))
-        assert incomplete_beta(x, a, b) == pytest.approx(integral / complete, rel=1e-8)
-    assert (incomplete_beta(0, 1, 2), incomplete_beta(1, 1, 2)) == (0, 1)
+        gaps = [float(i) for i in range(freedom + 1)]
+        for level, wide in ((0.95, usual), (0.99, strict)):
+            found = paired([0.0] * len(gaps), gaps, level=level)
+            assert (found.high - found.low) / 2 == pytest.approx(wide * found.error, rel=2e-5)
+    found = delong(*scores(9, 300, ties=False))
+    assert (found.high - found.low) / 2 == pytest.approx(1.959964 * found.error, rel=1e-6)
 
 
 def test_a_paired_difference_is_the_one_sample_t_of_the_gaps() -> None:
@@ -104,7 +95,10 @@ def test_a_paired_difference_is_the_one_sample_t_of_the_gaps() -> None:
     assert found.difference == pytest.approx(mean)
     assert found.error == pytest.approx(error)
     assert (found.low, found.high) == pytest.approx((mean - 2.776445 * error, mean + 2.776445 * error))
-    assert found.p == pytest.approx(2 * student_tail(mean / error, 4))
+    t = mean / error
+    assert found.p == pytest.approx(
+        1 - t / math.sqrt(4 + t * t) * (1 + 2 / (4 + t * t)), rel=1e-6
+    )  # Student's law of 4
     at_edge = paired([0.0] * 5, [gap - found.low for gap in gaps])
     assert at_edge.p == pytest.approx(0.05)
 

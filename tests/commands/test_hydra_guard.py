@@ -200,6 +200,7 @@ for name in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_bombs_are_refused_within_500_mb(tmp_path: Path) -> None:
     """In a process of its own: one that bursts takes nothing with it."""
     (tmp_path / "conf/experiment").mkdir(parents=True)
@@ -220,6 +221,7 @@ def test_bombs_are_refused_within_500_mb(tmp_path: Path) -> None:
     assert said["z"] == "passed"
 
 
+@pytest.mark.slow
 def test_an_honest_table_of_3_000_fields_is_read(tmp_path: Path) -> None:
     keys = ", ".join(f"k{i}: {i}" for i in range(4))
     path = tmp_path / "wide.yaml"

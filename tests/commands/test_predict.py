@@ -16,6 +16,8 @@ from fieldctr.checksums import CHECKSUMS_FILE, seal
 from fieldctr.commands import predict
 from fieldctr.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 Call = Callable[..., subprocess.CompletedProcess[str]]
 Predict = Callable[..., dict[str, Any]]
 TRAIN = [

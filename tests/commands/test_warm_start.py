@@ -22,6 +22,7 @@ def composed(*overrides: str) -> dict[str, Any]:
     return node
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "words"),
     [

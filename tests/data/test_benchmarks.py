@@ -89,6 +89,7 @@ def words(dataset: Dataset, field: str) -> dict[str, int]:
     return dict(zip(known["value"], known["count"], strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HEADERS)
 def test_the_publishers_rows_are_read(name: str, dataset_node: Node, tmp_path: Path) -> None:
     dataset = prepare(dataset_node, name, tmp_path)
@@ -286,6 +287,7 @@ def test_a_part_of_the_train_file_can_be_the_validation_split(dataset_node: Node
     assert 320 < len(dataset.valid) < 480
 
 
+@pytest.mark.slow
 def test_every_protocol_is_a_dataset_with_the_fields_of_the_board(dataset_node: Node) -> None:
     for name in HEADERS:
         assert (FOLDER / f"{name}.json").exists()

@@ -18,6 +18,7 @@ def coded(lexicon: Lexicon, texts: list[str | None]) -> list[int]:
     return codes.tolist()
 
 
+@pytest.mark.slow
 def test_codes_go_on_although_no_column_of_an_earlier_chunk_lives() -> None:
     """polars drops a mapping with its last Series: without the one that Lexicon keeps, chunk two starts again at 1."""
     lexicon = Lexicon()

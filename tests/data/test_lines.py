@@ -154,6 +154,7 @@ def by_predict(path: Path, reading: Reading) -> Rows:
     return texts(NewRows(path, {key: value for key, value in vars(reading).items() if key != "null_values"}).scan())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("read", [by_prepare, by_predict])
 @pytest.mark.parametrize("seeds", [range(n, n + 100) for n in range(0, 600, 100)], ids=str)
 def test_a_table_is_read_whole_or_refused_with_its_line(

@@ -289,6 +289,7 @@ def test_ids_and_counts_are_those_of_the_plain_twin(seed: int, tmp_path: Path) -
             assert cut["share"][split] == pytest.approx(sum(lost) / max(sum(lost) + values, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limits", [Limits(16, 16), Limits(4, 32), Limits(8, words=1)])
 @pytest.mark.parametrize("seed", [7, 8])
 def test_shards_chunks_and_pieces_change_no_byte(

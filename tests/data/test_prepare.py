@@ -59,6 +59,7 @@ def test_the_second_time_only_loads(tmp_path: Path) -> None:
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(f".{first.digest}")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [{"min_count": 2}, {"group": "user_id"}, {"fields": {"user_id": None}}, {"fields": {"gender": {"text": "sex"}}}],
@@ -91,6 +92,7 @@ def test_new_bytes_of_a_file_change_the_folder(tmp_path: Path) -> None:
     assert prepared(node, data_dir=tmp_path / "out").digest != first.digest
 
 
+@pytest.mark.slow
 def test_a_killed_preparation_leaves_nothing_that_passes_for_data(tmp_path: Path) -> None:
     process = run(2000, tmp_path, fatal="shards.write_json")
     process.communicate()
@@ -101,6 +103,7 @@ def test_a_killed_preparation_leaves_nothing_that_passes_for_data(tmp_path: Path
     assert len(dataset.train) == 1600
 
 
+@pytest.mark.slow
 def test_two_racing_preparations_give_one_result(tmp_path: Path) -> None:
     both = [run(100_000, tmp_path) for _ in range(2)]
     folders = {process.communicate(timeout=1800)[0].splitlines()[0] for process in both}

@@ -197,6 +197,7 @@ def frame(node: Callable[..., dict[str, Any]], tmp_path: Path) -> Frame:
     return lambda name, files: build(node(name, files)["source"], "source", tmp_path, kind=SOURCE).frame.collect()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SOURCES)
 def test_every_row_is_accounted_for_and_ids_are_exact(name: str, prepare: Prepare) -> None:
     files = SOURCES[name]()
@@ -215,6 +216,7 @@ def test_crlf_changes_nothing(name: str, frame: Frame) -> None:
     assert frame(name, {file: content.replace("\n", "\r\n") for file, content in files.items()}).equals(unix)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "broken"), EVERY_FILE)
 @pytest.mark.parametrize(
     ("defect", "words"),

@@ -32,6 +32,7 @@ def rows(dataset: Dataset) -> tuple[int, int, int]:
     return len(dataset.train), len(dataset.valid), len(dataset.test)
 
 
+@pytest.mark.slow
 def test_kuairand(tmp_path: Path) -> None:
     dataset = real("kuairand", tmp_path)
     assert rows(dataset) == (167_273, 26_681, 28_905)
@@ -53,6 +54,7 @@ def test_kuairand(tmp_path: Path) -> None:
     assert not any(field.text for field in dataset.schema.fields if field.name.startswith("onehot"))
 
 
+@pytest.mark.slow
 def test_kuairand_history(tmp_path: Path, dataset_node: Callable[..., dict[str, Any]]) -> None:
     """Histories of 500 users, and where they are stored: each click once, but for 2 % of the users."""
     dataset = prepared(dataset_node("kuairand_history", f"data_root={ROOT}"), data_dir=tmp_path)

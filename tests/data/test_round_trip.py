@@ -106,6 +106,7 @@ def test_amazon_scores_reviews(tmp_path: Path) -> None:
     assert_round_trip(AMAZON.node(tmp_path), tmp_path / "Gift_Cards.jsonl.gz", tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BOARDS.HEADERS)
 def test_a_file_for_each_split_is_scored(name: str, dataset_node: Callable[..., Node], tmp_path: Path) -> None:
     BOARDS.write(tmp_path, name)
@@ -232,6 +233,7 @@ def prepared_bytes(dataset: Dataset) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in files}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("way", WAYS)
 def test_the_same_rows_give_the_same_bytes_and_are_scored_alike(way: str, seed: int, tmp_path: Path) -> None:

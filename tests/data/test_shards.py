@@ -178,6 +178,7 @@ print(prepared(json.loads(sys.argv[1]), data_dir=Path(sys.argv[2])).folder)
 """
 
 
+@pytest.mark.slow
 def test_a_kill_costs_no_more_than_the_shard_that_was_being_made(node: dict[str, Any], tmp_path: Path) -> None:
     own = tmp_path / "raw"
     own.mkdir()

@@ -205,6 +205,7 @@ def test_a_law_that_cannot_be_is_refused() -> None:
             synthetic.read(Path(), **(LAW | changes))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", options("dataset"))
 def test_every_dataset_is_well_formed(name: str, dataset_node: Callable[..., dict[str, Any]]) -> None:
     first = (conf_dir() / "dataset" / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0]

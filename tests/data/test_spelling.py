@@ -38,6 +38,7 @@ def naive(number: Decimal) -> str:
     return "0" if text in ("-0", "") else text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 def test_a_number_is_one_value_however_it_is_written(seed: int) -> None:
     draw = random.Random(seed)

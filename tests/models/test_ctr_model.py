@@ -98,6 +98,7 @@ def test_flops_are_those_of_one_more_sample(node: Node) -> None:
     assert [flops_per_sample(one, schema) for one in (*fats, plain)] == [2 * 3 * (projections + attention)] * 3
 
 
+@pytest.mark.slow
 def test_counting_flops_does_not_import_the_compiler() -> None:
     """4 s, which every run would pay."""
     code = (

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from fieldctr.errors import UserError
 from fieldctr.models import xdeepfm
 from fieldctr.models.ctr_model import build_model
-from fieldctr.nn.embedding import Inputs, LinearTerm
+from fieldctr.nn.embedding import Inputs, LinearTerm, Table
 from fieldctr.schema import Field, Schema
 
 Make = Callable[..., Any]
@@ -41,8 +41,23 @@ def first_order(term: LinearTerm, inputs: Inputs) -> list[float]:
 
 
 def test_lr(backbone: Make, schema: Schema, emb: Tensor, inputs: Inputs) -> None:
+    """b + sum_i w_i; of a list the mean of its known values, of a number its weight times it. No embedding counts."""
     model = backbone("lr", schema, 4)
-    assert_close(model(emb, inputs), torch.tensor(first_order(model.linear, inputs)))
+    (table,) = (module.weight for module in model.modules() if isinstance(module, Table))
+    (bias,) = (parameter for parameter in model.parameters() if parameter.dim() == 0)
+    assert inputs.values is not None
+    expected = []
+    for ids, values in zip(inputs.ids.tolist(), inputs.values.tolist(), strict=True):
+        logit, column, start, numbers = float(bias), 0, 0, iter(values)
+        for field in schema.fields:
+            own = ids[column : column + field.width]
+            weights = [float(table[start + i, 0]) for i in ([i for i in own if i] or [0])]
+            number = next(numbers) if field.numeric else 1.0
+            logit += sum(weights) / len(weights) * (number if own != [0] else 1.0)
+            column, start = column + field.width, start + field.vocab_size
+        expected.append(logit)
+    assert_close(model(emb, inputs), torch.tensor(expected))
+    assert_close(model(torch.randn_like(emb), inputs), torch.tensor(expected))
 
 
 def test_fm(backbone: Make, schema: Schema, emb: Tensor, inputs: Inputs) -> None:

@@ -28,6 +28,7 @@ def composed(*overrides: str) -> dict[str, Any]:
     return node
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "about"), RUNGS.items())
 def test_the_counts_of_a_rung_are_the_formula_s(name: str, about: float) -> None:
     config = composed(f"model={name}")
@@ -48,6 +49,7 @@ def test_the_command_line_wins_over_a_rung_s_width() -> None:
     assert composed("model=fat")["embedding_dim"] == 16
 
 
+@pytest.mark.slow
 def test_a_rung_differs_from_fat_in_width_heads_and_the_paper_s_depth_and_pooling_only() -> None:
     fat = composed("model=fat", "tuned=none")["model"]
     for name in RUNGS:

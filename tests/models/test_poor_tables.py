@@ -83,6 +83,7 @@ def trained(model: CTRModel, schema: Schema, runtime: Runtime, **settings: Any) 
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("title", SCHEMAS)
 @pytest.mark.parametrize("name", NAMES)
 def test_every_model_trains_on_fields_that_know_nothing(name: str, title: str, node: Node, runtime: Runtime) -> None:
@@ -101,6 +102,7 @@ def step_flops(build: Callable[[Schema], CTRModel], schema: Schema, runtime: Run
     return costs[1] - costs[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("title", SCHEMAS)
 @pytest.mark.parametrize("name", ENHANCERS)
 def test_every_enhancer_trains_on_them(name: str, title: str, node: Node, runtime: Runtime) -> None:

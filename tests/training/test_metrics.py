@@ -63,7 +63,7 @@ def test_normalized_entropy_of_the_base_rate_is_one() -> None:
     label, _, _ = sample(4000, 4)
     rate = float(label.mean())
     constant = np.full_like(label, math.log(rate / (1 - rate)))
-    assert m.normalized_entropy(label, constant) == pytest.approx(1.0, abs=1e-6)
+    assert m.metrics(label, constant, None, None)["ne"] == pytest.approx(1.0, abs=1e-6)
 
 
 @pytest.mark.parametrize("rows", [40, 1000])
@@ -141,7 +141,7 @@ WEIGHED = {
     "bayes_auc": lambda label, logit, group, pctr, weight: m.auc(label, pctr, weight),
     "logloss": lambda label, logit, group, pctr, weight: m.logloss(label, logit, weight),
     "base_entropy": lambda label, logit, group, pctr, weight: m.base_entropy(label, weight),
-    "ne": lambda label, logit, group, pctr, weight: m.normalized_entropy(label, logit, weight),
+    "ne": lambda label, logit, group, pctr, weight: m.metrics(label, logit, None, None, weight=weight)["ne"],
     "ece": lambda label, logit, group, pctr, weight: m.ece(label, logit, weight),
     "gauc": lambda label, logit, group, pctr, weight: m.gauc(label, logit, group, weight).gauc,
     "num_groups": lambda label, logit, group, pctr, weight: m.gauc(label, logit, group, weight).num_groups,

@@ -26,6 +26,7 @@ def rows(count: int, seed: int) -> Split:
     return Split(ids, (generator.random(count) < pctr).astype(np.float32), pctr=pctr.astype(np.float32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [1.0, 0.3, 0.05])
 def test_a_planted_rate_is_taken_back(rate: float, planted: ModuleType, runtime: Runtime) -> None:
     generator = np.random.default_rng(9)

@@ -99,6 +99,7 @@ def signal_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], An
 SignalAt = Callable[[int, Callable[[], Any]], int]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("update", UPDATES)
 @pytest.mark.parametrize("at", range(1, len(STEPS) + 1))
 def test_interrupted_anywhere_and_resumed_is_undisturbed(

@@ -146,6 +146,7 @@ def test_constant_logits_stop_the_run(planted: ModuleType, runtime: Runtime) -> 
         fit(planted, runtime, Constant(seed=1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("update", ["dense", "lazy"])
 @pytest.mark.parametrize("step", range(1, 13))
 def test_stopped_after_any_step_and_resumed_is_undisturbed(

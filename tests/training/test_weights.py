@@ -85,6 +85,7 @@ def test_equal_weights_change_no_bit_of_the_weights(
     assert found[1].metrics == pytest.approx(found[0].metrics, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_a_fit_follows_the_weights(planted: ModuleType, runtime: Runtime) -> None:
     """Rows of flipped labels have no say where they weigh nothing."""
     train, valid = planted.split(3000, 1), planted.split(600, 2)
