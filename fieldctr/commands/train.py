@@ -25,7 +25,14 @@ from fieldctr.data.prepare import prepared
 from fieldctr.data.table import SPLITS
 from fieldctr.disk import replacing
 from fieldctr.errors import UserError
-from fieldctr.models.ctr_model import CTRModel, build_model, flops_per_sample, reads_field_embeddings
+from fieldctr.models.ctr_model import (
+    CTRModel,
+    build_model,
+    flops_per_sample,
+    reads_field_embeddings,
+    refuse_misfits,
+)
+from fieldctr.models.hooks import hook
 from fieldctr.runs import MODEL, SCHEMA, Run, config_digest, finished
 from fieldctr.schema import Schema
 from fieldctr.signals import Interrupted
@@ -73,6 +80,8 @@ def train(config: TrainConfig, run: Run) -> dict[str, Any]:
     """The walk of README, in its order; gives the content of result.json."""
     for path in config.trainer.extra_metrics:
         metric_class(path)  # a mistake is worth a sentence now, not after the first evaluation
+    named = f"model={choice('model')} and enhancer={choice('enhancer')}"
+    refuse_misfits(config.model, config.enhancer, named=named)
     outputs = Path(config.outputs)
     runtime = start_runtime(config.runtime, config.trainer, outputs=outputs)
     tracker = Tracker(config.tracker, run.folder, run.folder.name, run.config)
@@ -224,8 +233,8 @@ def record_model(folder: Path, schema: Schema, model: CTRModel, found: dict[str,
 def draw(folder: Path, dataset: Dataset, model: CTRModel, runtime: Runtime) -> dict[str, Path]:
     """Leave pictures of what the backbone can say of its inside, by name, and say what is wrong with it."""
     backbone, matrices = model.backbone, {}
-    if hasattr(backbone, "pair_weights"):
-        matrices["field_pairs"] = backbone.pair_weights()  # ty: ignore[not-callable]
+    if pair_weights := hook(backbone, "pair_weights"):
+        matrices["field_pairs"] = pair_weights()
     found = diagnostics(model, next(Batches(dataset.valid, batch_size=ROWS, device=runtime.device).ordered()).inputs)
     if found:
         matrices |= found.matrices

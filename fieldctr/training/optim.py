@@ -2,9 +2,7 @@
 
 Source: Kingma and Ba 2015 (arXiv:1412.6980), algorithm 1; the L2 term joins the gradient after clipping, as in LLaCTR's
 released code (weight_decay of torch.optim.Adam). Average: Polyak and Juditsky 1992, in its exponential form.
-Three attributes of a module are read: `clip_norm`, the limit of its own norm, apart from all others; `frozen`: its
-weights never move, and all gradients that they ever had stay in the norm (LLaCTR's released code); and `lr_scale`, a
-factor of the learning rate of its weights.
+A module says by its hooks (models/hooks.py) that its weights are frozen, or learn or are clipped apart from all others.
 Differs: the average is bias-corrected like Adam's moments (algorithm 1, line 9). Started from the initial weights it
 reached the same AUC on KuaiRand (DeepFM 0.7319 against 0.7313), but its logits were still shrunk: LogLoss 0.630 against
 0.599 at the best step.
@@ -19,6 +17,7 @@ from torch import Tensor, nn
 
 from fieldctr.config import OptimizerConfig
 from fieldctr.errors import UserError
+from fieldctr.models.hooks import hook
 from fieldctr.nn.embedding import Table
 from fieldctr.training.adam import Adam
 from fieldctr.training.lazy import LazyTable, Schedule
@@ -43,11 +42,15 @@ class Optimizer:
         elif on_cpu:
             self.buffered = [BufferedTable(table, sums) for table in tables.values() if table.weight.requires_grad]
         lazy = {id(tables[name].weight) for name in self.lazy}
-        self.frozen = [w for module in model.modules() if getattr(module, "frozen", False) for w in module.parameters()]
+        self.frozen = frozen(model)
         for weight in self.frozen:
             weight.grad = torch.zeros_like(weight)
         self.apart, scales = apart(model), lr_scales(model)
-        assert not lazy & scales.keys(), "a lazy table learns at the rate itself: set lr_scale on other modules"
+        if lazy & scales.keys():
+            raise UserError(
+                "optimizer.embedding_update=lazy: a module with an embedding table sets lr_scale, and lazy tables "
+                "learn at the rate itself. Set lr_scale on other modules, or optimizer.embedding_update=dense"
+            )
         still = lazy | {id(weight) for weight in self.frozen}
         self.dense = Adam(
             {
@@ -148,15 +151,20 @@ class Apart(NamedTuple):
             torch._foreach_mul_(gradients, 1 / own if scale is None else scale / own)
 
 
+def frozen(model: nn.Module) -> list[nn.Parameter]:
+    """The weights of modules that say they never move."""
+    return [weight for module in model.modules() if hook(module, "frozen") for weight in module.parameters()]
+
+
 def apart(model: nn.Module) -> list[Apart]:
     """A group for each module that sets `clip_norm`."""
-    limits = [(module, getattr(module, "clip_norm", None)) for module in model.modules()]
+    limits = [(module, hook(module, "clip_norm")) for module in model.modules()]
     return [Apart(list(module.parameters()), float(limit)) for module, limit in limits if limit is not None]
 
 
 def lr_scales(model: nn.Module) -> dict[int, float]:
     """By id of a weight, where its module sets `lr_scale`."""
-    scaled = [(module, getattr(module, "lr_scale", None)) for module in model.modules()]
+    scaled = [(module, hook(module, "lr_scale")) for module in model.modules()]
     return {id(weight): scale for module, scale in scaled if scale is not None for weight in module.parameters()}
 
 
