@@ -53,6 +53,7 @@ class TrainerConfig:
     checkpoint_every_s: Weight  # besides the one at each evaluation
     dry_run: bool  # counts and measures instead of training
     extra_metrics: list[str]  # import paths of torchmetrics classes, computed on the whole split
+    grace_steps: Annotated[int, Between(0)] = 100  # as before there was such a key, for runs of then
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class OptimizerConfig:
     embedding_l2: Weight
     dense_l2: Weight
     embedding_update: Literal["dense", "lazy"]  # lazy: the same Adam, computed only for rows that a batch touches
+    base_width: Positive = 16  # as before there was such a key, for runs of then
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from typing import Any, Self
 
 from fieldctr.artifacts import digest
 from fieldctr.checksums import CHECKSUMS_FILE, check, is_sealed, seal
-from fieldctr.config import flat
+from fieldctr.config import OptimizerConfig, TrainerConfig, flat
 from fieldctr.disk import flush, in_json, read_object, write_json, write_text
 from fieldctr.errors import UserError
 from fieldctr.locks import HeldError, Release, lock
@@ -32,6 +32,10 @@ from fieldctr.signals import interruption
 RESULT, CONFIG, METRICS, RECORD, ERROR = "result.json", "config.json", "metrics.jsonl", "run.json", "error.txt"
 MODEL, SCHEMA, SCORES = "model.safetensors", "schema.json", "*.scores.npy"
 SEALED = (CONFIG, RECORD, METRICS, MODEL, SCHEMA, SCORES)  # beside the result: what numbers and scores come from
+LATER = {  # keys that earlier versions lacked, with what those did: a run at these values is the same run
+    "trainer.grace_steps": TrainerConfig.grace_steps,
+    "optimizer.base_width": OptimizerConfig.base_width,
+}
 VOLATILE = ("resume", "tracker", "outputs", "data_root", "dataset.raw_dir")  # these do not change what is computed
 MINE = (  # all that a run leaves; other files in the folder are the user's
     *(RESULT, CONFIG, METRICS, RECORD, ERROR, CHECKSUMS_FILE, "checkpoint", MODEL, SCHEMA, SCORES),
@@ -231,7 +235,8 @@ def _cure(folder: Path) -> str:
 
 def config_digest(config: Mapping[str, Any]) -> str:
     """sha256 of what determines a run's numbers."""
-    return digest(lasting(config))
+    leaves = lasting(config)
+    return digest({key: value for key, value in leaves.items() if key not in LATER or value != LATER[key]})
 
 
 def sweep_table(folder: Path) -> str:
@@ -322,6 +327,6 @@ def _configs(folder: Path) -> list[Path]:
 
 
 def lasting(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The leaves, by dotted key, that decide what a run computes."""
-    leaves = flat(config)
+    """The leaves, by dotted key, that decide what a run computes; with those that an earlier version lacked."""
+    leaves = LATER | flat(config)
     return {key: leaves[key] for key in leaves if key not in VOLATILE and key.partition(".")[0] not in VOLATILE}

@@ -130,6 +130,19 @@ def test_resume_refuses_another_configuration(tmp_path: Path) -> None:
     assert load_config(tmp_path) == CONFIG
 
 
+def test_a_run_of_before_a_key_is_the_run_at_what_that_key_now_says(tmp_path: Path) -> None:
+    now = CONFIG | {"trainer": {"lr": 0.1, "grace_steps": 100}, "optimizer": {"base_width": 16}}
+    assert config_digest(now) == config_digest(CONFIG)
+    Run.start(tmp_path, CONFIG, resume=False).finish(RESULT)
+    assert finished(tmp_path, now) is not None
+    Run.start(tmp_path, now, resume=True)
+    for node, key, then in (("trainer", "grace_steps", 100), ("optimizer", "base_width", 16)):
+        other = now | {node: now[node] | {key: 7}}
+        assert config_digest(other) != config_digest(now)
+        with pytest.raises(UserError, match=rf"{node}\.{key}=7 \(was {then}\)"):
+            Run.start(tmp_path, other, resume=True)
+
+
 def test_a_field_without_keys_counts(tmp_path: Path) -> None:
     """`~dataset.fields.user` is another table: its result must not pass for that of the whole one."""
     whole = CONFIG | {"dataset": {"fields": {"user": {}, "item": {}, "hour": None}}}

@@ -41,7 +41,7 @@ from fieldctr.training import checkpoint
 from fieldctr.training.diagnostics import ROWS, diagnostics
 from fieldctr.training.evaluate import Evaluation, evaluate
 from fieldctr.training.metrics import metric_class
-from fieldctr.training.optim import lr_scales
+from fieldctr.training.optim import learning_rates, lr_scales
 from fieldctr.training.runtime import Runtime
 from fieldctr.training.trainer import Fit, Record, Trainer
 
@@ -110,7 +110,7 @@ def train(config: TrainConfig, run: Run) -> dict[str, Any]:
         dataset = replace(dataset, train=dataset.train.sample(config.train_rows, seed=config.seed))
     size, flops = model.num_parameters(), flops_per_sample(model, dataset.schema)
     say(f"{choice('model')} on {dataset.name}: {size['embedding']:,} embedding + {size['dense']:,} dense parameters")
-    for share in sorted({scale for scale in lr_scales(model).values() if scale < 1}):
+    for share in sorted({scale for scale in lr_scales(model, config.optimizer.base_width).values() if scale < 1}):
         say(f"wide matrices learn at {share:.3g} of optimizer.lr: {share * config.optimizer.lr:.3g}")
     say(f"{runtime.describe()}; settings: {settings_name()}; results go to {run.folder}")
     for note in how_rows_count(dataset, config.trainer):
@@ -142,6 +142,7 @@ def train(config: TrainConfig, run: Run) -> dict[str, Any]:
             "num_fields": dataset.schema.num_fields,
             "num_rows": {name: len(getattr(dataset, name)) for name in SPLITS},
             "flops_per_sample": flops,
+            "learning_rates": learning_rates(model, config.optimizer),
             "best_step": fit.best_step,
             "stopped": fit.stopped,
             "samples": fit.samples,

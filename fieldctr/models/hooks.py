@@ -57,6 +57,7 @@ class Module(Protocol):
     """Hooks of any module, a backbone and an enhancer too; the optimizer reads them for all weights inside."""
 
     lr_scale: float  # factor of the learning rate
+    lr_width: int  # units that its matrices multiply: the rate falls with them (nn/width.py)
     clip_norm: float | None  # limit of its own gradient norm, apart from all others'
     frozen: bool  # its weights never move; all gradients that they ever had stay in the norm (LLaCTR's released code)
 

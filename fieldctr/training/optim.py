@@ -45,11 +45,11 @@ class Optimizer:
         self.frozen = frozen(model)
         for weight in self.frozen:
             weight.grad = torch.zeros_like(weight)
-        self.apart, scales = apart(model), lr_scales(model)
+        self.apart, scales = apart(model), lr_scales(model, config.base_width)
         if lazy & scales.keys():
             raise UserError(
-                "optimizer.embedding_update=lazy: a module with an embedding table sets lr_scale, and lazy tables "
-                "learn at the rate itself. Set lr_scale on other modules, or optimizer.embedding_update=dense"
+                "optimizer.embedding_update=lazy: a module with an embedding table sets lr_scale or lr_width, and lazy "
+                "tables learn at the rate itself. Set them on other modules, or optimizer.embedding_update=dense"
             )
         still = lazy | {id(weight) for weight in self.frozen}
         self.dense = Adam(
@@ -162,10 +162,40 @@ def apart(model: nn.Module) -> list[Apart]:
     return [Apart(list(module.parameters()), float(limit)) for module, limit in limits if limit is not None]
 
 
-def lr_scales(model: nn.Module) -> dict[int, float]:
-    """By id of a weight, where its module sets `lr_scale`."""
-    scaled = [(module, hook(module, "lr_scale")) for module in model.modules()]
-    return {id(weight): scale for module, scale in scaled if scale is not None for weight in module.parameters()}
+def lr_scales(model: nn.Module, base_width: int) -> dict[int, float]:
+    """Factors of the learning rate by id of a weight, where its module sets `lr_scale` or `lr_width`."""
+    scales = {}
+    for module in model.modules():
+        scale, width = hook(module, "lr_scale"), hook(module, "lr_width")
+        if scale is not None or width is not None:
+            own = (1.0 if scale is None else scale) * (1.0 if width is None else min(1.0, base_width / width))
+            scales |= {id(weight): own for weight in module.parameters()}
+    return scales
+
+
+def learning_rates(model: nn.Module, config: OptimizerConfig) -> dict[str, float]:
+    """The rates at which a fit begins, by name of a part of the model; 0 where nothing moves.
+
+    A part whose weights all learn at one rate stands as one.
+    """
+    scales, still = lr_scales(model, config.base_width), {id(weight) for weight in frozen(model)}
+    rates = {}
+    for name, weight in model.named_parameters():
+        moves = weight.requires_grad and id(weight) not in still
+        rates[name] = config.lr * scales.get(id(weight), 1.0) if moves else 0.0
+    return _by_part(rates)
+
+
+def _by_part(rates: Mapping[str, float], prefix: str = "") -> dict[str, float]:
+    parts: dict[str, dict[str, float]] = {}
+    for name, rate in rates.items():
+        part = prefix + name.removeprefix(prefix).partition(".")[0]
+        parts.setdefault(part, {})[name] = rate
+    joined: dict[str, float] = {}
+    for part, own in parts.items():
+        alike = len(set(own.values())) == 1
+        joined |= {part: next(iter(own.values()))} if alike else _by_part(own, f"{part}.")
+    return joined
 
 
 class Average:
