@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from fieldctr import locks
+from fieldctr import disk, locks
 from fieldctr.checksums import keep
 from fieldctr.data import budget, dataset, encode, prepare, shards, table
 from fieldctr.data.budget import Limits
@@ -105,7 +105,7 @@ def no_locks(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    monkeypatch.setattr(locks, "_told", set())
+    monkeypatch.setattr(disk, "_told", set())
 
 
 @pytest.mark.parametrize("system", ["locks", "no locks"])
