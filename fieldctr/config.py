@@ -3,16 +3,15 @@
 YAML is the only place where a value is set, a dataclass the only place where its type and range are stated.
 """
 
-import difflib
 import importlib
 import inspect
 import sys
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, is_dataclass
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from fieldctr.errors import UserError
+from fieldctr.errors import UserError, nearest
 from fieldctr.trust import VARIABLE, root, trusted
 
 T = TypeVar("T")
@@ -169,12 +168,6 @@ def flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         nested = isinstance(value, Mapping) and value
         leaves |= flat(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
     return leaves
-
-
-def nearest(word: object, known: Iterable[str]) -> str:
-    """'Nearest: a, b. ' for an error message, or '' when nothing is near."""
-    close = difflib.get_close_matches(str(word), list(known), n=3, cutoff=0.5)
-    return f"Nearest: {', '.join(close)}. " if close else ""
 
 
 def parse(kind: Callable[..., T], node: Mapping[str, Any], name: str) -> T:

@@ -27,10 +27,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from fieldctr.catalog import conf_dir, groups, options
-from fieldctr.cli import unknown
 from fieldctr.commands.hydra_guard import NESTED, install
-from fieldctr.config import flat, nearest
-from fieldctr.errors import UserError
+from fieldctr.config import flat
+from fieldctr.errors import UserError, nearest, unknown
 from fieldctr.runs import sweep_table
 from fieldctr.signals import Interrupted, check
 from fieldctr.trust import FLAG
