@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from fieldctr.analysis.scaling_report import table as markdown
+from fieldctr.analysis.scaling.report import table as markdown
 from fieldctr.analysis.significance import paired
 from fieldctr.training.metrics import rela_impr
 

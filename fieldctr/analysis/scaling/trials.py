@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from fieldctr.analysis.laws import Cells, grouped
+from fieldctr.analysis.scaling.laws import Cells, grouped
 from fieldctr.artifacts import canonical
 from fieldctr.errors import UserError, nearest
 from fieldctr.runs import lasting, load_config, load_result
