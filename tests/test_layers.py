@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "fieldctr"
 BASE = """schema config artifacts checksums disk locks provenance signals trust
-    tracking errors catalog memory processor ranking __init__"""
+    tracking errors catalog memory processor ranking raw_files __init__"""
 LAYERS = [
     set(BASE.split()),
     {"data", "nn", "runs"},

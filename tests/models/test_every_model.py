@@ -81,11 +81,10 @@ def test_one_finite_logit_per_sample(name: str, node: Node, schema: Schema, inpu
 @every_model
 def test_a_table_of_one_field_is_refused_in_words_or_gives_finite_numbers(name: str, node: Node) -> None:
     schema = Schema((Field("user", 9),))
-    if name == "din":
-        with pytest.raises(UserError, match="no field of this table is one"):
-            made(node(name), schema)
+    try:
+        model = made(node(name), schema)
+    except UserError:
         return
-    model = made(node(name), schema)
     inputs = Inputs(torch.randint(9, (12, 1), dtype=torch.int32))
     numbers = diagnose(model, inputs, torch.arange(12) % 2.0)
     assert model(inputs).logit.isfinite().all()
