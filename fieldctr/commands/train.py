@@ -37,7 +37,7 @@ from fieldctr.runs import MODEL, SCHEMA, Run, config_digest, finished
 from fieldctr.schema import Schema
 from fieldctr.signals import Interrupted
 from fieldctr.tracking import Tracker
-from fieldctr.training import checkpoint
+from fieldctr.training import checkpoint, optim
 from fieldctr.training.diagnostics import ROWS, diagnostics
 from fieldctr.training.evaluate import Evaluation, evaluate
 from fieldctr.training.metrics import metric_class
@@ -82,6 +82,7 @@ def train(config: TrainConfig, run: Run) -> dict[str, Any]:
         metric_class(path)  # a mistake is worth a sentence now, not after the first evaluation
     named = f"model={choice('model')} and enhancer={choice('enhancer')}"
     refuse_misfits(config.model, config.enhancer, named=named)
+    optim.refuse_misfits(config.optimizer)
     outputs = Path(config.outputs)
     runtime = start_runtime(config.runtime, config.trainer, outputs=outputs)
     tracker = Tracker(config.tracker, run.folder, run.folder.name, run.config)

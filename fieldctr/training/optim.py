@@ -35,8 +35,8 @@ class Optimizer:
         self.lazy: dict[str, LazyTable] = {}
         self.buffered: list[BufferedTable] = []
         sums, on_cpu = RowSums(), next(model.parameters()).device.type == "cpu"
+        refuse_misfits(config)
         if config.embedding_update == "lazy":
-            _check_lazy(config)
             self.schedule = Schedule(config, averaged=ema_decay is not None)
             self.lazy = {name: LazyTable(table, self.schedule, sums) for name, table in tables.items()}
         elif on_cpu:
@@ -233,7 +233,10 @@ def global_norm(gradients: list[Tensor]) -> Tensor:
     return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
 
 
-def _check_lazy(config: OptimizerConfig) -> None:
+def refuse_misfits(config: OptimizerConfig) -> None:
+    """UserError for settings of which one makes another impossible."""
+    if config.embedding_update != "lazy":
+        return
     if config.embedding_l2 > 0:
         raise UserError(
             f"optimizer.embedding_update=lazy cannot be had with optimizer.embedding_l2={config.embedding_l2:g}: "
