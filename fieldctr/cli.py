@@ -10,43 +10,10 @@ import sys
 from typing import NoReturn
 
 from fieldctr import signals
+from fieldctr.commands.words import COMMANDS, HYDRA, INSPECTIONS, PARTS
 from fieldctr.disk import sentence
-from fieldctr.errors import UserError
+from fieldctr.errors import UserError, unknown
 from fieldctr.trust import take_trust
-
-COMMANDS = {
-    "prepare": "turn a raw table into id matrices and say what became of every row",
-    "lint": "say what is wrong with a table before a model hides it",
-    "baseline": "fit what a model must beat and what it cannot reach: floors and ceilings of a table",
-    "train": "fit a model, evaluate it, leave a run folder that can be traced",
-    "ssft": "tune a language model on the field names (ssft list | show | verify: what is there)",
-    "evaluate": "compute the metrics of a finished run's model on a split",
-    "parity": "check a public benchmark against what was published of it: files, vocabularies, counts, losses, AUC",
-    "scaling": "fit scaling laws to finished runs (scaling bound: the capacity term of a table)",
-    "predict": "score new raw rows with a finished run's model",
-    "verify": "read what is stored below outputs and say what is damaged",
-    "clean": "remove tables, field vectors and shards that nothing refers to; never a run",
-    "list": "show models, datasets, enhancers, ... with a line on each",
-    "bench": "measure preparation (bench data) or training (bench train) on this machine",
-    "doctor": "say what this machine has and what is missing",
-    "completion": "print the line that switches on tab completion (bash, zsh or fish)",
-}
-HYDRA = (
-    "prepare",
-    "lint",
-    "baseline",
-    "ssft",
-    "train",
-    "evaluate",
-    "parity",
-    "scaling",
-    "predict",
-    "verify",
-    "clean",
-    "bench",
-)
-PARTS = {"bench": ("data", "train"), "scaling": ("bound",)}  # words that may follow a command; bench needs one
-INSPECTIONS = ("list", "show", "verify")  # of ssft
 
 USAGE = f"""fieldctr: click-through-rate experiments around the field, with results one can believe
 
@@ -122,13 +89,6 @@ def _hydra(command: str, arguments: tuple[str, ...]) -> None:
     if command == "predict":
         arguments = tuple("json=true" if argument == "--json" else argument for argument in arguments)
     importlib.import_module("fieldctr.commands.launch").launch(command, arguments)
-
-
-def unknown(kind: str, word: str, known: tuple[str, ...]) -> str:
-    """The message for a word that is not among the known ones."""
-    from fieldctr.config import nearest  # costs 20 ms, and only a mistake needs it
-
-    return f"no {kind} '{word}'. {nearest(word, known)}All: {', '.join(known)}"
 
 
 def fail(text: str, code: int) -> NoReturn:

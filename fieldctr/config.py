@@ -3,16 +3,15 @@
 YAML is the only place where a value is set, a dataclass the only place where its type and range are stated.
 """
 
-import difflib
 import importlib
 import inspect
 import sys
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, is_dataclass
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from fieldctr.errors import UserError
+from fieldctr.errors import UserError, nearest
 from fieldctr.trust import VARIABLE, root, trusted
 
 T = TypeVar("T")
@@ -53,6 +52,7 @@ class TrainerConfig:
     checkpoint_every_s: Weight  # besides the one at each evaluation
     dry_run: bool  # counts and measures instead of training
     extra_metrics: list[str]  # import paths of torchmetrics classes, computed on the whole split
+    grace_steps: Annotated[int, Between(0)] = 100  # as before there was such a key, for runs of then
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,7 @@ class OptimizerConfig:
     embedding_l2: Weight
     dense_l2: Weight
     embedding_update: Literal["dense", "lazy"]  # lazy: the same Adam, computed only for rows that a batch touches
+    base_width: Positive = 16  # as before there was such a key, for runs of then
 
 
 @dataclass(frozen=True)
@@ -179,12 +180,6 @@ def flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         nested = isinstance(value, Mapping) and value
         leaves |= flat(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
     return leaves
-
-
-def nearest(word: object, known: Iterable[str]) -> str:
-    """'Nearest: a, b. ' for an error message, or '' when nothing is near."""
-    close = difflib.get_close_matches(str(word), list(known), n=3, cutoff=0.5)
-    return f"Nearest: {', '.join(close)}. " if close else ""
 
 
 def parse(kind: Callable[..., T], node: Mapping[str, Any], name: str) -> T:

@@ -9,9 +9,10 @@ import json
 import os
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Generator, Iterable
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
 from types import TracebackType
@@ -40,6 +41,7 @@ CAUSES = {
     errno.ENAMETOOLONG: "the name is too long for the file system",
     errno.EMFILE: "this process has too many files open (ulimit -n)",
 }
+_told: set[int] = set()  # file systems without locks, of which it was said
 
 
 class blamed:  # noqa: N801  used as a function
@@ -66,9 +68,14 @@ def code_of(error: BaseException) -> int | None:
     return getattr(error, "errno", None) or (int(said[1]) if said else None)
 
 
+def cause_of(error: OSError) -> str:
+    """What went wrong, in words."""
+    return CAUSES.get(error.errno or 0) or error.strerror or str(error)
+
+
 def sentence(error: OSError) -> str:
     """What the system says, with the file that it says it of, and what to do."""
-    cause = CAUSES.get(error.errno or 0) or error.strerror or str(error)
+    cause = cause_of(error)
     where = error.filename2 or error.filename
     return f"{where}: {cause}. What was whole is kept: call again when this is mended" if where else cause
 
@@ -100,8 +107,10 @@ def _locked_file(folder: Path, prefix: str) -> tuple[int, Path]:
     """A new file, locked, which no other process takes for one that a killed process left."""
     while True:
         handle, path = tempfile.mkstemp(dir=folder, prefix=prefix, suffix=TEMPORARY)
-        with suppress(OSError):  # a file system without locks
+        try:
             fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError:
+            say_no_locks(folder)
         if os.fstat(handle).st_nlink:
             return handle, Path(path)
         os.close(handle)  # another process was quicker than the lock
@@ -110,9 +119,14 @@ def _locked_file(folder: Path, prefix: str) -> tuple[int, Path]:
 def _remove_unlocked(paths: Iterable[Path]) -> None:
     """Remove files that no process is writing."""
     for path in paths:
-        with suppress(OSError), path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink()
+        try:
+            with path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+        except (BlockingIOError, FileNotFoundError):
+            continue  # it is being written, or another process has removed it
+        except OSError as error:
+            _say_left(path, error)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -154,10 +168,28 @@ def flush(path: Path) -> None:
 
 
 def remove(paths: Iterable[Path]) -> None:
-    """Remove files and folders that may be gone already. What cannot be removed stays, as something no one reads."""
+    """Remove files and folders that may be gone already. What cannot be removed stays, which is said."""
     for path in paths:
-        if path.is_dir() and not path.is_symlink():
+        whole = path.is_dir() and not path.is_symlink()
+        try:
+            (shutil.rmtree if whole else os.unlink)(path)
+        except FileNotFoundError:  # another process has removed it, or is doing so
             shutil.rmtree(path, ignore_errors=True)
-        else:
-            with suppress(OSError):
-                path.unlink(missing_ok=True)
+        except OSError as error:
+            shutil.rmtree(path, ignore_errors=True)  # what else is in it
+            _say_left(path, error)
+
+
+def say_no_locks(folder: Path) -> None:
+    """Say, once for each file system, that it has no locks, and what that means."""
+    if (device := folder.stat().st_dev) not in _told:
+        print(
+            f"fieldctr: the file system of {folder} has no locks: a file beside a folder stands for one, and what a "
+            "killed process leaves of a file stays",
+            file=sys.stderr,
+        )
+        _told.add(device)
+
+
+def _say_left(path: Path, error: OSError) -> None:
+    print(f"fieldctr: {path} is of no use any more and cannot be removed: {cause_of(error)}", file=sys.stderr)

@@ -1,4 +1,6 @@
-"""The one exception that is a message to the user, not a defect of the program."""
+"""The one exception that is a message to the user, not a defect of the program, and what such a message says often."""
+
+from collections.abc import Collection, Iterable
 
 
 class UserError(Exception):
@@ -11,3 +13,16 @@ class UserError(Exception):
 
 class LabelError(UserError):
     """Labels that cannot be: who knows the rule behind them adds it to the message."""
+
+
+def nearest(word: object, known: Iterable[str]) -> str:
+    """'Nearest: a, b. ' for an error message, or '' when nothing is near."""
+    import difflib  # 20 ms, and only a mistake needs it
+
+    close = difflib.get_close_matches(str(word), list(known), n=3, cutoff=0.5)
+    return f"Nearest: {', '.join(close)}. " if close else ""
+
+
+def unknown(kind: str, word: str, known: Collection[str]) -> str:
+    """The message for a word that is not among the known ones."""
+    return f"no {kind} '{word}'. {nearest(word, known)}All: {', '.join(known)}"

@@ -5,20 +5,18 @@ import fcntl
 import json
 import os
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from fieldctr.disk import TEMPORARY, blamed, remove
+from fieldctr.disk import TEMPORARY, blamed, remove, say_no_locks
 
 LOCKED = ".lock.json"  # ends the name of the file beside a folder, on file systems without locks
 POLL_S = 0.2
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EINVAL)  # EBADF: a folder on NFS
 
 Release = Callable[[], None]
-_told: set[int] = set()  # file systems of which it was said that they have no locks
 
 
 class HeldError(Exception):
@@ -55,7 +53,8 @@ def remove_unowned(folders: Iterable[Path]) -> list[Path]:
                 if folder.suffix != TEMPORARY:
                     going = folder.rename(folder.with_name(f".{folder.name.strip('.')}.{os.getpid()}{TEMPORARY}"))
                 remove([going])
-                gone.append(folder)
+                if not going.exists():
+                    gone.append(folder)
             finally:
                 release()
     return gone
@@ -97,9 +96,7 @@ def _by_file(folder: Path, *, make: bool) -> Release:
     """The file appears with its content, by a link, or not at all; one whose process has ended is taken away."""
     path = folder.with_name(f".{folder.name}{LOCKED}")
     own = path.with_suffix(f".{os.getpid()}.{time.monotonic_ns()}{TEMPORARY}")
-    if (device := folder.stat().st_dev) not in _told:
-        print(f"fieldctr: the file system of {folder} has no locks: {path.name} stands for one", file=sys.stderr)
-        _told.add(device)
+    say_no_locks(folder)
     mine = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "began": _began(os.getpid())})
     own.write_text(mine, encoding="utf-8")
     try:

@@ -1,6 +1,5 @@
 """Where a number comes from: commit, versions, host and command line of this process."""
 
-import contextlib
 import os
 import platform
 import subprocess
@@ -30,10 +29,12 @@ def _commit() -> str | None:
     source = Path(__file__).parent.parent
     if not (source / ".git").exists():
         return None
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
+    try:
         head = _git(source, "rev-parse", "HEAD")
         return head + ("+" if _git(source, "status", "--porcelain", "--untracked-files=no") else "")
-    return None
+    except (OSError, subprocess.SubprocessError) as error:
+        print(f"fieldctr: git does not tell the commit of {source}, so none is recorded: {error}", file=sys.stderr)
+        return None
 
 
 def _git(folder: Path, *arguments: str) -> str:

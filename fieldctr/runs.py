@@ -22,8 +22,8 @@ from typing import Any, Self
 
 from fieldctr.artifacts import digest
 from fieldctr.checksums import CHECKSUMS_FILE, check, is_sealed, seal
-from fieldctr.config import flat
-from fieldctr.disk import flush, in_json, read_object, write_json, write_text
+from fieldctr.config import OptimizerConfig, TrainerConfig, flat
+from fieldctr.disk import cause_of, flush, in_json, read_object, sentence, write_json, write_text
 from fieldctr.errors import UserError
 from fieldctr.locks import HeldError, Release, lock
 from fieldctr.provenance import provenance
@@ -40,6 +40,10 @@ MINE = (  # all that a run leaves; other files in the folder are the user's
 )
 ASIDE = "earlier-"
 READS, READERS_FILE = "reads", "runs.txt"  # key in a run's record; in what it reads, the runs
+LATER = {  # keys that earlier versions lacked, with what those did: a run at these values is the same run
+    "trainer.grace_steps": TrainerConfig.grace_steps,
+    "optimizer.base_width": OptimizerConfig.base_width,
+}
 
 
 class Run:
@@ -77,9 +81,14 @@ class Run:
         write_json(self.folder / RECORD, {**_read(self.folder / RECORD), READS: [folder.name for folder in folders]})
         for folder in folders:
             path, run = folder / READERS_FILE, str(self.folder.resolve())
-            if run not in _lines(path):
-                with contextlib.suppress(OSError), path.open("a", encoding="utf-8") as file:
-                    file.write(f"{run}\n")  # who may not write there cannot remove it either
+            if run in _lines(path):
+                continue
+            try:
+                with path.open("a", encoding="utf-8") as file:
+                    file.write(f"{run}\n")
+            except OSError as error:
+                what = "`fieldctr clean` by its owner cannot know of this run"
+                print(f"fieldctr: {path}: {cause_of(error)}. {what}", file=sys.stderr)
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Generator[None]:
@@ -119,8 +128,10 @@ class Run:
         if error is not None:
             stop = interruption(error)
             text = f"{stop}\n" if stop else "".join(traceback.format_exception(error))
-            with contextlib.suppress(OSError):  # a full disk must not hide the first error
+            try:
                 write_text(self.folder / ERROR, text)
+            except OSError as unwritten:  # a full disk must not hide the first error
+                print(f"fieldctr: {sentence(unwritten)}", file=sys.stderr)
         self.release()
 
 
@@ -232,7 +243,8 @@ def _cure(folder: Path) -> str:
 
 def config_digest(config: Mapping[str, Any]) -> str:
     """sha256 of what determines a run's numbers."""
-    return digest(lasting(config))
+    leaves = lasting(config)
+    return digest({key: value for key, value in leaves.items() if key not in LATER or value != LATER[key]})
 
 
 def sweep_table(folder: Path) -> str:
@@ -323,6 +335,6 @@ def _configs(folder: Path) -> list[Path]:
 
 
 def lasting(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The leaves, by dotted key, that decide what a run computes."""
-    leaves = flat(config)
+    """The leaves, by dotted key, that decide what a run computes; with those that an earlier version lacked."""
+    leaves = LATER | flat(config)
     return {key: leaves[key] for key in leaves if key not in VOLATILE and key.partition(".")[0] not in VOLATILE}

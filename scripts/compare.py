@@ -15,7 +15,7 @@ from typing import Any
 
 from results import points, read
 
-from fieldctr.analysis.scaling_report import table as markdown
+from fieldctr.analysis.scaling.report import table as markdown
 
 CHOICES = ("model", "enhancer", "dataset")  # what result.json names
 Cells = dict[tuple[str, str], dict[int, dict[str, Any]]]  # (condition, arm) -> seed -> result

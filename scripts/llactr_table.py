@@ -18,7 +18,7 @@ from typing import Any
 
 from results import ROOT, commits, insert, points, read
 
-from fieldctr.analysis.scaling_report import table as markdown
+from fieldctr.analysis.scaling.report import table as markdown
 
 ARMS = ["llactr", "llactr_untuned", "llactr_random", "llactr_permuted"]
 Found = dict[tuple[str, str, int], dict[str, Any]]  # (model, enhancer, seed) -> result

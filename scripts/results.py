@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from fieldctr.analysis.scaling_report import table as markdown
+from fieldctr.analysis.scaling.report import table as markdown
 from fieldctr.analysis.significance import delong, paired
 from fieldctr.training.metrics import rela_impr
 

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 import yaml
 
-from fieldctr.analysis import boosting, logistic
+from fieldctr.analysis.baselines import boosting, logistic
 from fieldctr.catalog import conf_dir
 from fieldctr.commands.baseline import BaselineConfig, measure, place
 from fieldctr.config import parse

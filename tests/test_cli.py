@@ -109,6 +109,26 @@ def test_a_mistake_beside_config_dir_is_named(arguments: list[str], words: list[
     assert all(word in done.stderr for word in words), done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["model=ffm", "enhancer=llactr_random"], "model=ffm and enhancer=llactr_random do not fit together: LLaCTR"),
+        (
+            ["optimizer.embedding_update=lazy"],
+            "embedding_update=lazy cannot be had with optimizer.embedding_l2=1e-05",
+        ),
+    ],
+    ids=" ".join,
+)
+def test_options_that_do_not_fit_are_refused_before_a_table_is_made(
+    arguments: list[str], words: str, tmp_path: Path
+) -> None:
+    done = call("train", "tracker=none", *arguments, folder=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert words in done.stderr
+    assert not (tmp_path / "outputs/data").exists()
+
+
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     done = call("train", "model=fta", "--debug", folder=tmp_path)
     assert done.returncode == 1

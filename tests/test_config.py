@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+import yaml
 
-from fieldctr.config import Kind, OptimizerConfig, Positive, Share, build, parse
+from fieldctr.catalog import conf_dir
+from fieldctr.config import Kind, OptimizerConfig, Positive, Share, TrainerConfig, build, parse
 from fieldctr.errors import UserError
 
 ADAM: dict[str, Any] = {
@@ -25,6 +27,18 @@ class Outer:
     count: Positive
     share: Share | None
     names: list[str]
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "key", "value"),
+    [(TrainerConfig, "trainer/default", "grace_steps", 100), (OptimizerConfig, "optimizer/adam", "base_width", 16)],
+)
+def test_settings_of_before_a_key_was_there_keep_what_they_did(kind: Any, path: str, key: str, value: int) -> None:
+    now = yaml.safe_load((conf_dir() / f"{path}.yaml").read_text(encoding="utf-8"))
+    assert now[key] == value
+    assert parse(kind, {name: now[name] for name in now if name != key}, "node") == parse(kind, now, "node")
+    with pytest.raises(UserError, match=rf"node\.{key}=-1"):
+        parse(kind, now | {key: -1}, "node")
 
 
 def test_a_whole_number_passes_for_a_float_and_keeps_its_value() -> None:

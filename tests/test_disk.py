@@ -1,6 +1,7 @@
 """What the disk says names the file, whichever library passes it on; files are whole or absent."""
 
 import errno
+import fcntl
 import os
 import resource
 import signal
@@ -15,8 +16,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from fieldctr import disk
 from fieldctr.data.npy import NpyWriter, save_alone
-from fieldctr.disk import TEMPORARY, blamed, replacing, sentence, write_json, write_text
+from fieldctr.disk import TEMPORARY, blamed, remove, replacing, sentence, write_json, write_text
 from fieldctr.errors import UserError
 
 LIMIT = 1 << 16
@@ -123,6 +125,43 @@ def test_a_place_that_cannot_be_is_a_sentence(make: Callable[[Path], Path], caus
         write_text(path, "x")
     assert cause in sentence(caught.value)
     assert not list(tmp_path.glob(f"**/*{TEMPORARY}"))
+
+
+@pytest.mark.parametrize("made", [Path.touch, Path.mkdir])
+def test_what_cannot_be_removed_is_said_and_the_rest_goes(
+    made: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stuck, other, gone = (tmp_path / name for name in ("stuck", "other", "gone"))
+    made(stuck)
+    made(other)
+    call = "unlink" if made is Path.touch else "rmdir"
+    real = getattr(os, call)
+
+    def refuse(path: str | Path, **named: object) -> None:
+        if Path(path).name == "stuck":
+            raise OSError(errno.EBUSY, "Device or resource busy", path)
+        real(path, **named)
+
+    monkeypatch.setattr(os, call, refuse)
+    remove([stuck, other, gone])
+    assert list(tmp_path.iterdir()) == [stuck]
+    assert capsys.readouterr().err == (
+        f"fieldctr: {stuck} is of no use any more and cannot be removed: Device or resource busy\n"
+    )
+
+
+def test_a_file_system_without_locks_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(handle: int, kind: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    monkeypatch.setattr(disk, "_told", set())
+    for name in "aba":
+        write_text(tmp_path / name, name)
+    assert capsys.readouterr().err.count(f"the file system of {tmp_path} has no locks: ") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 
 
 def test_a_message_for_the_user_is_left_as_it_is() -> None:

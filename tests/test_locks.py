@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fieldctr import locks
+from fieldctr import disk, locks
 from fieldctr.locks import LOCKED, HeldError, lock, remove_unowned
 
 
@@ -25,7 +25,7 @@ def system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> b
 
     if not request.param:
         monkeypatch.setattr(fcntl, "flock", refuse)
-        monkeypatch.setattr(locks, "_told", set())
+        monkeypatch.setattr(disk, "_told", set())
     return request.param
 
 

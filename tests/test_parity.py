@@ -12,14 +12,14 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from fieldctr.analysis import fixed_batch
-from fieldctr.analysis.fixed_batch import first_rows, losses, made_rows
-from fieldctr.analysis.parameter_counts import board_parameters, parameters_here
-from fieldctr.analysis.twins import MODELS
+from fieldctr.analysis.parity import fixed_batch
+from fieldctr.analysis.parity.fixed_batch import first_rows, losses, made_rows
+from fieldctr.analysis.parity.parameter_counts import board_parameters, parameters_here
+from fieldctr.analysis.parity.protocol import FOLDER, Count, Protocol
+from fieldctr.analysis.parity.twins import MODELS
 from fieldctr.catalog import conf_dir, options
 from fieldctr.commands import parity
 from fieldctr.data.dataset import Dataset, Split
-from fieldctr.data.protocol import FOLDER, Count, Protocol
 from fieldctr.errors import UserError
 from fieldctr.schema import Field, Schema
 

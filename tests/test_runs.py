@@ -1,5 +1,6 @@
 """A run's folder: result.json if and only if the run finished; nothing lost, nothing mixed."""
 
+import errno
 import json
 import signal
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from fieldctr import runs
 from fieldctr.errors import UserError
 from fieldctr.runs import Run, config_digest, finished, load_config, load_result, sweep_table
 from fieldctr.signals import Interrupted
@@ -130,6 +132,19 @@ def test_resume_refuses_another_configuration(tmp_path: Path) -> None:
     assert load_config(tmp_path) == CONFIG
 
 
+def test_a_run_of_before_a_key_is_the_run_at_what_that_key_now_says(tmp_path: Path) -> None:
+    now = CONFIG | {"trainer": {"lr": 0.1, "grace_steps": 100}, "optimizer": {"base_width": 16}}
+    assert config_digest(now) == config_digest(CONFIG)
+    Run.start(tmp_path, CONFIG, resume=False).finish(RESULT)
+    assert finished(tmp_path, now) is not None
+    Run.start(tmp_path, now, resume=True)
+    for node, key, then in (("trainer", "grace_steps", 100), ("optimizer", "base_width", 16)):
+        other = now | {node: now[node] | {key: 7}}
+        assert config_digest(other) != config_digest(now)
+        with pytest.raises(UserError, match=rf"{node}\.{key}=7 \(was {then}\)"):
+            Run.start(tmp_path, other, resume=True)
+
+
 def test_a_field_without_keys_counts(tmp_path: Path) -> None:
     """`~dataset.fields.user` is another table: its result must not pass for that of the whole one."""
     whole = CONFIG | {"dataset": {"fields": {"user": {}, "item": {}, "hour": None}}}
@@ -140,6 +155,35 @@ def test_a_field_without_keys_counts(tmp_path: Path) -> None:
     assert finished(tmp_path, part) is None
     with pytest.raises(UserError, match=r"dataset\.fields\.hour=absent \(was None\)"):
         Run.start(tmp_path, part, resume=True)
+
+
+def test_what_cannot_be_noted_of_a_run_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, table, real = Run.start(tmp_path / "run", CONFIG, resume=False), tmp_path / "table", Path.open
+    table.mkdir()
+
+    def refuse(self: Path, mode: str = "r", **named: Any) -> Any:
+        if self.parent == table:
+            raise OSError(errno.EROFS, "no", str(self))
+        return real(self, mode, **named)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    run.reads([table])
+    assert "the file system is read-only. `fieldctr clean` by its owner cannot know" in capsys.readouterr().err
+
+
+def test_a_failure_that_cannot_be_written_down_hides_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(path: Path, text: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    run = Run.start(tmp_path, CONFIG, resume=False)
+    monkeypatch.setattr(runs, "write_text", full)
+    with pytest.raises(ZeroDivisionError), run:
+        _ = 1 / 0
+    assert "error.txt: the disk is full" in capsys.readouterr().err
 
 
 def test_metrics_are_appended_and_rewritten_whole(tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from fieldctr.analysis import boosting
-from fieldctr.analysis import logistic as lr
-from fieldctr.analysis.baselines import (
+from fieldctr.analysis.baselines import boosting
+from fieldctr.analysis.baselines import logistic as lr
+from fieldctr.analysis.baselines.baselines import (
     MEMORY,
     Row,
     ceilings,
@@ -22,9 +22,9 @@ from fieldctr.analysis.baselines import (
     target_mean_logits,
     tree_features,
 )  # fmt: skip
-from fieldctr.analysis.boosting import BoostingConfig, boosted
-from fieldctr.analysis.logistic import LogisticConfig, logistic
-from fieldctr.analysis.target_means import BySplit, Coded, coded, logit
+from fieldctr.analysis.baselines.boosting import BoostingConfig, boosted
+from fieldctr.analysis.baselines.logistic import LogisticConfig, logistic
+from fieldctr.analysis.baselines.target_means import BySplit, Coded, coded, logit
 from fieldctr.artifacts import cached, check_stage
 from fieldctr.commands.trained import downsampled
 from fieldctr.config import Between, Positive, parse

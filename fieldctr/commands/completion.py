@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from fieldctr.catalog import conf_dir, groups, options
-from fieldctr.cli import COMMANDS, HYDRA, PARTS, unknown
-from fieldctr.errors import UserError
+from fieldctr.commands.words import COMMANDS, HYDRA, PARTS
+from fieldctr.errors import UserError, unknown
 
 BASH = """_fieldctr() {
   COMPREPLY=($(COMP_LINE="$COMP_LINE" COMP_POINT="$COMP_POINT" fieldctr completion query 2>/dev/null))

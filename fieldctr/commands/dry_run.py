@@ -17,7 +17,7 @@ from fieldctr.config import TrainConfig
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.prepare import prepared
 from fieldctr.memory import available_mb
-from fieldctr.models.ctr_model import CTRModel, build_model
+from fieldctr.models.ctr_model import CTRModel, build_model, refuse_misfits
 from fieldctr.training.costs import Costs, step_costs
 from fieldctr.training.runtime import Runtime
 from fieldctr.training.trainer import Fitting, Trainer
@@ -28,6 +28,8 @@ MARGIN = 0.8  # of the free memory that a measurement may take
 
 def dry_run(config: TrainConfig) -> str:
     """The estimate, in words."""
+    named = f"model={config.choice('model')} and enhancer={config.choice('enhancer')}"
+    refuse_misfits(config.model, config.enhancer, named=named)
     outputs = Path(config.outputs)
     runtime = start_runtime(config.runtime, config.trainer, outputs=outputs)
     dataset = prepared(config.dataset, data_dir=outputs / "data", schema=config.schema)

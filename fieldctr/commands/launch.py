@@ -27,10 +27,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fieldctr.catalog import conf_dir, groups, options
-from fieldctr.cli import HYDRA, PARTS, unknown
 from fieldctr.commands.hydra_guard import NESTED, install
 from fieldctr.commands.mistakes import Call, hydra_apart, search_path, translate
-from fieldctr.errors import UserError
+from fieldctr.commands.words import HYDRA, PARTS
+from fieldctr.errors import UserError, unknown
 from fieldctr.runs import sweep_table
 from fieldctr.signals import Interrupted, check
 from fieldctr.trust import FLAG, take_trust

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fieldctr.analysis.days import click_rates_by_day, odd_days, spell_days
-from fieldctr.analysis.findings import SEVERITIES, Finding
-from fieldctr.analysis.lint import field_grid, lint, spell, worst_first
+from fieldctr.analysis.lint.days import click_rates_by_day, odd_days, spell_days
+from fieldctr.analysis.lint.findings import SEVERITIES, Finding
+from fieldctr.analysis.lint.lint import field_grid, lint, spell, worst_first
 from fieldctr.config import build, parse
 from fieldctr.data.bad_lines import explained
 from fieldctr.data.prepare import SOURCE, DatasetConfig, prepared

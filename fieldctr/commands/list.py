@@ -3,8 +3,7 @@
 import importlib
 
 from fieldctr.catalog import groups, headline, options
-from fieldctr.config import nearest
-from fieldctr.errors import UserError
+from fieldctr.errors import UserError, nearest
 
 
 def main(*arguments: str) -> None:

@@ -14,8 +14,8 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from fieldctr.catalog import conf_dir, groups
 from fieldctr.commands.hydra_guard import NESTED
-from fieldctr.config import flat, nearest
-from fieldctr.errors import UserError
+from fieldctr.config import flat
+from fieldctr.errors import UserError, nearest
 
 
 class Call(NamedTuple):

@@ -8,10 +8,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from fieldctr.catalog import options
 from fieldctr.commands.field_vectors import drawn
 from fieldctr.commands.launch import compose
-from fieldctr.config import TrainConfig, nearest, parse
+from fieldctr.config import TrainConfig, parse
 from fieldctr.data.describe import grid
 from fieldctr.data.prepare import prepared
-from fieldctr.errors import UserError
+from fieldctr.errors import UserError, nearest
 from fieldctr.models.ctr_model import build_model, flops_per_sample
 from fieldctr.schema import Schema
 

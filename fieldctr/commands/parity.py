@@ -12,14 +12,14 @@ from typing import Any, Literal, NamedTuple
 import torch
 import yaml
 
-from fieldctr.analysis.fixed_batch import first_rows, losses, made_rows
-from fieldctr.analysis.parameter_counts import board_parameters, parameters_here
-from fieldctr.analysis.twins import MODELS
+from fieldctr.analysis.parity.fixed_batch import first_rows, losses, made_rows
+from fieldctr.analysis.parity.parameter_counts import board_parameters, parameters_here
+from fieldctr.analysis.parity.protocol import Count, Protocol
+from fieldctr.analysis.parity.twins import MODELS
 from fieldctr.catalog import conf_dir, options
 from fieldctr.config import parse
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.prepare import prepared
-from fieldctr.data.protocol import Count, Protocol
 from fieldctr.errors import UserError
 from fieldctr.models.ctr_model import build_model
 from fieldctr.runs import load_config, load_result

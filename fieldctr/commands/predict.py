@@ -20,8 +20,9 @@ from fieldctr.data.frames import Frame, LazyFrame
 from fieldctr.data.new_rows import NewRows
 from fieldctr.data.prepare import new_table
 from fieldctr.data.scoring import check_columns, check_output, with_scores, write_scores
-from fieldctr.data.table import refused_if_changed, stamps
+from fieldctr.data.table import refused_if_changed
 from fieldctr.errors import UserError
+from fieldctr.raw_files import stamps
 from fieldctr.training.evaluate import predict
 from fieldctr.training.metrics import recalibrated, sigmoid
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from fieldctr.analysis.lint import lint, worst
+from fieldctr.analysis.lint.lint import lint, worst
 from fieldctr.config import Between, parse
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.describe import describe

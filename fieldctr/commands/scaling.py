@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from fieldctr.analysis.laws import GAIN, loss_law, study, varied
-from fieldctr.analysis.scaling_report import UNITS, Report, Rows, as_csv, facts_of, files_of, markdown
-from fieldctr.analysis.trials import Size, Trials, baseline_auc, cells_of, load_trials
+from fieldctr.analysis.scaling.laws import GAIN, loss_law, study, varied
+from fieldctr.analysis.scaling.report import UNITS, Report, Rows, as_csv, facts_of, files_of, markdown
+from fieldctr.analysis.scaling.trials import Size, Trials, baseline_auc, cells_of, load_trials
 from fieldctr.config import Between, Positive, TrackerConfig, parse
 from fieldctr.disk import write_json, write_text
 from fieldctr.errors import UserError
@@ -97,7 +97,7 @@ def reported(trials: Trials, config: ScalingConfig) -> tuple[list[Report], str]:
 def draw(reports: Sequence[Report], trials: Trials, config: ScalingConfig, folder: Path, title: str) -> dict[str, Path]:
     """PNG and SVG of each law and of the costs; gives the PNGs by name."""
     from fieldctr.analysis.plots import save
-    from fieldctr.analysis.scaling_plots import cost_figure, law_figure
+    from fieldctr.analysis.scaling.plots import cost_figure, law_figure
 
     folder.mkdir(parents=True, exist_ok=True)
     label = UNITS[config.size]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fieldctr.analysis.laws import capacity
+from fieldctr.analysis.scaling.laws import capacity
 from fieldctr.config import Positive, checked, parse
 from fieldctr.data.prepare import prepared
 

@@ -28,16 +28,23 @@ from fieldctr.data.prepare import prepared
 from fieldctr.data.table import SPLITS
 from fieldctr.disk import replacing
 from fieldctr.errors import UserError
-from fieldctr.models.ctr_model import CTRModel, build_model, flops_per_sample, reads_field_embeddings
+from fieldctr.models.ctr_model import (
+    CTRModel,
+    build_model,
+    flops_per_sample,
+    reads_field_embeddings,
+    refuse_misfits,
+)
+from fieldctr.models.hooks import hook
 from fieldctr.runs import MODEL, SCHEMA, Run, config_digest, finished
 from fieldctr.schema import Schema
 from fieldctr.signals import Interrupted
 from fieldctr.tracking import Tracker
-from fieldctr.training import checkpoint
+from fieldctr.training import checkpoint, optim
 from fieldctr.training.diagnostics import ROWS, diagnostics
 from fieldctr.training.evaluate import Evaluation, evaluate
 from fieldctr.training.metrics import metric_class
-from fieldctr.training.optim import lr_scales
+from fieldctr.training.optim import learning_rates, lr_scales
 from fieldctr.training.runtime import Runtime
 from fieldctr.training.trainer import Fit, Record, Trainer
 
@@ -103,6 +110,9 @@ def walk(config: TrainConfig, run: Run) -> None:
     config.choice("model")  # a mistake is worth a sentence now, not after the first evaluation
     for path in config.trainer.extra_metrics:
         metric_class(path)
+    named = f"model={config.choice('model')} and enhancer={config.choice('enhancer')}"
+    refuse_misfits(config.model, config.enhancer, named=named)
+    optim.refuse_misfits(config.optimizer)
     outputs = Path(config.outputs)
     runtime = start_runtime(config.runtime, config.trainer, outputs=outputs)
     tracker = Tracker(config.tracker, run.folder, run.folder.name, run.config)
@@ -162,6 +172,7 @@ def walk(config: TrainConfig, run: Run) -> None:
             "num_fields": dataset.schema.num_fields,
             "num_rows": {name: len(getattr(dataset, name)) for name in SPLITS},
             "flops_per_sample": flops,
+            "learning_rates": learning_rates(model, config.optimizer),
             "best_step": fit.best_step,
             "stopped": fit.stopped,
             "samples": fit.samples,
@@ -187,7 +198,7 @@ def what_begins(config: TrainConfig, dataset: Dataset, model: CTRModel) -> Itera
     size = model.num_parameters()
     name = config.choice("model")
     yield f"{name} on {dataset.name}: {size['embedding']:,} embedding + {size['dense']:,} dense parameters"
-    for share in sorted({scale for scale in lr_scales(model).values() if scale < 1}):
+    for share in sorted({scale for scale in lr_scales(model, config.optimizer.base_width).values() if scale < 1}):
         yield f"wide matrices learn at {share:.3g} of optimizer.lr: {share * config.optimizer.lr:.3g}"
 
 
@@ -270,8 +281,8 @@ def record_model(folder: Path, schema: Schema, model: CTRModel, found: dict[str,
 def draw(folder: Path, dataset: Dataset, model: CTRModel, runtime: Runtime) -> dict[str, Path]:
     """Leave pictures of what the backbone can say of its inside, by name, and say what is wrong with it."""
     backbone, matrices = model.backbone, {}
-    if hasattr(backbone, "pair_weights"):
-        matrices["field_pairs"] = backbone.pair_weights()  # ty: ignore[not-callable]
+    if pair_weights := hook(backbone, "pair_weights"):
+        matrices["field_pairs"] = pair_weights()
     found = diagnostics(model, next(Batches(dataset.valid, batch_size=ROWS, device=runtime.device).ordered()).inputs)
     if found:
         matrices |= found.matrices

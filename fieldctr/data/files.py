@@ -14,8 +14,9 @@ from fieldctr.data.formats import FOLDER, MISSING, obstacle, refuse_unreadable_p
 from fieldctr.data.reading import Reading
 from fieldctr.data.scan import say, scan, settled
 from fieldctr.data.spelling import spelled
-from fieldctr.data.table import KEY_FOLDER, key_folders, required_all
+from fieldctr.data.table import required_all
 from fieldctr.errors import UserError
+from fieldctr.raw_files import KEY_FOLDER, key_folders
 
 NO_VALUE = "__HIVE_DEFAULT_PARTITION__"  # Hive's name for null
 LEFTOVER = re.compile(r"_[^.]*|_.*\.crc")  # _SUCCESS and the like, which writers leave beside their files

@@ -5,11 +5,11 @@ from typing import Any
 
 import polars as pl
 
-from fieldctr.config import checked, nearest
+from fieldctr.config import checked
 from fieldctr.data.columns import OWN, column
 from fieldctr.data.spelling import meant_texts, number, spelled, value_texts
 from fieldctr.data.table import LABEL
-from fieldctr.errors import UserError
+from fieldctr.errors import UserError, nearest
 
 KEYS = ("column", "positive", "above")
 SHOWN = 10  # values of a column in a message

@@ -19,9 +19,10 @@ from fieldctr.data.regroup import Regrouping, regrouped
 from fieldctr.data.scan import say
 from fieldctr.data.specs import LATER, Spec, field_specs
 from fieldctr.data.splits import THINNED, thinned
-from fieldctr.data.table import Table, digests, refuse_changed, refused_if_changed, settled, stamps
+from fieldctr.data.table import Table, refused_if_changed
 from fieldctr.data.unfinished import shards_folder, unfinished
 from fieldctr.errors import UserError
+from fieldctr.raw_files import digests, refuse_changed, settled, stamps
 from fieldctr.trust import OWN, root
 
 

@@ -6,10 +6,9 @@ from typing import NamedTuple
 
 import polars as pl
 
-from fieldctr.config import nearest
 from fieldctr.data.columns import OWN, column
 from fieldctr.data.spelling import value_texts
-from fieldctr.errors import UserError
+from fieldctr.errors import UserError, nearest
 
 
 class Joined(NamedTuple):

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fieldctr.data.table import digests
 from fieldctr.errors import UserError
+from fieldctr.raw_files import digests
 
 CURE = "Get it again, or go on knowingly with other data: dataset.published=null"
 

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
-from fieldctr.config import as_name, nearest
+from fieldctr.config import as_name
 from fieldctr.data.spelling import meant
-from fieldctr.errors import UserError
+from fieldctr.errors import UserError, nearest
 
 FORMATS = ("auto", "csv", "parquet", "jsonl", "arrow", "libsvm")
 BLANKS = r"\s+"  # as a separator: any run of blanks and tabs

@@ -6,13 +6,12 @@ from typing import Any
 
 import polars as pl
 
-from fieldctr.config import nearest
 from fieldctr.data.columns import OWN, column
 from fieldctr.data.hashing import hashed, place, row_places
 from fieldctr.data.spelling import by_word, meant, number, value_texts
 from fieldctr.data.table import DROP, SPLIT
 from fieldctr.data.times import moment
-from fieldctr.errors import UserError
+from fieldctr.errors import UserError, nearest
 
 THINNING = 0x5EED  # added to a seed, so that thinning does not repeat the draw of a random split
 ROW = f"{OWN}row"  # a column that rules add which need it, or the scan

@@ -11,10 +11,10 @@ from typing import Any
 from fieldctr.artifacts import KEY_FILE, canonical, stage_folder
 from fieldctr.checksums import check
 from fieldctr.data.shards import FORMAT, finished, rows_done
-from fieldctr.data.table import stamp
 from fieldctr.disk import read_object, remove, write_json
 from fieldctr.errors import UserError
 from fieldctr.locks import HeldError, lock
+from fieldctr.raw_files import stamp
 
 UNLIKE = {"files": None, "format": None, "stamps": None}  # keys of which a difference makes a table no other one
 

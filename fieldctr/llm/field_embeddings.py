@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fieldctr.artifacts import cached, check_stage, digest
 from fieldctr.config import EncoderConfig
-from fieldctr.data.table import digests, refused_if_changed, stamps
+from fieldctr.data.table import refused_if_changed
 from fieldctr.disk import write_json
 from fieldctr.llm.cost import Alternatives, Clock, alternatives
 from fieldctr.llm.encoder import arithmetic, load_encoder, with_dtype
@@ -26,6 +26,7 @@ from fieldctr.llm.prompts import Prompts
 from fieldctr.llm.ssft import Tuning, Watch, closeness, num_steps, tune
 from fieldctr.llm.weights import model_files
 from fieldctr.memory import peak_resident_mb
+from fieldctr.raw_files import digests, stamps
 
 VERSION = 1  # of prompts, tuning and pooling; raise it when equal settings give other vectors
 VECTORS, ACCOUNT = "vectors.safetensors", "account.json"

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from fieldctr.artifacts import cached, check_stage, file_digest
-from fieldctr.data.table import refused_if_changed, stamps
+from fieldctr.data.table import refused_if_changed
 from fieldctr.errors import UserError
+from fieldctr.raw_files import stamps
 
 PACKAGE = "package:"
 FILES = ("*.safetensors", "*.json", "*.txt", "*.model")  # weights, configuration, tokenizer

@@ -3,18 +3,11 @@
 A backbone is a class with this signature; none inherits from another:
     __init__(self, schema: Schema, dim: int, *, ...)        what its YAML sets, keyword-only
     forward(self, emb: Tensor, inputs: Inputs) -> Tensor    (B, F, D) -> logit (B,)
-One that reads no feature embeddings says `reads_embeddings = False` and gets (B, F, 0); one with `reads_columns = True`
-gets a vector for each id column, (B, S, D), where a multi-valued field has several.
 
 An enhancer likewise:
     __init__(self, schema: Schema, dim: int, *, ...)
     forward(self, emb: Tensor) -> tuple[Tensor, Tensor]     (B, F, D) -> extra logit (B,), penalty ()
-Either may have a method `fold()`, which turns it in place into what evaluation and serving need and no more.
-
-A backbone or enhancer whose constructor asks for `field_embeddings` behind `dim` gets a language model's vectors of the
-fields, (F, E); where None is their default, only if its node says where they come from, by the keys of SOURCE.
-A backbone may have a method `penalty() -> ()`, which is added to the training loss, and one `place(new, drawn)`, which
-a warm start calls for fields that the earlier run lacked: see training/warm_start.py.
+What either may offer besides stands in models/hooks.py.
 """
 
 import inspect
@@ -27,6 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fieldctr.config import Kind, Weight, build, checked, locate
 from fieldctr.errors import UserError
+from fieldctr.models.hooks import FIELD_EMBEDDINGS, Backbone, Enhancer, check_hooks, hook
 from fieldctr.nn.embedding import FeatureEmbedding, Inputs, NoEmbedding, Table
 from fieldctr.nn.flops import FlopCounter
 from fieldctr.schema import Schema
@@ -41,7 +35,8 @@ def _is_part(target: Any, *inputs: str) -> bool:
         inspect.signature(target.forward).bind("self", *inputs)
     except TypeError:
         return False
-    return True
+    behind = [p for p in inspect.signature(target).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD][2:]
+    return all(p.name == FIELD_EMBEDDINGS or p.default is not p.empty for p in behind)
 
 
 KINDS = {
@@ -86,20 +81,20 @@ class CTRModel(nn.Module):
     def forward(self, inputs: Inputs) -> Output:
         columns = self.embedding.columns(inputs)  # B,S,D
         emb = self.embedding.pooled(columns, inputs)  # B,F,D
-        logit = self.backbone(columns if getattr(self.backbone, "reads_columns", False) else emb, inputs)
-        penalised = self.training and hasattr(self.backbone, "penalty")
-        own = self.backbone.penalty() if penalised else logit.new_zeros(())  # ty: ignore[not-callable]
+        logit = self.backbone(columns if hook(self.backbone, "reads_columns") else emb, inputs)
+        penalty = hook(self.backbone, "penalty") if self.training else None
+        own = penalty() if penalty else logit.new_zeros(())
         if self.enhancer is None:
             return Output(logit, own)
-        extra, penalty = self.enhancer(emb)
-        return Output(logit + extra, own + penalty)
+        extra, added = self.enhancer(emb)
+        return Output(logit + extra, own + added)
 
     def fold(self) -> Self:
         """Into the form that serves, in place: what depends on no sample is computed once, its makings are dropped."""
         with torch.no_grad():
             for part in (self.backbone, self.enhancer):
-                if hasattr(part, "fold"):
-                    part.fold()  # ty: ignore[not-callable]
+                if fold := hook(part, "fold"):
+                    fold()
         return self.eval()
 
     def num_parameters(self) -> dict[str, int]:
@@ -124,17 +119,39 @@ def build_model(
     embeddings. Embeddings and backbone are drawn before the enhancer, so that runs with and without one are paired.
     `field_embeddings` has those of "model" and "enhancer", as far as they read any.
     """
+    refuse_misfits(model, enhancer)
     keywords = dict(model)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        if getattr(locate(model, "model", KINDS["model"]), "reads_embeddings", True):
+        if _reads_embeddings(model):
             embedding = FeatureEmbedding(schema, dim, init_std=_embedding_std(keywords))
         else:
             embedding = NoEmbedding(schema)
         vectors = field_embeddings or {}
         backbone = _built(keywords, "model", schema, dim, vectors)
         added = _built(enhancer, "enhancer", schema, dim, vectors) if enhancer else None
+        check_hooks(backbone, Backbone)
+        if added is not None:
+            check_hooks(added, Enhancer)
         return CTRModel(embedding, backbone, added, schema=schema)
+
+
+def refuse_misfits(
+    model: Mapping[str, Any], enhancer: Mapping[str, Any] | None, *, named: str = "model and enhancer"
+) -> None:
+    """UserError for the nodes of a backbone and an enhancer that cannot work together; `named` says what was chosen."""
+    if not enhancer or _reads_embeddings(model):
+        return
+    locate(enhancer, "enhancer", KINDS["enhancer"])
+    names = [node["_target_"].rpartition(".")[2] for node in (model, enhancer)]
+    raise UserError(
+        f"{named} do not fit together: {names[1]} works on feature embeddings, and {names[0]} has none. "
+        "Take enhancer=none, or another model"
+    )
+
+
+def _reads_embeddings(model: Mapping[str, Any]) -> bool:
+    return hook(locate(model, "model", KINDS["model"]), "reads_embeddings", True)
 
 
 def flops_per_sample(model: CTRModel, schema: Schema) -> int:
@@ -163,14 +180,18 @@ def reads_field_embeddings(node: Mapping[str, Any] | None, name: str) -> bool:
     """Whether what the node called `name` builds wants them."""
     if not node:
         return False
-    parameter = inspect.signature(locate(node, name, KINDS[name])).parameters.get("field_embeddings")
+    parameter = inspect.signature(locate(node, name, KINDS[name])).parameters.get(FIELD_EMBEDDINGS)
     return parameter is not None and (parameter.default is parameter.empty or "source" in node)
 
 
 def _built(node: Mapping[str, Any], name: str, schema: Schema, dim: int, vectors: Mapping[str, Tensor]) -> nn.Module:
     if not reads_field_embeddings(node, name):
         return build(node, name, schema, dim, kind=KINDS[name])
-    assert name in vectors, f"the {name} reads field embeddings: give them"
+    if name not in vectors:
+        raise UserError(
+            f"{name} {node['_target_']} reads field embeddings and got none. Of a finished run they are the buffer "
+            f"{FIELD_EMBEDDINGS} that the module itself must keep"
+        )
     own = {key: value for key, value in node.items() if key not in SOURCE}
     return build(own, name, schema, dim, vectors[name], kind=KINDS[name])
 

@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from fieldctr.config import Positive, Share, Weight
 from fieldctr.errors import UserError
-from fieldctr.nn.diagnostics import Diagnostics
+from fieldctr.models.hooks import Diagnostics
 from fieldctr.nn.embedding import FieldColumns, Inputs, LinearTerm
 from fieldctr.nn.fat_block import Block, BlockKind, Matrices
 from fieldctr.nn.field_attention import Modulation, Pairs, check_heads

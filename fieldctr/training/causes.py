@@ -7,6 +7,7 @@ from torch import nn
 
 from fieldctr.data.dataset import Split
 from fieldctr.errors import UserError
+from fieldctr.models.ctr_model import CTRModel
 
 LARGE = 1e3  # a number far above 1 takes an embedding, a logit and a gradient with it
 BLOCK = 1 << 16  # rows looked at together
@@ -27,7 +28,7 @@ class Largest:
 
 def largest(model: nn.Module, split: Split) -> Largest | None:
     """The field of the value that is farthest from zero, if that is beyond LARGE and the model knows its schema."""
-    schema = getattr(model, "schema", None)
+    schema = model.schema if isinstance(model, CTRModel) else None
     if schema is None or split.values is None or not len(split):
         return None
     low, high = split.values.min(0), split.values.max(0)

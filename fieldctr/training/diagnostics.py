@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fieldctr.models.ctr_model import CTRModel
-from fieldctr.nn.diagnostics import Diagnostics
+from fieldctr.models.hooks import Diagnostics, hook
 from fieldctr.nn.embedding import Inputs
 from fieldctr.training.loss import batch_loss
 
@@ -35,12 +35,12 @@ def diagnose(model: nn.Module, inputs: Inputs, label: Tensor, weight: Tensor | N
 @torch.no_grad()
 def diagnostics(model: CTRModel, inputs: Inputs) -> Diagnostics | None:
     """What the backbone says of itself, if it says anything."""
-    if not hasattr(model.backbone, "diagnostics"):
+    says = hook(model.backbone, "diagnostics")
+    if says is None:
         return None
     columns = model.embedding.columns(inputs)
-    whole = getattr(model.backbone, "reads_columns", False)
-    emb = columns if whole else model.embedding.pooled(columns, inputs)
-    return model.backbone.diagnostics(emb, inputs)  # ty: ignore[not-callable]
+    whole = hook(model.backbone, "reads_columns")
+    return says(columns if whole else model.embedding.pooled(columns, inputs), inputs)
 
 
 def gradient_norms(model: nn.Module, inputs: Inputs, label: Tensor, weight: Tensor | None = None) -> dict[str, float]:

@@ -2,9 +2,7 @@
 
 Source: Kingma and Ba 2015 (arXiv:1412.6980), algorithm 1; the L2 term joins the gradient after clipping, as in LLaCTR's
 released code (weight_decay of torch.optim.Adam). Average: Polyak and Juditsky 1992, in its exponential form.
-Three attributes of a module are read: `clip_norm`, the limit of its own norm, apart from all others; `frozen`: its
-weights never move, and all gradients that they ever had stay in the norm (LLaCTR's released code); and `lr_scale`, a
-factor of the learning rate of its weights.
+A module says by its hooks (models/hooks.py) that its weights are frozen, or learn or are clipped apart from all others.
 Differs: the average is bias-corrected like Adam's moments (algorithm 1, line 9). Started from the initial weights it
 reached the same AUC on KuaiRand (DeepFM 0.7319 against 0.7313), but its logits were still shrunk: LogLoss 0.630 against
 0.599 at the best step.
@@ -19,6 +17,7 @@ from torch import Tensor, nn
 
 from fieldctr.config import OptimizerConfig
 from fieldctr.errors import UserError
+from fieldctr.models.hooks import hook
 from fieldctr.nn.embedding import Table
 from fieldctr.training.adam import Adam
 from fieldctr.training.lazy import LazyTable, Schedule
@@ -36,18 +35,22 @@ class Optimizer:
         self.lazy: dict[str, LazyTable] = {}
         self.buffered: list[BufferedTable] = []
         sums, on_cpu = RowSums(), next(model.parameters()).device.type == "cpu"
+        refuse_misfits(config)
         if config.embedding_update == "lazy":
-            _check_lazy(config)
             self.schedule = Schedule(config, averaged=ema_decay is not None)
             self.lazy = {name: LazyTable(table, self.schedule, sums) for name, table in tables.items()}
         elif on_cpu:
             self.buffered = [BufferedTable(table, sums) for table in tables.values() if table.weight.requires_grad]
         lazy = {id(tables[name].weight) for name in self.lazy}
-        self.frozen = [w for module in model.modules() if getattr(module, "frozen", False) for w in module.parameters()]
+        self.frozen = frozen(model)
         for weight in self.frozen:
             weight.grad = torch.zeros_like(weight)
-        self.apart, scales = apart(model), lr_scales(model)
-        assert not lazy & scales.keys(), "a lazy table learns at the rate itself: set lr_scale on other modules"
+        self.apart, scales = apart(model), lr_scales(model, config.base_width)
+        if lazy & scales.keys():
+            raise UserError(
+                "optimizer.embedding_update=lazy: a module with an embedding table sets lr_scale or lr_width, and lazy "
+                "tables learn at the rate itself. Set them on other modules, or optimizer.embedding_update=dense"
+            )
         still = lazy | {id(weight) for weight in self.frozen}
         self.dense = Adam(
             {
@@ -148,16 +151,51 @@ class Apart(NamedTuple):
             torch._foreach_mul_(gradients, 1 / own if scale is None else scale / own)
 
 
+def frozen(model: nn.Module) -> list[nn.Parameter]:
+    """The weights of modules that say they never move."""
+    return [weight for module in model.modules() if hook(module, "frozen") for weight in module.parameters()]
+
+
 def apart(model: nn.Module) -> list[Apart]:
     """A group for each module that sets `clip_norm`."""
-    limits = [(module, getattr(module, "clip_norm", None)) for module in model.modules()]
+    limits = [(module, hook(module, "clip_norm")) for module in model.modules()]
     return [Apart(list(module.parameters()), float(limit)) for module, limit in limits if limit is not None]
 
 
-def lr_scales(model: nn.Module) -> dict[int, float]:
-    """By id of a weight, where its module sets `lr_scale`."""
-    scaled = [(module, getattr(module, "lr_scale", None)) for module in model.modules()]
-    return {id(weight): scale for module, scale in scaled if scale is not None for weight in module.parameters()}
+def lr_scales(model: nn.Module, base_width: int) -> dict[int, float]:
+    """Factors of the learning rate by id of a weight, where its module sets `lr_scale` or `lr_width`."""
+    scales = {}
+    for module in model.modules():
+        scale, width = hook(module, "lr_scale"), hook(module, "lr_width")
+        if scale is not None or width is not None:
+            own = (1.0 if scale is None else scale) * (1.0 if width is None else min(1.0, base_width / width))
+            scales |= {id(weight): own for weight in module.parameters()}
+    return scales
+
+
+def learning_rates(model: nn.Module, config: OptimizerConfig) -> dict[str, float]:
+    """The rates at which a fit begins, by name of a part of the model; 0 where nothing moves.
+
+    A part whose weights all learn at one rate stands as one.
+    """
+    scales, still = lr_scales(model, config.base_width), {id(weight) for weight in frozen(model)}
+    rates = {}
+    for name, weight in model.named_parameters():
+        moves = weight.requires_grad and id(weight) not in still
+        rates[name] = config.lr * scales.get(id(weight), 1.0) if moves else 0.0
+    return _by_part(rates)
+
+
+def _by_part(rates: Mapping[str, float], prefix: str = "") -> dict[str, float]:
+    parts: dict[str, dict[str, float]] = {}
+    for name, rate in rates.items():
+        part = prefix + name.removeprefix(prefix).partition(".")[0]
+        parts.setdefault(part, {})[name] = rate
+    joined: dict[str, float] = {}
+    for part, own in parts.items():
+        alike = len(set(own.values())) == 1
+        joined |= {part: next(iter(own.values()))} if alike else _by_part(own, f"{part}.")
+    return joined
 
 
 class Average:
@@ -195,7 +233,10 @@ def global_norm(gradients: list[Tensor]) -> Tensor:
     return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
 
 
-def _check_lazy(config: OptimizerConfig) -> None:
+def refuse_misfits(config: OptimizerConfig) -> None:
+    """UserError for settings of which one makes another impossible."""
+    if config.embedding_update != "lazy":
+        return
     if config.embedding_l2 > 0:
         raise UserError(
             f"optimizer.embedding_update=lazy cannot be had with optimizer.embedding_l2={config.embedding_l2:g}: "

@@ -36,9 +36,6 @@ from fieldctr.training.progress import Progress
 from fieldctr.training.recompute import keep_activations, recompute_layers
 from fieldctr.training.runtime import Runtime
 
-# Steps before which no evaluation counts against a fit: FAT learns nothing visible in its first ones, and averages with
-# ema_decay=0.99 look back as far. On a table with nine steps an epoch, patience would end before either.
-SETTLED = 100
 Record = dict[str, float]  # one evaluation: step, epoch, lr, train_loss, seconds, valid/<metric>
 
 
@@ -248,7 +245,7 @@ class Fitting:
         state, settings = self.state, self.settings
         if better:
             state.bad_evals = 0
-        elif state.step >= SETTLED:
+        elif state.step >= settings.grace_steps:
             state.bad_evals += 1
             state.lr = min(state.lr, max(settings.min_lr, state.lr * settings.lr_decay))
         if state.bad_evals >= settings.patience:

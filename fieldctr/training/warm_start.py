@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fieldctr.errors import UserError
+from fieldctr.models.ctr_model import CTRModel
+from fieldctr.models.hooks import hook
 from fieldctr.schema import Field, Schema
 
 MORE, FEATURES = 10, 10_007  # fields that the probe adds, and rows of each: no axis grows by these by chance
@@ -47,8 +49,8 @@ def take_over(
 ) -> None:
     """Copy into `model` what the finished model's `weights` have for its known fields; the rest stays as it was drawn.
 
-    `schema` is the model's; `build` makes the same model for another one. A backbone with a method `place(new, drawn)`
-    is told which fields are new and what it held before. UserError for a weight that cannot be matched; the model is
+    `schema` is the model's; `build` makes the same model for another one. A backbone with the hook `place` is told
+    which fields are new and what it held before. UserError for a weight that cannot be matched; the model is
     then as it was.
     """
     drawn = {name: value.clone() for name, value in model.state_dict().items()}
@@ -62,10 +64,10 @@ def take_over(
         growth = [more - size for more, size in zip(probe[name], value.shape, strict=True)]
         state[name] = _merged(name, value, weights[name], growth, known)
     model.load_state_dict(drawn | state)
-    backbone = getattr(model, "backbone", None)
-    if hasattr(backbone, "place") and bool(known.new.any()):
+    place = hook(model.backbone, "place") if isinstance(model, CTRModel) else None
+    if place and bool(known.new.any()):
         own = {name.removeprefix("backbone."): value for name, value in drawn.items() if name.startswith("backbone.")}
-        backbone.place(known.new, own)
+        place(known.new, own)
 
 
 def _rows(

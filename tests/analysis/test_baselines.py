@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fieldctr.analysis.baselines import (
+from fieldctr.analysis.baselines.baselines import (
     MEMORY,
     Chosen,
     Row,
@@ -16,9 +16,9 @@ from fieldctr.analysis.baselines import (
     share_closed,
     tree_features,
 )
-from fieldctr.analysis.boosting import BoostingConfig, boosted
-from fieldctr.analysis.oracle import by_chance, oracle
-from fieldctr.analysis.target_means import FOLDS, Coded, added, cells, coded, mean_of, statistic
+from fieldctr.analysis.baselines.boosting import BoostingConfig, boosted
+from fieldctr.analysis.baselines.oracle import by_chance, oracle
+from fieldctr.analysis.baselines.target_means import FOLDS, Coded, added, cells, coded, mean_of, statistic
 from fieldctr.data.dataset import Dataset, Split
 from fieldctr.ranking import auc, counted_auc
 from fieldctr.schema import Field, Schema

@@ -8,9 +8,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from fieldctr.analysis.counters import Moves, counts_own_label, mirrored, own_effect, share_of_clicks
-from fieldctr.analysis.leaks import moves_with_label
-from fieldctr.analysis.survey import survey
+from fieldctr.analysis.lint.counters import Moves, counts_own_label, mirrored, own_effect, share_of_clicks
+from fieldctr.analysis.lint.leaks import moves_with_label
+from fieldctr.analysis.lint.survey import survey
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.encode import encode
 from fieldctr.data.specs import field_specs

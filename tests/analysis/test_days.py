@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from fieldctr.analysis.days import click_rates_by_day, odd_days, spell_days
+from fieldctr.analysis.lint.days import click_rates_by_day, odd_days, spell_days
 from fieldctr.data.table import Table
 
 

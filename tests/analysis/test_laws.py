@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fieldctr.analysis.laws import (
+from fieldctr.analysis.scaling.laws import (
     CONSTANT,
     GAIN,
     Cells,

@@ -10,15 +10,15 @@ import numpy as np
 import polars as pl
 import pytest
 
-from fieldctr.analysis import lint as module
 from fieldctr.analysis.codes import Coder, hashed
-from fieldctr.analysis.counters import Moves
-from fieldctr.analysis.days import click_rates_by_day, odd_days, spell_days
-from fieldctr.analysis.findings import Finding
-from fieldctr.analysis.leaks import NOBODY, dispersion
-from fieldctr.analysis.lint import field_grid, lint, spell, worst
-from fieldctr.analysis.rules import effective_rows
-from fieldctr.analysis.survey import KeyFacts, survey
+from fieldctr.analysis.lint import lint as module
+from fieldctr.analysis.lint.counters import Moves
+from fieldctr.analysis.lint.days import click_rates_by_day, odd_days, spell_days
+from fieldctr.analysis.lint.findings import Finding
+from fieldctr.analysis.lint.leaks import NOBODY, dispersion
+from fieldctr.analysis.lint.lint import field_grid, lint, spell, worst
+from fieldctr.analysis.lint.rules import effective_rows
+from fieldctr.analysis.lint.survey import KeyFacts, survey
 from fieldctr.data.dataset import Dataset, Split
 from fieldctr.data.encode import encode
 from fieldctr.data.sources import synthetic

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fieldctr.analysis.design import logits, scales
-from fieldctr.analysis.logistic import Fit, LogisticConfig, Samples, Solver, logistic, note, path
-from fieldctr.analysis.twins import embed
+from fieldctr.analysis.baselines.design import logits, scales
+from fieldctr.analysis.baselines.logistic import Fit, LogisticConfig, Samples, Solver, logistic, note, path
+from fieldctr.analysis.parity.twins import embed
 from fieldctr.data.dataset import Dataset, Split
 from fieldctr.errors import UserError
 from fieldctr.ranking import auc

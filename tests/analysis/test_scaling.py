@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fieldctr.analysis.scaling_report import Report, curve_rows, size_rows
-from fieldctr.analysis.trials import baseline_auc, cells_of, load_trials
+from fieldctr.analysis.scaling.report import Report, curve_rows, size_rows
+from fieldctr.analysis.scaling.trials import baseline_auc, cells_of, load_trials
 from fieldctr.commands.scaling import ScalingConfig, draw, reported
 from fieldctr.config import TrackerConfig
 from fieldctr.errors import UserError

@@ -14,10 +14,10 @@ from fieldctr.commands import clean
 from fieldctr.commands.clean import unused
 from fieldctr.data import shards
 from fieldctr.data.prepare import VERSION
-from fieldctr.data.table import stamps
 from fieldctr.disk import write_json
 from fieldctr.errors import UserError
 from fieldctr.locks import lock
+from fieldctr.raw_files import stamps
 from fieldctr.runs import RECORD, Run
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import polars as pl
 import pytest
 
+from fieldctr.analysis.parity.protocol import FOLDER, Protocol
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.prepare import prepared
-from fieldctr.data.protocol import FOLDER, Protocol
 from fieldctr.errors import UserError
 
 Node = Callable[..., dict[str, Any]]

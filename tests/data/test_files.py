@@ -12,8 +12,8 @@ from fieldctr.data.files import common, concat, find, folder_keys, scan_all
 from fieldctr.data.joins import with_joins
 from fieldctr.data.reading import Reading
 from fieldctr.data.sources import tidy
-from fieldctr.data.table import digests
 from fieldctr.errors import UserError
+from fieldctr.raw_files import digests
 
 TABLE = pl.DataFrame({"user": ["a", "b", "", "1"], "item": [1, 2, 3, 4], "click": [0, 1, 0, 1]})
 

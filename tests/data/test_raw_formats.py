@@ -11,10 +11,10 @@ from typing import Any
 import polars as pl
 import pytest
 
+from fieldctr.analysis.parity.protocol import Protocol
 from fieldctr.config import build
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.prepare import SOURCE, prepared
-from fieldctr.data.protocol import Protocol
 from fieldctr.data.table import LABEL, SPLIT
 from fieldctr.errors import UserError
 

@@ -16,9 +16,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from fieldctr import locks
+from fieldctr import disk, locks, raw_files
 from fieldctr.checksums import keep
-from fieldctr.data import budget, dataset, encode, prepare, shards, table
+from fieldctr.data import budget, dataset, encode, prepare, shards
 from fieldctr.data.budget import Limits
 from fieldctr.data.prepare import prepared
 from fieldctr.data.specs import field_specs
@@ -105,7 +105,7 @@ def no_locks(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    monkeypatch.setattr(locks, "_told", set())
+    monkeypatch.setattr(disk, "_told", set())
 
 
 @pytest.mark.parametrize("system", ["locks", "no locks"])
@@ -320,7 +320,7 @@ CHANGES: list[Callable[[Path], object]] = [
     os.utime, Path.touch, lambda path: path.chmod(0o600), lambda path: path.unlink(),
 ]  # fmt: skip
 MOMENTS = [
-    (prepare, "_table"), (prepare, "stamps"), (table, "file_digest"), (prepare, "digests"),
+    (prepare, "_table"), (prepare, "stamps"), (raw_files, "file_digest"), (prepare, "digests"),
     (encode, "refuse_bad_lines"), (shards._Writer, "add"), (encode, "write_shards"), (encode, "known_texts"),
     (encode, "write_json"), (prepare, "refused_if_changed"), (prepare, "cached"),
 ]  # fmt: skip
@@ -372,11 +372,13 @@ def once_after(real: Callable[..., Any], action: Callable[[], object]) -> Callab
 
 
 def test_the_memo_knows_a_file_by_more_than_size_and_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(table, "SETTLED_NS", -(10**12))  # as if all had been written long ago
+    monkeypatch.setattr(raw_files, "SETTLED_NS", -(10**12))  # as if all had been written long ago
     folder, out = raw(tmp_path / "raw"), tmp_path / "out"
     names = {prepared(node(folder), data_dir=out).folder.name}
     read = []
-    monkeypatch.setattr(table, "file_digest", lambda *given, real=table.file_digest: read.append(given) or real(*given))
+    monkeypatch.setattr(
+        raw_files, "file_digest", lambda *given, real=raw_files.file_digest: read.append(given) or real(*given)
+    )
     assert prepared(node(folder), data_dir=out).folder.name in names
     assert read == []
     for change in (rewrite_in_secret, move_over, link_over):
@@ -409,14 +411,14 @@ MEMOS: dict[str, tuple[Callable[[Path], object], str]] = {
 def test_a_memo_that_is_not_one_is_made_anew(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(table, "SETTLED_NS", -(10**12))
+    monkeypatch.setattr(raw_files, "SETTLED_NS", -(10**12))
     folder, memo = raw(tmp_path / "raw"), tmp_path / ".digests.json"
     files = tuple(folder / name for name in FILES)
-    found, (harm, word) = table.digests(files, memo), MEMOS[kind]
+    found, (harm, word) = raw_files.digests(files, memo), MEMOS[kind]
     whole = memo.read_bytes()
     harm(memo)
     capsys.readouterr()
-    assert table.digests(files, memo) == found
+    assert raw_files.digests(files, memo) == found
     said = capsys.readouterr().err
     assert word in said
     assert bool(said) == bool(word)
@@ -427,9 +429,9 @@ def test_a_memo_that_is_not_one_is_made_anew(
 def test_a_memo_that_may_not_be_read_is_made_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(table, "SETTLED_NS", -(10**12))
+    monkeypatch.setattr(raw_files, "SETTLED_NS", -(10**12))
     files, memo = (raw(tmp_path / "raw") / "one.csv",), tmp_path / ".digests.json"
-    found = table.digests(files, memo)
+    found = raw_files.digests(files, memo)
 
     def refuse(self: Path, *given: Any, real: Any = Path.read_bytes) -> bytes:
         if self == memo:
@@ -437,7 +439,7 @@ def test_a_memo_that_may_not_be_read_is_made_anew(
         return real(self, *given)
 
     monkeypatch.setattr(Path, "read_bytes", refuse)
-    assert table.digests(files, memo) == found
+    assert raw_files.digests(files, memo) == found
     assert f"made anew: {memo}: no permission" in capsys.readouterr().err
 
 
@@ -454,7 +456,7 @@ def test_two_that_write_one_memo_leave_a_whole_one(tmp_path: Path, capsys: pytes
         thread.start()
     for thread in threads:
         thread.join()
-    assert table.kept(memo)
+    assert raw_files.kept(memo)
     assert [path.name for path in tmp_path.iterdir()] == [memo.name]
     assert capsys.readouterr().err == ""
 

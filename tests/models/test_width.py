@@ -18,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:model.num_bases")
 
 def moved_by_matrices(model: nn.Module, width: int, inputs: Inputs, schema: Schema, *, scaled: bool) -> float:
     """How far logits move, as a root mean square, when the matrices of the width take a step of Adam's size."""
-    scales, generator = lr_scales(model), torch.Generator().manual_seed(1)
+    scales, generator = lr_scales(model, 16), torch.Generator().manual_seed(1)
     emb = 1e-4 * torch.randn(len(inputs.ids), schema.num_fields, width, generator=generator)
     before = model(emb, inputs)
     before.sum().backward()
@@ -45,7 +45,7 @@ def test_one_rate_moves_narrow_and_wide_models_alike(name: str, backbone: Make, 
 
 def test_what_multiplies_no_width_learns_at_the_rate_itself(backbone: Make, schema: Schema) -> None:
     model = backbone("fat", schema, 8, width=64, output_projection=True)
-    scales = lr_scales(model)
+    scales = lr_scales(model, 16)
     whole = {name for name, weight in model.named_parameters() if scales.get(id(weight), 1.0) == 1.0}
     slow = {name for name, weight in model.named_parameters() if scales.get(id(weight)) == 16 / 64}
     assert {name.partition(".")[0] for name in slow} == {"own", "common", "readout"}
@@ -56,4 +56,4 @@ def test_what_multiplies_no_width_learns_at_the_rate_itself(backbone: Make, sche
 @pytest.mark.parametrize("name", ["fat", "transformer"])
 def test_narrow_models_are_left_alone(name: str, backbone: Make, schema: Schema) -> None:
     for width in (8, 16):
-        assert set(lr_scales(backbone(name, schema, width)).values()) == {1.0}
+        assert set(lr_scales(backbone(name, schema, width), 16).values()) == {1.0}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fieldctr.models.ctr_model import CTRModel, build_model
-from fieldctr.nn.diagnostics import Diagnostics
+from fieldctr.models.hooks import Diagnostics
 from fieldctr.nn.embedding import Inputs, Table
 from fieldctr.schema import Field, Schema
 from fieldctr.training.diagnostics import diagnose, diagnostics, effective_rank, gradient_norms

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fieldctr.errors import UserError
 from fieldctr.nn.embedding import Table
-from fieldctr.training.optim import Optimizer, decay_at, global_norm
+from fieldctr.training.optim import Optimizer, decay_at, global_norm, learning_rates
 from fieldctr.training.rows import RowSums
 
 ROWS, DIM, STEPS = 60, 3, 250
@@ -198,6 +198,30 @@ def test_a_module_can_learn_at_a_share_of_the_rate(planted: ModuleType) -> None:
     optimizer.step(0.1)
     moved = [float((new.detach() - old).abs().max()) for new, old in zip(model.parameters(), before, strict=True)]
     assert moved == pytest.approx([0.025, 0.025, 0.1, 0.1], rel=1e-3)
+
+
+def test_rates_are_told_by_the_largest_parts_that_have_one(planted: ModuleType) -> None:
+    model = nn.Sequential(
+        nn.Linear(4, 4), nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4)), nn.Linear(4, 1)
+    )
+    model[1][0].lr_scale = 0.5
+    model[1][0].lr_width, model[1][1].lr_width, model[0].lr_width = 32, 64, 8
+    model[1][2].frozen = True
+    model[2].bias.requires_grad_(requires_grad=False)
+    config = planted.optimizer_config(lr=0.8, base_width=16)
+    expected = {"0": 0.8, "1.0": 0.2, "1.1": 0.2, "1.2": 0.0, "2.weight": 0.8, "2.bias": 0.0}
+    assert learning_rates(model, config) == pytest.approx(expected)
+    wider = planted.optimizer_config(lr=0.8, base_width=64)
+    assert learning_rates(model, wider) == pytest.approx(expected | {"1.0": 0.4, "1.1": 0.8})
+
+
+def test_a_lazy_table_has_no_rate_of_its_own(planted: ModuleType) -> None:
+    for hook, value in (("lr_scale", 0.5), ("lr_width", 32)):
+        model = Lookup()
+        setattr(model.table, hook, value)
+        config = planted.optimizer_config(embedding_l2=0.0, embedding_update="lazy")
+        with pytest.raises(UserError, match="lazy tables learn at the rate itself"):
+            Optimizer(model, config, clip_norm=None, ema_decay=None)
 
 
 @pytest.mark.parametrize("update", ["dense", "lazy"])

@@ -205,6 +205,15 @@ def test_evaluation_gives_every_row_its_logit_and_changes_nothing(planted: Modul
     assert torch.equal(state, torch.get_rng_state())
 
 
+@pytest.mark.parametrize(("grace_steps", "end"), [(0, 64), (96, 96), (97, 128)])
+def test_evaluations_of_the_first_steps_count_against_nothing(
+    planted: ModuleType, runtime: Runtime, grace_steps: int, end: int
+) -> None:
+    done = fit(planted, runtime, planted.Tiny(seed=1), max_epochs=9, evals_per_epoch=1, patience=1, min_delta=1.0,
+               grace_steps=grace_steps)  # fmt: skip
+    assert done.history[-1]["step"] == end
+
+
 def test_no_step_waits_for_the_device(planted: ModuleType, runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = Trainer(planted.trainer_config(), planted.optimizer_config(), runtime, seed=3)
     fitting = Fitting(trainer, planted.Tiny(seed=1), planted.split(128, 1), planted.split(50, 2), None)

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from fieldctr.analysis.design import logits, matrix, scales
-from fieldctr.analysis.target_means import BySplit
+from fieldctr.analysis.baselines.design import logits, matrix, scales
+from fieldctr.analysis.baselines.target_means import BySplit
 from fieldctr.config import Positive, Weight
 from fieldctr.data.dataset import Dataset, Split
 from fieldctr.errors import UserError

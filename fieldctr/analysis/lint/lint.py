@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from fieldctr.analysis import leaks, rules
-from fieldctr.analysis.findings import SEVERITIES, Finding
-from fieldctr.analysis.survey import Survey, survey
+from fieldctr.analysis.lint import leaks, rules
+from fieldctr.analysis.lint.findings import SEVERITIES, Finding
+from fieldctr.analysis.lint.survey import Survey, survey
 from fieldctr.checksums import keep, kept
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.describe import grid, share

@@ -7,10 +7,9 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from fieldctr.analysis.laws import Cells, grouped
+from fieldctr.analysis.scaling.laws import Cells, grouped
 from fieldctr.artifacts import canonical
-from fieldctr.config import nearest
-from fieldctr.errors import UserError
+from fieldctr.errors import UserError, nearest
 from fieldctr.runs import lasting, load_config, load_result
 
 Size = Literal["dense", "embedding", "total", "flops"]

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fieldctr.analysis.codes import Coder
-from fieldctr.analysis.counters import Moves, Numbers
+from fieldctr.analysis.lint.counters import Moves, Numbers
 from fieldctr.data.dataset import Dataset, Split
 from fieldctr.data.specs import DERIVED
 from fieldctr.data.table import SPLITS

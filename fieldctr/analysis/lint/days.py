@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import polars as pl
 
-from fieldctr.analysis.findings import SIGMAS, Finding
+from fieldctr.analysis.lint.findings import SIGMAS, Finding
 from fieldctr.data.columns import column as raw_column
 from fieldctr.data.reader import require
 from fieldctr.data.spelling import number

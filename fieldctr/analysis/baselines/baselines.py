@@ -6,9 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fieldctr.analysis.oracle import by_chance, oracle
-from fieldctr.analysis.survey import hash_rows
-from fieldctr.analysis.target_means import (
+from fieldctr.analysis.baselines.oracle import by_chance, oracle
+from fieldctr.analysis.baselines.target_means import (
     BySplit,
     Coded,
     added,
@@ -18,6 +17,7 @@ from fieldctr.analysis.target_means import (
     mean_of,
     statistic,
 )  # fmt: skip
+from fieldctr.analysis.lint.survey import hash_rows
 from fieldctr.data.dataset import Dataset
 from fieldctr.ranking import auc
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from fieldctr.analysis.twins import Batch, loss
+from fieldctr.analysis.parity.twins import Batch, loss
 from fieldctr.data.dataset import Dataset
 from fieldctr.models.ctr_model import CTRModel, build_model
 from fieldctr.nn.embedding import Inputs

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import numpy as np
 import polars as pl
 
-from fieldctr.analysis.findings import SIGMAS, Finding
-from fieldctr.analysis.survey import Survey, agreement, fixed_by
+from fieldctr.analysis.lint.findings import SIGMAS, Finding
+from fieldctr.analysis.lint.survey import Survey, agreement, fixed_by
 from fieldctr.data.encoding import VOCABULARY_FILE
 from fieldctr.data.specs import DERIVED, STATISTICS
 from fieldctr.data.table import SPLITS

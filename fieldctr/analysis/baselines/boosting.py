@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from fieldctr.analysis.target_means import BySplit
+from fieldctr.analysis.baselines.target_means import BySplit
 from fieldctr.config import Between, Positive, Share, Weight
 
 CURE = "pip install 'fieldctr[lightgbm]'"

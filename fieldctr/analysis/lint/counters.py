@@ -13,7 +13,7 @@ from typing import NamedTuple, Self
 import numpy as np
 import polars as pl
 
-from fieldctr.analysis.findings import SIGMAS
+from fieldctr.analysis.lint.findings import SIGMAS
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.encoding import VOCABULARY_FILE
 

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fieldctr.analysis.laws import INTERVAL, Interval, Study, varied
-from fieldctr.analysis.trials import REPEATS, Size, Trials
+from fieldctr.analysis.scaling.laws import INTERVAL, Interval, Study, varied
+from fieldctr.analysis.scaling.trials import REPEATS, Size, Trials
 
 POINTS = 80  # of a curve
 MARGIN = 1.3  # how far a curve goes beyond the sizes, as a factor

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fieldctr.analysis.counters import begins_blocks, counts_own_label
-from fieldctr.analysis.findings import SIGMAS, Finding
-from fieldctr.analysis.survey import KeyFacts, Survey, fixed_by
+from fieldctr.analysis.lint.counters import begins_blocks, counts_own_label
+from fieldctr.analysis.lint.findings import SIGMAS, Finding
+from fieldctr.analysis.lint.survey import KeyFacts, Survey, fixed_by
 from fieldctr.data.table import SPLITS
 from fieldctr.ranking import auc, counted_auc
 

@@ -11,8 +11,8 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from fieldctr.analysis.plots import SETTINGS
-from fieldctr.analysis.scaling_report import Report, Rows, curve_rows
-from fieldctr.analysis.trials import Trial
+from fieldctr.analysis.scaling.report import Report, Rows, curve_rows
+from fieldctr.analysis.scaling.trials import Trial
 
 STYLE: Any = SETTINGS | {"axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True}
 NULLS = (("0.45", (0, (1, 1.5))), ("0.45", (0, (5, 2))))  # colour and dashes of the constant and the line

@@ -2,14 +2,14 @@
 
 Source: parameter counts in BARS-CTR's logs (FuxiCTR 1 and 2), which these formulas give exactly.
 Differs: FwFM here has a first-order term linear in the embeddings (filv), the boards' one weight (scalar) or one vector
-(felv) for each feature; FmFM here has no bias. What a table's rows are, `fieldctr.data.protocol` says.
+(felv) for each feature; FmFM here has no bias. What a table's rows are, `fieldctr.analysis.parity.protocol` says.
 """
 
 from dataclasses import replace
 from itertools import pairwise
 from typing import NamedTuple
 
-from fieldctr.data.protocol import Count, Protocol
+from fieldctr.analysis.parity.protocol import Count, Protocol
 from fieldctr.schema import Schema
 
 HERE = {"fwfm": "filv", "fmfm": "matrix without bias"}  # forms that differ from all of the boards'

@@ -1,0 +1,1 @@
+"""What a model must beat and what it cannot reach."""

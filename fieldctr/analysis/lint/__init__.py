@@ -1,0 +1,1 @@
+"""What is wrong with a table before a model hides it."""

@@ -1,0 +1,1 @@
+"""What others published of a benchmark, and the same computed here."""
