@@ -37,7 +37,8 @@ def load_trained(folder: Path, *, outputs: Path, runtime: RuntimeConfig, splits:
 
     Of the table's matrices only those of `splits` are read whole for this: others are not to be used.
     """
-    config, result = parse(TrainConfig, load_config(folder), ""), load_result(folder)
+    node, result = load_config(folder), load_result(folder)  # which checks both files before one is believed
+    config = parse(TrainConfig, node, "")
     rate = config.dataset.get("negative_rate")
     dataset = dataset_of(folder, result, negative_rate=rate, outputs=outputs, splits=splits)
     weights = load_weights(folder)
