@@ -66,12 +66,27 @@ class Split:
     def load(cls, folder: Path, name: str, schema: Schema) -> "Split":
         """Memory-map the files `name`.*.npy of a prepared folder; nothing is read yet."""
         paths = {part: folder / f"{name}.{part}.npy" for part in PARTS}
-        arrays = {part: np.load(path, mmap_mode="c") for part, path in paths.items() if path.exists()}
-        if "windows" not in arrays:
-            return cls(**arrays)
-        fields = schema.fields[-(arrays["windows"].shape[1] // 2) :]
-        events = np.load(folder / EVENTS_FILE, mmap_mode="c")
-        return cls(**arrays, past=Past(events, tuple(field.width for field in fields)))
+        return cls.of(folder, schema, **{part: load(path) for part, path in paths.items() if path.exists()})
+
+    @classmethod
+    def of(cls, folder: Path, schema: Schema, **arrays: np.ndarray) -> "Split":
+        """Rows of a prepared folder's table; what their windows point into is memory-mapped."""
+        past = None
+        if "windows" in arrays:
+            fields = schema.fields[-(arrays["windows"].shape[1] // 2) :]
+            past = Past(load(folder / EVENTS_FILE), tuple(field.width for field in fields))
+        return cls(**arrays, past=past)
+
+    @classmethod
+    def empty(cls, schema: Schema) -> "Split":
+        """No rows."""
+        values = np.empty((0, schema.num_numeric), np.float32)
+        return cls(np.empty((0, schema.num_columns), np.int32), np.empty(0, np.float32), values)
+
+
+def load(path: Path) -> np.ndarray:
+    """Memory-map a .npy file."""
+    return np.load(path, mmap_mode="c")
 
 
 @dataclass(frozen=True)
