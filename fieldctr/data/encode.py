@@ -42,7 +42,8 @@ from fieldctr.schema import Schema
 
 T = TypeVar("T")
 SHARDS = "shards"  # folder of pass one
-ENCODERS: tuple[type[Encoder], ...] = (Texts, Numbers, Statistics, Histories)  # texts tell the others of their codes
+# Texts tell the others of their codes.
+ENCODERS: tuple[type[Encoder], ...] = (Texts, Numbers, Statistics, Histories)
 
 
 def encode(
@@ -55,6 +56,7 @@ def encode(
     work: Path | None = None,
     max_memory_gb: float | None = None,
     source: Callable[[], Table] | None = None,
+    raw_dir: Path = Path(),
 ) -> None:
     """Write the table into `folder`: per split ids (R, S), label (R,) and what else it has; schema, vocabulary, facts.
 
@@ -62,7 +64,8 @@ def encode(
     weights. UserError for a table that cannot be trained on.
     Shards that lie in `work` from an earlier call are not read again. Without it they live in `folder`.
     A table that needs more than `max_memory_gb` is refused; None allows half of what the machine has left.
-    With `source`, which gives the table once more, the workers of Ray make the shards.
+    With `source`, which gives the table once more, the workers of Ray make the shards. `raw_dir` is where the files of
+    fields lie.
     """
     budget = Budget.of(max_memory_gb)
     parts = work or folder / SHARDS
@@ -81,7 +84,7 @@ def encode(
     if weight:
         facts["weight"] = weight_facts(weight, shards.weights(), tally.rows)
 
-    encoders = fit(specs, shards, budget)
+    encoders = fit(specs, Training(shards, budget, raw_dir, {}))
     learned = _all(encoder.learned() for encoder in encoders)
     groups = Groups(group, *numbered(shards, GROUP, budget)) if group else None
     for split, rows in zip(SPLITS, tally.rows.tolist(), strict=True):
@@ -102,9 +105,8 @@ def encode(
     write_json(folder / FACTS_FILE, facts)
 
 
-def fit(specs: tuple[Spec, ...], shards: Shards, budget: Budget) -> list[Encoder]:
+def fit(specs: tuple[Spec, ...], work: Training) -> list[Encoder]:
     """All encoders, fitted to the train rows one after the other."""
-    work = Training(shards, budget, {})
     return [encoder.fit(specs, work) for encoder in ENCODERS]
 
 

@@ -47,7 +47,7 @@ class FieldSpec:
     keep: Literal["first", "last"] = "first"  # multi: which values of a longer list; last where `shares` is set
     padding: tuple[str, ...] = ()  # multi: values, spelled so, that fill up lists and mean nothing
 
-    times = times_of_new_rows = crosses = ()
+    times = times_of_new_rows = crosses = files = ()
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -94,7 +94,7 @@ class StatisticSpec:
     numeric = True
     shares = ""
     num_buckets = None
-    times_of_new_rows = ()  # they see all of train
+    times_of_new_rows = files = ()  # new rows see all of train
     scale = "standard"  # where there are no bins
 
     @property
@@ -142,7 +142,7 @@ class HistorySpec:
     synonym: str = ""
 
     numeric = False
-    crosses = ()
+    crosses = files = ()
 
     @property
     def shares(self) -> str:
@@ -194,6 +194,11 @@ def spec_type(kind: str) -> Callable[..., Spec]:
 def raw_specs(specs: Sequence[Spec]) -> list[FieldSpec]:
     """Those of fields that are read from the raw table."""
     return [spec for spec in specs if isinstance(spec, FieldSpec)]
+
+
+def derived_specs(specs: Sequence[Spec]) -> list[StatisticSpec | HistorySpec]:
+    """Those of all other fields."""
+    return [spec for spec in specs if not isinstance(spec, FieldSpec)]
 
 
 def text_specs(specs: Sequence[Spec]) -> list[FieldSpec]:

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import numpy as np
 
 from fieldctr.config import Between, nearest
-from fieldctr.data.kinds import FieldSpec, Spec, history_specs, raw_specs, statistic_specs
+from fieldctr.data.kinds import FieldSpec, Spec, derived_specs, raw_specs
 from fieldctr.errors import UserError
 
 
@@ -32,7 +32,7 @@ def regrouped(specs: tuple[Spec, ...], how: Regrouping) -> tuple[Spec, ...]:
 
     UserError names a field that does not exist or cannot be changed so.
     """
-    fields, derived = raw_specs(specs), [*statistic_specs(specs), *history_specs(specs)]
+    fields, derived = raw_specs(specs), derived_specs(specs)
     chosen, size = _chosen(fields, {spec.shares for spec in specs}, how), how.size or 1
     if how.change == "split":
         parts = [_parts(spec, size) if spec in chosen else [spec] for spec in fields]

@@ -49,6 +49,7 @@ class Training(NamedTuple):
 
     shards: Shards
     budget: Budget
+    raw_dir: Path  # where files of fields lie
     known: dict[str, Known]  # by field or column: what the encoder of texts, which is the first, tells the others
 
 
