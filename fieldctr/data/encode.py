@@ -23,6 +23,7 @@ from fieldctr.data.encoders.histories import Histories
 from fieldctr.data.encoders.numbers import Numbers
 from fieldctr.data.encoders.statistics import Statistics
 from fieldctr.data.encoders.texts import Texts, numbered
+from fieldctr.data.encoders.vectors import Vectors
 from fieldctr.data.encoding import Encoding
 from fieldctr.data.facts import attainable, field_facts, without_group
 from fieldctr.data.in_memory import NewBlock
@@ -43,7 +44,7 @@ from fieldctr.schema import Schema
 T = TypeVar("T")
 SHARDS = "shards"  # folder of pass one
 # Texts tell the others of their codes.
-ENCODERS: tuple[type[Encoder], ...] = (Texts, Numbers, Statistics, Histories)
+ENCODERS: tuple[type[Encoder], ...] = (Texts, Numbers, Vectors, Statistics, Histories)
 
 
 def encode(

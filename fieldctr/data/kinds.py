@@ -1,5 +1,5 @@
-"""What a field is: read from a raw column (FieldSpec), learned from what train says about others (StatisticSpec), or
-made of what a user did before (HistorySpec).
+"""What a field is: read from a raw column (FieldSpec), learned from what train says about others (StatisticSpec), made
+of what a user did before (HistorySpec), or looked up in a file of vectors (VectorSpec).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +12,7 @@ from fieldctr.data.columns import OWN
 Kind = Literal["categorical", "multi", "quantile", "log_square", "value", "datetime", "cross"]
 StatisticKind = Literal["target_mean", "count"]
 HistoryKind = Literal["history"]
+VectorKind = Literal["vector"]
 Part = Literal["minute", "hour", "weekday", "is_weekend", "day", "month", "year"]
 STATISTICS = get_args(StatisticKind)
 DERIVED = (*STATISTICS, *get_args(HistoryKind))  # read from no column of their own
@@ -182,12 +183,52 @@ class HistorySpec:
         return field or FieldSpec(self.by, self.by)
 
 
-Spec = FieldSpec | StatisticSpec | HistorySpec
+@dataclass(frozen=True)
+class VectorSpec:
+    """A field that says what is known of a value from elsewhere, as numbers: fieldctr.data.encoders.vectors."""
+
+    name: str
+    column: str  # whose values are looked up
+    file: str  # below the dataset's raw_dir: .npy, whose rows are those of `keys`, or Parquet
+    kind: VectorKind = "vector"
+    keys: str | None = None  # text file with a key per line, of a .npy
+    key: str | None = None  # column of the keys, of Parquet; null: called as `column`
+    vector: tuple[str, ...] = ()  # column of lists, or several of numbers, of Parquet; none: all but the key
+    null_words: bool = True  # as of a categorical field
+    text: str = ""
+    synonym: str = ""
+
+    width = 1
+    numeric = False
+    shares = ""
+    num_buckets = None
+    times = times_of_new_rows = crosses = ()
+
+    @property
+    def what(self) -> str:
+        """What it encodes, for a message."""
+        return f"column '{self.column}'"
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Below raw_dir, besides those of the source."""
+        return (self.file, self.keys) if self.keys else (self.file,)
+
+    def renamed(self, names: Mapping[str, str]) -> "VectorSpec":
+        """It is of a column, and of no field."""
+        return self
+
+    def sources(self, specs: Sequence["Spec"]) -> list[FieldSpec]:
+        """What has to be read for it: its column, as a categorical field reads it."""
+        return [FieldSpec(self.name, self.column, null_words=self.null_words)]
+
+
+Spec = FieldSpec | VectorSpec | StatisticSpec | HistorySpec
 
 
 def spec_type(kind: str) -> Callable[..., Spec]:
     """The class of the specs of a kind."""
-    derived = {"history": HistorySpec, "target_mean": StatisticSpec, "count": StatisticSpec}
+    derived = {"vector": VectorSpec, "history": HistorySpec, "target_mean": StatisticSpec, "count": StatisticSpec}
     return derived.get(kind, FieldSpec)
 
 
@@ -196,7 +237,7 @@ def raw_specs(specs: Sequence[Spec]) -> list[FieldSpec]:
     return [spec for spec in specs if isinstance(spec, FieldSpec)]
 
 
-def derived_specs(specs: Sequence[Spec]) -> list[StatisticSpec | HistorySpec]:
+def derived_specs(specs: Sequence[Spec]) -> list[VectorSpec | StatisticSpec | HistorySpec]:
     """Those of all other fields."""
     return [spec for spec in specs if not isinstance(spec, FieldSpec)]
 
@@ -219,3 +260,8 @@ def statistic_specs(specs: Sequence[Spec]) -> list[StatisticSpec]:
 def history_specs(specs: Sequence[Spec]) -> list[HistorySpec]:
     """Those of histories."""
     return [spec for spec in specs if isinstance(spec, HistorySpec)]
+
+
+def vector_specs(specs: Sequence[Spec]) -> list[VectorSpec]:
+    """Those of vectors."""
+    return [spec for spec in specs if isinstance(spec, VectorSpec)]

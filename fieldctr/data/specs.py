@@ -16,6 +16,8 @@ from fieldctr.data.kinds import (
     Spec,
     StatisticKind,
     StatisticSpec,
+    VectorKind,
+    VectorSpec,
 )
 from fieldctr.data.spelling import text_of
 from fieldctr.errors import UserError
@@ -41,9 +43,10 @@ KEYS: dict[str, tuple[str, ...]] = {  # what a kind accepts besides SHARED and, 
     "cross": ("min_count", "columns", "null_words", "num_buckets"),
     "target_mean": ("of", "smoothing", "folds", "seed", "time", "unit", "bins"),
     "count": ("of", "folds", "seed", "time", "unit", "bins"),
+    "vector": ("file", "keys", "key", "vector", "null_words"),
     "history": ("of", "by", "time", "unit", "clicked", "max_length"),
 }
-NAMES = ("column", "columns", "of", "by", "time", "shares")  # keys that name columns or fields
+NAMES = ("column", "columns", "of", "by", "time", "shares", "key", "vector")  # keys that name columns or fields
 
 
 def field_specs(fields: Mapping[str, Any], default_min_count: int, *, null_words: bool = True) -> tuple[Spec, ...]:
@@ -56,7 +59,7 @@ def field_specs(fields: Mapping[str, Any], default_min_count: int, *, null_words
     named = {as_name(name, "dataset.fields"): node for name, node in fields.items()}
     plain = FieldSpec("", "", min_count=default_min_count, null_words=null_words)
     parsed = [_parse(name, node or {}, plain) for name, node in named.items() if node is not False]
-    specs = sorted(parsed, key=lambda spec: (FieldSpec, StatisticSpec, HistorySpec).index(type(spec)))
+    specs = sorted(parsed, key=lambda spec: (FieldSpec, VectorSpec, StatisticSpec, HistorySpec).index(type(spec)))
     refuse_twins(tuple(specs))
     known = {spec.name: spec for spec in specs}
     for i, spec in enumerate(specs):
@@ -65,7 +68,7 @@ def field_specs(fields: Mapping[str, Any], default_min_count: int, *, null_words
         elif isinstance(spec, HistorySpec):
             _refuse_user(spec, known)
             specs[i] = replace(spec, num_buckets=_owner(spec, known).num_buckets)
-        elif spec.shares and _owner(spec, known).num_buckets != spec.num_buckets:
+        elif isinstance(spec, FieldSpec) and spec.shares and _owner(spec, known).num_buckets != spec.num_buckets:
             where, expected = f"dataset.fields.{spec.name}.shares={spec.shares}", known[spec.shares].num_buckets
             raise UserError(f"{where}: num_buckets is {spec.num_buckets}, expected its owner's: {expected}")
     return tuple(specs)
@@ -78,7 +81,7 @@ def _parse(name: str, node: Mapping[str, Any], usual: FieldSpec) -> Spec:
     if isinstance(node.get("missing"), int | float | str) and not isinstance(node["missing"], bool):
         node = {**node, "missing": text_of(node["missing"])}
     node = {key: _names(value, f"{where}.{key}") if key in NAMES else value for key, value in node.items()}
-    kind = checked(node.get("kind", "categorical"), Kind | StatisticKind | HistoryKind, f"{where}.kind")
+    kind = checked(node.get("kind", "categorical"), Kind | StatisticKind | HistoryKind | VectorKind, f"{where}.kind")
     known = (*SHARED, *KEYS[kind]) if kind in (*DERIVED, "cross") else (*SHARED, "column", *KEYS[kind])
     for key in node:
         if key not in known:
@@ -92,6 +95,8 @@ def _parse(name: str, node: Mapping[str, Any], usual: FieldSpec) -> Spec:
         of = tuple(checked(node.get("of"), list[str], f"{where}.of"))
         subject = "click rate" if kind == "target_mean" else "number of impressions"
         plain = StatisticSpec(name, kind, of, text=f"{subject} by {' and '.join(of).replace('_', ' ')}")
+    if kind == "vector":
+        plain = _vector(name, node, usual, where)
     if kind == "cross":
         columns = tuple(checked(node.get("columns"), list[str], f"{where}.columns"))
         if len(columns) < 2:
@@ -107,6 +112,20 @@ def _parse(name: str, node: Mapping[str, Any], usual: FieldSpec) -> Spec:
             raise UserError(f"{where} has min_count and num_buckets: a hash counts no values. Drop one of them.")
         given["min_count"] = 1  # the dataset's own says nothing here
     return replace(plain, **given)
+
+
+def _vector(name: str, node: Mapping[str, Any], usual: FieldSpec, where: str) -> VectorSpec:
+    """UserError for keys that do not fit the file's form."""
+    file = checked(node.get("file"), str, f"{where}.file")
+    if file.endswith(".npy") != ("keys" in node):
+        raise UserError(f"{where}.file={file}: keys names the text file with a key per row of a .npy, and of no other")
+    for key in ("key", "vector"):
+        if key in node and file.endswith(".npy"):
+            raise UserError(f"{where}.{key} is a column's name, and {file} has no columns. Drop it.")
+    names = checked(node.get("vector", []), str | list[str], f"{where}.vector")
+    columns = (names,) if isinstance(names, str) else tuple(names)
+    text = name.replace("_", " ")
+    return VectorSpec(name, name, file, vector=columns, null_words=usual.null_words, text=text)
 
 
 def _names(value: Any, key: str) -> Any:
@@ -137,7 +156,7 @@ def _refuse_sources(spec: StatisticSpec, fields: Mapping[str, Spec]) -> None:
     if not spec.of or len(set(spec.of)) < len(spec.of):
         raise UserError(f"{where}: expected one or more fields or columns, each once")
     for name in spec.of:
-        if name in fields and (fields[name].numeric or fields[name].kind in DERIVED):
+        if name in fields and (fields[name].numeric or fields[name].kind in (*DERIVED, "vector")):
             expected = "expected one of kind categorical, multi, log_square or datetime"
             raise UserError(f"{where}: '{name}' is a field of kind {fields[name].kind}, {expected}")
     if sum(fields[name].kind == "multi" for name in spec.of if name in fields) > 1:
