@@ -15,6 +15,7 @@ class Field:
     """One input field. Ids are local: 0 is missing or unseen, 1..vocab_size-1 are known features.
 
     A numeric field owns two rows and one id column: id 0 says missing (row 0), id 1 present (row 1, times the value).
+    A vector field owns no row: its ids say which of its vectors, that lie beside the table, is mapped to an embedding.
     """
 
     name: str
@@ -23,6 +24,12 @@ class Field:
     numeric: bool = False
     text: str = ""  # what a language model reads; "" marks a field without usable semantics
     shares: str = ""  # the field whose features and rows it has, as a history has its item's; vocab_size is the same
+    vector: int = 0  # numbers of each of its vectors, one per id, that of id 0 being zeros; 0: it has none
+
+    @property
+    def num_rows(self) -> int:
+        """Its own rows of the embedding table."""
+        return 0 if self.shares or self.vector else self.vocab_size
 
 
 @dataclass(frozen=True)
@@ -52,15 +59,20 @@ class Schema:
         return sum(field.numeric for field in self.fields)
 
     @cached_property
+    def num_values(self) -> int:
+        """The value columns of a batch: those of numeric fields, then the numbers of each vector field."""
+        return self.num_numeric + sum(field.vector for field in self.fields)
+
+    @cached_property
     def vocab_size(self) -> int:
         """V, the rows of one table for all fields, row 0 of each field included; shared ones count once."""
-        return sum(field.vocab_size for field in self.fields if not field.shares)
+        return sum(field.num_rows for field in self.fields)
 
     @cached_property
     def row_offsets(self) -> tuple[int, ...]:
         """Per field, the first of its rows in the table; a field that shares has those of the other one."""
         own = [field for field in self.fields if not field.shares]
-        starts = dict(zip((field.name for field in own), _starts([field.vocab_size for field in own]), strict=True))
+        starts = dict(zip((field.name for field in own), _starts([field.num_rows for field in own]), strict=True))
         return tuple(starts[field.shares or field.name] for field in self.fields)
 
     @cached_property
@@ -79,6 +91,10 @@ class Schema:
         """The same without shared rows: what a table needs whose rows mean another thing in each field."""
         return Schema(tuple(replace(field, shares="") for field in self.fields))
 
+    def by_key(self) -> "Schema":
+        """The same with a row for each vector, in its place: a vector field as the categories that its keys are."""
+        return Schema(tuple(replace(field, vector=0) for field in self.fields))
+
     def fingerprint(self) -> str:
         """sha256 of the canonical schema: equal for equal tables on any machine."""
         return digest(self._record())
@@ -87,12 +103,11 @@ class Schema:
         write_json(path, self._record())
 
     def _record(self) -> dict[str, Any]:
-        """Without `shares` where nothing is shared: the key came later, and tables without keep their fingerprint."""
+        """Without keys that say nothing and came later: tables of before keep their fingerprint."""
+        later = {("shares", ""), ("vector", 0)}
         records = [asdict(field) for field in self.fields]
-        for record in records:
-            if not record["shares"]:
-                del record["shares"]
-        return {"fields": records}
+        said = [{key: value for key, value in record.items() if (key, value) not in later} for record in records]
+        return {"fields": said}
 
     @classmethod
     def load(cls, path: Path) -> "Schema":

@@ -2,7 +2,7 @@
 
 A gather of 4,096 rows costs less than handing them between processes would. On CUDA the split moves to the device when
 it fits into a quarter of its free memory; else batches travel through pinned memory while the device computes.
-Histories are sliced where the split is.
+Histories are sliced where the split is, and vectors gathered.
 """
 
 import math
@@ -38,8 +38,11 @@ class Batches:
         weight = None if split.weight is None else over_mean(split.weight)
         arrays = [split.ids, split.label, weight, split.values, split.windows, split.past and split.past.events]
         tensors = [torch.from_numpy(array) for array in arrays if array is not None]  # memory-mapped, still on disk
-        self.resident = device.type == "cpu" or _fits(tensors, device)
+        cpu = torch.device("cpu")
+        self.resident = device.type == "cpu" or _fits([*tensors, *(own.on(cpu) for own in split.vectors)], device)
         self.tensors = [tensor.to(device) for tensor in tensors] if self.resident else tensors
+        self.vectors = [own.on(device if self.resident else cpu) for own in split.vectors]
+        self.vector_columns = [own.column for own in split.vectors]
         self.events = self.tensors.pop() if split.past else None
         self.steps = [_steps(width, self.tensors[-1]) for width in (split.past.widths if split.past else ())]
 
@@ -65,6 +68,11 @@ class Batches:
             *parts, windows = parts
             past = [_at(self.events, place) for place in places(windows, self.steps)]
             parts[0] = torch.cat([parts[0], *past], dim=1)
+        if self.vectors:
+            given = parts[2 + self.weighted :]  # values, if any
+            looked_up = zip(self.vectors, self.vector_columns, strict=True)
+            gathered = [vectors.index_select(0, parts[0][:, column]) for vectors, column in looked_up]
+            parts = [*parts[: 2 + self.weighted], torch.cat([*given, *gathered], dim=1)]
         if not self.resident:
             # The host allocator keeps a pinned block until the stream has read it, so none is overwritten too early.
             parts = [part.pin_memory().to(self.device, non_blocking=True) for part in parts]

@@ -40,7 +40,8 @@ def warnings(coverage: Mapping[str, Coverage], facts: Mapping[str, Any]) -> Iter
             share = part / whole
             if share < 1 and (share < usual + FAR or _by_chance(part, whole, usual) > CHANCE):
                 continue
-            said = "of the values were not seen in train" if what == "unseen" else "of the rows have no value"
+            unseen = "have no vector" if facts[name]["kind"] == "vector" else "were not seen in train"
+            said = f"of the values {unseen}" if what == "unseen" else "of the rows have no value"
             yield (
                 f"field '{name}': {'all' if share == 1 else f'{share:.1%}'} {said}, {usual:.1%} in the validation "
                 f"split: pCTR is about rows that the model was not trained on. Is the column written as it was then?"

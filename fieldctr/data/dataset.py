@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 
 from fieldctr.artifacts import check_stage, is_earlier
 from fieldctr.checksums import sealed
-from fieldctr.data.past import EVENTS_FILE, Past
+from fieldctr.data.past import EVENTS_FILE, Past, Vectors, vectors_file
 from fieldctr.data.table import SPLITS
 from fieldctr.errors import UserError
 from fieldctr.schema import Schema
@@ -36,6 +36,7 @@ class Split:
     weight: np.ndarray | None = None  # (R,) float32 sample weights; None: each row counts once
     windows: np.ndarray | None = None  # (R, 2H) int32 or int64 starts, then ends, of each history in `past`
     past: Past | None = None
+    vectors: tuple[Vectors, ...] = ()  # of the vector fields, in their order
 
     def __len__(self) -> int:
         return len(self.label)
@@ -52,9 +53,10 @@ class Split:
         return np.concatenate([self.ids[rows], *self.past.ids(self.windows[rows])], axis=1)
 
     def take(self, rows: slice | np.ndarray) -> "Split":
-        """Some rows as a split. Their histories stay whole."""
+        """Some rows as a split. Their histories and vectors stay whole."""
         arrays = {part: getattr(self, part) for part in PARTS}
-        return Split(**{part: array[rows] for part, array in arrays.items() if array is not None}, past=self.past)
+        taken = {part: array[rows] for part, array in arrays.items() if array is not None}
+        return Split(**taken, past=self.past, vectors=self.vectors)
 
     def sample(self, rows: int, *, seed: int) -> "Split":
         """So many drawn rows in their order; a smaller sample is part of a larger one. UserError if it has fewer."""
@@ -66,12 +68,33 @@ class Split:
     def load(cls, folder: Path, name: str, schema: Schema) -> "Split":
         """Memory-map the files `name`.*.npy of a prepared folder; nothing is read yet."""
         paths = {part: folder / f"{name}.{part}.npy" for part in PARTS}
-        arrays = {part: np.load(path, mmap_mode="c") for part, path in paths.items() if path.exists()}
-        if "windows" not in arrays:
-            return cls(**arrays)
-        fields = schema.fields[-(arrays["windows"].shape[1] // 2) :]
-        events = np.load(folder / EVENTS_FILE, mmap_mode="c")
-        return cls(**arrays, past=Past(events, tuple(field.width for field in fields)))
+        return cls.of(folder, schema, **{part: load(path) for part, path in paths.items() if path.exists()})
+
+    @classmethod
+    def of(cls, folder: Path, schema: Schema, **arrays: np.ndarray) -> "Split":
+        """Rows of a prepared folder's table; what their windows point into is memory-mapped."""
+        past = None
+        if "windows" in arrays:
+            fields = schema.fields[-(arrays["windows"].shape[1] // 2) :]
+            past = Past(load(folder / EVENTS_FILE), tuple(field.width for field in fields))
+        return cls(**arrays, past=past, vectors=load_vectors(folder, schema))
+
+    @classmethod
+    def empty(cls, schema: Schema) -> "Split":
+        """No rows."""
+        values = np.empty((0, schema.num_numeric), np.float32)
+        return cls(np.empty((0, schema.num_columns), np.int32), np.empty(0, np.float32), values)
+
+
+def load_vectors(folder: Path, schema: Schema) -> tuple[Vectors, ...]:
+    """Those of the vector fields, memory-mapped."""
+    columns = [start for field, start in zip(schema.fields, schema.column_offsets, strict=True) if field.vector]
+    return tuple(Vectors(column, load(folder / vectors_file(i))) for i, column in enumerate(columns))
+
+
+def load(path: Path) -> np.ndarray:
+    """Memory-map a .npy file."""
+    return np.load(path, mmap_mode="c")
 
 
 @dataclass(frozen=True)
@@ -90,7 +113,8 @@ class Dataset:
     def load(cls, folder: Path, *, name: str, negative_rate: float | None = None) -> "Dataset":
         """A folder that `encode` wrote. `negative_rate` is in no file of it: it changes none."""
         schema = Schema.load(folder / SCHEMA_FILE)
-        splits = (Split.load(folder, split, schema) for split in ("train", "valid", "test"))
+        vectors = load_vectors(folder, schema)  # one copy for all
+        splits = (replace(Split.load(folder, split, schema), vectors=vectors) for split in SPLITS)
         return cls(schema, *splits, folder, name, negative_rate)
 
     @property

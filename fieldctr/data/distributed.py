@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 from fieldctr import signals
 from fieldctr.data.budget import Budget
 from fieldctr.data.reader import Reader
-from fieldctr.data.shards import gaps, row_columns, write_shards
+from fieldctr.data.samples import row_columns
+from fieldctr.data.shards import gaps, write_shards
 from fieldctr.data.table import Table
 from fieldctr.errors import UserError
 from fieldctr.trust import VARIABLE

@@ -5,50 +5,40 @@ from pathlib import Path
 
 import numpy as np
 
+from fieldctr.data.coverage import Coverage
+from fieldctr.data.encoders.encoder import Learned
+from fieldctr.data.kinds import Spec
 from fieldctr.data.npy import read_chunks
-from fieldctr.data.specs import Spec
-from fieldctr.data.statistics import Seen
+from fieldctr.data.shards import Shards
 from fieldctr.data.table import SPLITS
-from fieldctr.data.tally import Tally, by_split
-from fieldctr.data.vocabularies import Known
+from fieldctr.data.tally import by_split
 from fieldctr.ranking import auc
-from fieldctr.schema import Schema
 
 
 def field_facts(
-    specs: Sequence[Spec],
-    schema: Schema,
-    known: Sequence[Known],
-    tally: Tally,
-    seen: Seen,
-    *,
-    unread: np.ndarray,
-    cut: Mapping[str, np.ndarray],
+    specs: Sequence[Spec], learned: Mapping[str, Learned], coverage: Mapping[str, Sequence[Coverage]], shards: Shards
 ) -> dict[str, object]:
     """Per field: kind, vocab_size, and per split the share of rows without a value and of values without an id.
 
     A hashed field has, in place of the latter, the share of values in buckets that no train row fills, and `filled`.
-    `unread` (specs of the reader, 2, 3): cells that are not blank and say nothing, as NULL_WORDS and as infinite.
-    `seen` has these shares for statistics, where a value without an id is one that no train row has, and for histories.
-    `cut` has (3, 2) per multi-valued field the values that were one too many, and the rows that had them: a field that
-    lost some has `cut`, their number, that of the rows, and what share they are of its values.
+    Of a statistic a value without an id is one that no train row in sight has, of a history an event without one.
+    `null_words` and `not_finite` are cells that are not blank and say nothing. A multi-valued field that lost values
+    because they were one too many has `cut`, their number, that of the rows, and what share they are of its values.
     """
-    plain = len(specs) - len(seen.missing)
-    missing = [*(field.missing / tally.rows for field in known[:plain]), *seen.missing]
-    unseen = [*(field.unseen for field in known[:plain]), *seen.unseen]
-    filled = [*(field.filled for field in known[:plain]), *(None for _ in seen.missing)]
-    return {
-        spec.name: {
+    unread, cut = shards.unread(), shards.cut()
+    facts = {}
+    for spec in specs:
+        own = coverage[spec.name]
+        facts[spec.name] = {
             "kind": spec.kind,
-            "vocab_size": schema.fields[i].vocab_size,
-            "missing": by_split(missing[i].tolist()),
-            "unseen": by_split(unseen[i].tolist()),
-            **({} if filled[i] is None else {"filled": filled[i]}),
-            **(_unread(unread[i]) if i < plain else {}),
-            **(_cut(cut[spec.name], known[i]) if spec.name in cut else {}),
+            "vocab_size": learned[spec.name].field.vocab_size,
+            "missing": by_split([split.missing / max(split.rows, 1) for split in own]),
+            "unseen": by_split([split.unseen / max(split.values, 1) for split in own]),
+            **learned[spec.name].facts,
+            **(_unread(unread[spec.name]) if spec.name in unread else {}),
+            **(_cut(cut[spec.name], own) if spec.name in cut else {}),
         }
-        for i, spec in enumerate(specs)
-    }
+    return facts
 
 
 def _unread(cells: np.ndarray) -> dict[str, object]:
@@ -66,12 +56,12 @@ def without_group(folder: Path) -> dict[str, object]:
     return shares
 
 
-def _cut(cut: np.ndarray, known: Known) -> dict[str, object]:
+def _cut(cut: np.ndarray, kept: Sequence[Coverage]) -> dict[str, object]:
     """What a multi-valued field lost, (3, 2) values and rows, beside what it kept."""
     values, rows = cut.T
     if not values.any():
         return {}
-    share = values / np.maximum(known.values + values, 1)
+    share = values / np.maximum([split.values for split in kept] + values, 1)
     counted = {"values": values, "rows": rows, "share": share}
     return {"cut": {name: by_split(numbers.tolist()) for name, numbers in counted.items()}}
 

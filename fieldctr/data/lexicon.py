@@ -154,9 +154,8 @@ class Merged(NamedTuple):
         return bucket_names(np.arange(self.counts.shape[1])) if self.texts is None else self.texts
 
     def unseen(self, known: np.ndarray) -> np.ndarray:
-        """(3,) per split the share of the values whose code is not `known` (size,) bool."""
-        counts = self.counts[:, 1:]
-        return counts @ ~known[1:] / np.maximum(counts.sum(1), 1)
+        """(3,) per split how many values have a code that is not `known` (size,) bool."""
+        return self.counts[:, 1:] @ ~known[1:]
 
     def filled(self) -> float:
         """Of buckets the share that holds a train row.

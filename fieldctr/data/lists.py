@@ -21,9 +21,9 @@ import polars as pl
 
 from fieldctr.config import nearest
 from fieldctr.data.columns import OWN, column
+from fieldctr.data.kinds import FieldSpec, Spec, raw_specs
 from fieldctr.data.lexicon import Lexicon
 from fieldctr.data.ragged import Ragged
-from fieldctr.data.specs import FieldSpec, Spec
 from fieldctr.data.spelling import NULL_WORDS, canonical, spelled
 from fieldctr.errors import UserError
 
@@ -46,12 +46,11 @@ class Coded(NamedTuple):
 
 def resolved(specs: Sequence[Spec], table: Sequence[str]) -> tuple[Spec, ...]:
     """The specs with the table's columns in the place of patterns; UserError for a pattern that matches none."""
-    listed = {spec.name for spec in specs if isinstance(spec, FieldSpec) and spec.kind == "multi" and spec.columns}
-    return tuple(_named(spec, table) if spec.name in listed else spec for spec in specs)
+    listed = {spec.name: _named(spec, table) for spec in raw_specs(specs) if spec.kind == "multi" and spec.columns}
+    return tuple(listed.get(spec.name, spec) for spec in specs)
 
 
-def _named(spec: Spec, table: Sequence[str]) -> Spec:
-    assert isinstance(spec, FieldSpec)
+def _named(spec: FieldSpec, table: Sequence[str]) -> FieldSpec:
     names: list[str] = []
     for name in spec.columns:
         found = [one for one in table if fnmatchcase(one, name) and not one.startswith(OWN)]

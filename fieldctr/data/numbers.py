@@ -20,9 +20,15 @@ class Binning(NamedTuple):
 
     edges: list[float]
 
+    numeric = False  # its ids say all
+
     def ids(self, x: np.ndarray) -> np.ndarray:
         """The bin of each number, 0 for NaN."""
         return np.where(np.isnan(x), 0, np.searchsorted(np.asarray(self.edges), x, side="left") + 1)
+
+    def encoded(self, x: np.ndarray) -> tuple[np.ndarray, None]:
+        """Ids, and no values."""
+        return self.ids(x), None
 
     def texts(self) -> list[str]:
         """The bins as intervals."""
@@ -35,6 +41,13 @@ class Scaling(NamedTuple):
 
     mean: float
     sd: float
+
+    numeric = True
+
+    def encoded(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Ids: 1 for a number, 0 for none; and float32 values, 0 where there is none."""
+        scaled = self.values(x)
+        return ~np.isnan(scaled), np.nan_to_num(scaled, nan=0.0).astype(np.float32)
 
     def values(self, x: np.ndarray) -> np.ndarray:
         """The scaled numbers; NaN for NaN, and for what no float32 can hold."""

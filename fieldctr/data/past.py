@@ -1,9 +1,11 @@
-"""Histories of rows without a copy per row: windows into one log of events, sliced when ids are asked for."""
+"""What rows have without a copy per row: histories, as windows into one log of events, and vectors, by their ids."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
 EVENTS_FILE = "events.npy"
@@ -20,6 +22,26 @@ class Past(NamedTuple):
         """Windows (n, 2H) to each history's ids (n, width)."""
         steps = [np.arange(width, dtype=windows.dtype) for width in self.widths]
         return [self.events[place] for place in places(windows, steps)]
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """The vectors of one field: one copy for all splits, and one on each device that asks for it."""
+
+    column: int  # of its ids
+    numbers: np.ndarray  # (ids, D) float32; row 0 is zeros
+    copies: dict[torch.device, Tensor] = field(default_factory=dict, compare=False)
+
+    def on(self, device: torch.device) -> Tensor:
+        """The numbers on a device; on the CPU they stay memory-mapped."""
+        if device not in self.copies:
+            self.copies[device] = torch.from_numpy(self.numbers).to(device)
+        return self.copies[device]
+
+
+def vectors_file(number: int) -> str:
+    """Where those of one of the vector fields lie, by its place among these."""
+    return f"vectors.{number}.npy"
 
 
 def places(windows: Array, steps: Sequence[Array]) -> list[Array]:

@@ -13,11 +13,13 @@ from fieldctr.config import Between, Kind, Positive, Share, as_name, build, chec
 from fieldctr.data.bad_lines import in_a_sentence
 from fieldctr.data.dataset import Dataset, check_table
 from fieldctr.data.encode import encode
+from fieldctr.data.formats import obstacle
+from fieldctr.data.kinds import LATER, Spec
 from fieldctr.data.new_rows import NewRows
 from fieldctr.data.published import Published, refuse_other_files, refuse_other_rows
 from fieldctr.data.regroup import Regrouping, regrouped
 from fieldctr.data.scan import say
-from fieldctr.data.specs import LATER, Spec, field_specs
+from fieldctr.data.specs import field_specs
 from fieldctr.data.splits import THINNED, thinned
 from fieldctr.data.table import Table, refused_if_changed
 from fieldctr.data.unfinished import shards_folder, unfinished
@@ -96,13 +98,15 @@ def prepared(
             specs = regrouped(specs, parse(Regrouping, schema, "schema"))
         published = parse(Published, config.published, "dataset.published") if config.published else Published({}, {})
         table, before = _table_as_it_is(config)
+        of_fields = _files_of_fields(specs, Path(config.raw_dir))
+        files, before = (*table.files, *of_fields), before | stamps(of_fields)
         refuse_other_files(published, table.files, data_dir / ".md5.json")
         key: dict[str, object] = {
             "version": VERSION,
             "source": config.source,
             "fields": [_encoded(spec) for spec in specs],
             "group": config.group,
-            "files": digests(table.files, data_dir / ".digests.json"),
+            "files": digests(files, data_dir / ".digests.json"),
         }
         if config.train_fraction < 1:
             key |= {"train_fraction": config.train_fraction, "fraction_seed": config.fraction_seed}
@@ -112,12 +116,12 @@ def prepared(
         if not folder.exists() or shards_folder(folder).exists():  # a kill can leave shards of a finished table
             placed = replace(config, raw_dir=str(Path(config.raw_dir).resolve()))  # workers have their own folder
             again = partial(_table, placed) if engine == "ray" else None
-            columns = {"group": config.group, "weight": config.weight}
+            fill = partial(encode, table, specs, group=config.group, weight=config.weight, raw_dir=Path(config.raw_dir))
             with unfinished(data_dir, key, before) as work:
 
                 def build(folder: Path) -> None:
                     with refused_if_changed(before):
-                        encode(table, specs, folder, **columns, work=work, max_memory_gb=max_memory_gb, source=again)
+                        fill(folder, work=work, max_memory_gb=max_memory_gb, source=again)
 
                 cached(data_dir, key, build)
         check_table(folder)
@@ -135,6 +139,16 @@ def _table_as_it_is(config: DatasetConfig) -> tuple[Table, dict[str, str]]:
         table = _table(config)
         refuse_changed(stamps(table.files) | before)
     return table, before
+
+
+def _files_of_fields(specs: tuple[Spec, ...], raw_dir: Path) -> list[Path]:
+    """UserError for one that is not there."""
+    for spec in specs:
+        for name in spec.files:
+            if why := obstacle(raw_dir / name):
+                where = f"dataset.fields.{spec.name}"
+                raise UserError(f"{where}: {raw_dir / name} {why}. Its place is below dataset.raw_dir")
+    return list(dict.fromkeys(raw_dir / name for spec in specs for name in spec.files))
 
 
 def _table(config: DatasetConfig) -> Table:

@@ -1,6 +1,6 @@
 """Raw rows as chunks of texts and numbers, in constant memory."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -10,137 +10,137 @@ import polars as pl
 
 from fieldctr.config import nearest
 from fieldctr.data.columns import OWN
+from fieldctr.data.expressions import meaning, values
+from fieldctr.data.kinds import FieldSpec, Spec, Time
 from fieldctr.data.lexicon import Lexicon
 from fieldctr.data.lists import TYPICAL, cells, coded
 from fieldctr.data.ragged import Codes, Ragged, values_of
-from fieldctr.data.specs import FieldSpec, HistorySpec, Spec, StatisticSpec, meaning, values
 from fieldctr.data.times import instant
 from fieldctr.errors import UserError
 
 CHUNK = 1 << 16  # rows in memory at a time; what is fitted to numbers sees so many at once
 # polars would keep a subplan that two branches share in memory, whole: what a table larger than memory cannot afford.
 STREAMING = pl.QueryOptFlags(comm_subplan_elim=False)
-NO_CODES = np.zeros(0, np.uint16)  # in the place of a numeric field's
+GROUP = f"{OWN}group"  # the name under which the groups are read; no field has it
 
 
 class Chunk(NamedTuple):
     """Rows column by column (counting is 1.5x faster), and the extra columns asked for."""
 
-    texts: pl.DataFrame  # a column per field with texts: texts, or the lists of a multi-valued one
+    texts: pl.DataFrame  # a column per entry of `Reader.texts`: texts, or the lists of a multi-valued field
     numbers: np.ndarray  # (Q + T, n) float64, a line per numeric field, as `told_number` tells it, and per time
     extra: pl.DataFrame
 
 
-class Lists(NamedTuple):
-    """How many values of each row of the M multi-valued fields are left out."""
+class LeftOut(NamedTuple):
+    """What is left out of a multi-valued field's lists, per row."""
 
-    cut: np.ndarray  # (M, n) that were one too many
-    null_words: np.ndarray  # (M, n) that say that there is none
+    cut: np.ndarray  # (n,) values that were one too many
+    null_words: np.ndarray  # (n,) values that say that there is none
 
 
 @dataclass(frozen=True)
 class Reader:
-    """What to read: the fields, then columns that are no field but that a statistic is of, then the groups.
+    """What to read of the raw columns: fields, what statistics and histories need besides, times, and the groups."""
 
-    A numeric field has no texts. `times` are the columns, with units, that order the rows for statistics.
-    """
-
-    specs: tuple[FieldSpec, ...]
-    times: tuple[tuple[str, str], ...] = ()
+    fields: tuple[FieldSpec, ...]  # of different names: those of the schema, then the columns of others
+    times: tuple[Time, ...] = ()  # that order the rows for statistics and histories
+    group: str | None = None  # the column whose values group the rows
 
     @classmethod
-    def of(cls, specs: tuple[Spec, ...], times: tuple[tuple[str, str], ...] = (), group: str | None = None) -> "Reader":
-        """What the specs need."""
-        fields = [spec for spec in specs if isinstance(spec, FieldSpec)]
-        sources = dict.fromkeys(name for spec in specs if isinstance(spec, StatisticSpec) for name in spec.of)
-        known = {spec.name for spec in specs}
-        others = [FieldSpec(name, name) for name in sources if name not in known]
-        others += [spec.user(specs) for spec in specs if isinstance(spec, HistorySpec)]
-        read = dict.fromkeys((*fields, *others))
-        return cls((*read, *([FieldSpec("", group)] if group else [])), times)
+    def of(cls, specs: tuple[Spec, ...], group: str | None = None) -> "Reader":
+        """What the specs need of a table with labels and splits."""
+        times = dict.fromkeys(time for spec in specs for time in spec.times)
+        return cls(_read(specs), tuple(times), group)
+
+    @classmethod
+    def of_new_rows(cls, specs: tuple[Spec, ...]) -> "Reader":
+        """What the specs need of rows to score."""
+        times = dict.fromkeys(time for spec in specs for time in spec.times_of_new_rows)
+        return cls(_read(specs), tuple(times))
 
     @cached_property
-    def texts(self) -> list[FieldSpec]:
-        """The specs with texts."""
-        return [spec for spec in self.specs if not spec.numeric]
+    def texts(self) -> dict[str, FieldSpec]:
+        """What is read as texts, by its name; the groups last, as GROUP."""
+        groups = [FieldSpec(GROUP, self.group)] if self.group is not None else []
+        return {spec.name: spec for spec in (*self.fields, *groups) if not spec.numeric}
 
     @cached_property
-    def places(self) -> dict[FieldSpec, int]:
-        """Where each spec with texts stands among these; `index` would compare thousands of fields with each other."""
-        return {spec: i for i, spec in enumerate(self.texts)}
+    def numbers(self) -> dict[str, FieldSpec]:
+        """The fields that are read as numbers, by their names."""
+        return {spec.name: spec for spec in self.fields if spec.numeric}
+
+    @cached_property
+    def lists(self) -> dict[str, FieldSpec]:
+        """The fields that are read as lists of texts, by their names."""
+        return {name: spec for name, spec in self.texts.items() if spec.kind == "multi"}
 
     @property
     def num_columns(self) -> int:
         """Columns of texts or numbers that memory is planned for; of a longer list it never holds more at a time."""
-        lists = (len(spec.columns) + min(spec.width, TYPICAL) for spec in self.lists)
-        return len(self.specs) - len(self.lists) + sum(lists) + len(self.times)
+        lists = (len(spec.columns) + min(spec.width, TYPICAL) for spec in self.lists.values())
+        return len(self.texts) - len(self.lists) + len(self.numbers) + sum(lists) + len(self.times)
 
-    @property
-    def lists(self) -> list[FieldSpec]:
-        """The specs with lists of texts."""
-        return [spec for spec in self.specs if spec.kind == "multi"]
-
-    @property
-    def num_numeric(self) -> int:
-        """How many specs have a number."""
-        return len(self.specs) - len(self.texts)
-
-    def lexicons(self) -> list[Lexicon]:
-        """Empty ones for the specs with texts."""
-        return [Lexicon(spec.column, meaning(spec)) for spec in self.texts]
+    def lexicons(self) -> dict[str, Lexicon]:
+        """An empty one for each entry of `texts`."""
+        return {name: Lexicon(spec.column, meaning(spec)) for name, spec in self.texts.items()}
 
     def chunks(self, frame: pl.LazyFrame, extra: Mapping[str, pl.Expr], rows: int = CHUNK) -> Iterator[Chunk]:
         """The frame's rows in order, so many at a time."""
         schema = frame.collect_schema()
-        read = (column for spec in self.specs for column in spec.reads)
+        read = (column for spec in (*self.fields, *self.texts.values()) for column in spec.reads)
         require(schema, (*read, *(column for column, _ in self.times)))
-        columns = self._columns(schema)
-        texts, numbers = ([name for name in columns if name.startswith(kind)] for kind in ("text", "number"))
-        plan = frame.select(**extra, **columns)
+        texts, numbers = self._texts(schema), self._numbers(schema)
+        plan = frame.select(**extra, **texts, **numbers)
         for batch in plan.collect_batches(chunk_size=rows, optimizations=STREAMING):
-            values = batch.select(numbers).to_numpy() if numbers else np.empty((len(batch), 0))
-            yield Chunk(batch.select(texts), values.T, batch.select(list(extra)))
+            values = batch.select(list(numbers)).to_numpy() if numbers else np.empty((len(batch), 0))
+            yield Chunk(batch.select(list(texts)), values.T, batch.select(list(extra)))
 
-    def codes(self, lexicons: list[Lexicon], texts: pl.DataFrame) -> tuple[list[Codes], Lists]:
-        """Per column of `texts` its codes uint32, (n,) or ragged; and what of the lists of each row is left out."""
-        columns, left_out = [], []
-        for spec, lexicon, column in zip(self.texts, lexicons, texts.get_columns(), strict=True):
+    def codes(
+        self, lexicons: Mapping[str, Lexicon], texts: pl.DataFrame
+    ) -> tuple[dict[str, Codes], dict[str, LeftOut]]:
+        """Of each column of `texts` its codes uint32, (n,) or ragged; and of those with lists what is left out."""
+        columns, left_out = {}, {}
+        for (name, spec), column in zip(self.texts.items(), texts.get_columns(), strict=True):
             if spec.kind == "multi":
-                found = coded(spec, lexicon, column)
-                columns.append(found.codes)
-                left_out.append((found.cut, found.null_words))
+                columns[name], *counts = coded(spec, lexicons[name], column)
+                left_out[name] = LeftOut(*counts)
             else:
-                columns.append(lexicon.code(column))
-        counts = np.array(left_out, np.int64).reshape(len(left_out), 2, len(texts))
-        return columns, Lists(counts[:, 0], counts[:, 1])
+                columns[name] = lexicons[name].code(column)
+        return columns, left_out
 
-    def count(self, lexicons: list[Lexicon], split: int, codes: Sequence[Codes]) -> None:
+    def count(self, lexicons: Mapping[str, Lexicon], split: int, codes: Mapping[str, Codes]) -> None:
         """Count the codes of rows of one split; of code 0 of a multi-valued field the rows without any value."""
-        for lexicon, column in zip(lexicons, codes, strict=True):
-            lexicon.count(split, values_of(column))
+        for name, column in codes.items():
+            lexicons[name].count(split, values_of(column))
             if isinstance(column, Ragged):
-                lexicon.count_missing(split, int((column.lengths == 0).sum()))
+                lexicons[name].count_missing(split, int((column.lengths == 0).sum()))
 
-    def see(self, lexicons: list[Lexicon], codes: Sequence[Codes]) -> None:
+    def see(self, lexicons: Mapping[str, Lexicon], codes: Mapping[str, Codes]) -> None:
         """Take note of the codes of rows of no split."""
-        for lexicon, column in zip(lexicons, codes, strict=True):
-            lexicon.see(values_of(column))
+        for name, column in codes.items():
+            lexicons[name].see(values_of(column))
 
-    def aligned(self, columns: Sequence[Codes]) -> list[Codes]:
-        """The columns of codes with NO_CODES in the place of each numeric field."""
-        rest = iter(columns)
-        return [NO_CODES if spec.numeric else next(rest) for spec in self.specs]
+    def lines(self, numbers: np.ndarray) -> tuple[dict[str, np.ndarray], dict[Time, np.ndarray]]:
+        """What the lines of a chunk's numbers (Q + T, n) are: those of the fields, and the times."""
+        count = len(self.numbers)
+        named = dict(zip(self.numbers, numbers[:count], strict=True))
+        return named, dict(zip(self.times, numbers[count:], strict=True))
 
-    def _columns(self, schema: pl.Schema) -> dict[str, pl.Expr]:
-        columns = {}
-        for i, spec in enumerate(self.specs):
-            if spec.numeric:
-                columns[f"number {i}"] = values(spec, schema).fill_null(float("nan"))
-            else:
-                columns[f"text {i}"] = cells(spec, schema) if spec.kind == "multi" else values(spec, schema)
-        for i, (name, unit) in enumerate(self.times):
-            columns[f"number time {i}"] = instant(name, schema[name], unit).fill_null(float("nan"))
-        return columns
+    def _texts(self, schema: pl.Schema) -> dict[str, pl.Expr]:
+        return {
+            f"text {i}": cells(spec, schema) if spec.kind == "multi" else values(spec, schema)
+            for i, spec in enumerate(self.texts.values())
+        }
+
+    def _numbers(self, schema: pl.Schema) -> dict[str, pl.Expr]:
+        told = [values(spec, schema) for spec in self.numbers.values()]
+        times = [instant(name, schema[name], unit) for name, unit in self.times]
+        return {f"number {i}": number.fill_null(float("nan")) for i, number in enumerate((*told, *times))}
+
+
+def _read(specs: tuple[Spec, ...]) -> tuple[FieldSpec, ...]:
+    return tuple(dict.fromkeys(read for spec in specs for read in spec.sources(specs)))
 
 
 def require(schema: pl.Schema, columns: Iterable[str]) -> None:

@@ -6,14 +6,14 @@ shuffle  fields exchange their names, texts and places: nothing that a model wit
 Field specs in, field specs out: the rest of the house sees a schema like any other, and so does `predict`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import numpy as np
 
 from fieldctr.config import Between, nearest
-from fieldctr.data.specs import FieldSpec, HistorySpec, Spec, StatisticSpec
+from fieldctr.data.kinds import FieldSpec, Spec, derived_specs, raw_specs
 from fieldctr.errors import UserError
 
 
@@ -32,8 +32,7 @@ def regrouped(specs: tuple[Spec, ...], how: Regrouping) -> tuple[Spec, ...]:
 
     UserError names a field that does not exist or cannot be changed so.
     """
-    fields = [spec for spec in specs if isinstance(spec, FieldSpec)]
-    derived = [spec for spec in specs if not isinstance(spec, FieldSpec)]
+    fields, derived = raw_specs(specs), derived_specs(specs)
     chosen, size = _chosen(fields, {spec.shares for spec in specs}, how), how.size or 1
     if how.change == "split":
         parts = [_parts(spec, size) if spec in chosen else [spec] for spec in fields]
@@ -50,13 +49,7 @@ def regrouped(specs: tuple[Spec, ...], how: Regrouping) -> tuple[Spec, ...]:
         replace(content.get(spec.name, spec), name=spec.name, text=spec.text, synonym=spec.synonym) for spec in fields
     ]
     swapped = [replace(one, shares=names.get(one.shares, one.shares)) for one in swapped]
-    return (*swapped, *(_renamed(one, names) for one in derived))
-
-
-def _renamed(spec: StatisticSpec | HistorySpec, names: Mapping[str, str]) -> Spec:
-    if isinstance(spec, HistorySpec):
-        return replace(spec, of=names.get(spec.of, spec.of), by=names.get(spec.by, spec.by))
-    return replace(spec, of=tuple(names.get(name, name) for name in spec.of))
+    return (*swapped, *(spec.renamed(names) for spec in derived))
 
 
 def _chosen(fields: Sequence[FieldSpec], owners: set[str], how: Regrouping) -> list[FieldSpec]:

@@ -7,12 +7,13 @@ A shard ends where a CHUNK of rows ends. Its size changes no byte of the prepare
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import islice, repeat
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, TypeVar
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 import polars as pl
@@ -20,44 +21,64 @@ import polars as pl
 from fieldctr.checksums import seal
 from fieldctr.data import npy
 from fieldctr.data.budget import Limits
-from fieldctr.data.columns import column
+from fieldctr.data.code_files import read_codes, save_codes
+from fieldctr.data.kinds import Time
 from fieldctr.data.npy import read_blocks
-from fieldctr.data.ragged import Codes, Ragged, joined, taken
-from fieldctr.data.reader import CHUNK, Chunk, Reader, require
-from fieldctr.data.spelling import LARGEST, NOT_FINITE, NULL_WORD, number
-from fieldctr.data.table import DROP, EVENTS, LABEL, PCTR, SPLIT, SPLITS, parse_at_a_time
+from fieldctr.data.ragged import Codes, joined, part, taken
+from fieldctr.data.reader import CHUNK, Chunk, Reader
+from fieldctr.data.samples import rows_of_splits
+from fieldctr.data.spelling import NOT_FINITE, NULL_WORD
+from fieldctr.data.table import EVENTS, SPLITS, parse_at_a_time
 from fieldctr.data.tally import Tally
 from fieldctr.disk import blamed, in_json, write_json
-from fieldctr.errors import LabelError, UserError
+from fieldctr.errors import UserError
 
 T = TypeVar("T")
 SCALARS = {"label": np.float32, "pctr": np.float32, "weight": np.float32}  # one number per row
-NO_SPLIT = -1
-SHOWN = 10  # values in a message
-FORMAT = 3  # of a shard's files; raise it when they change, lest what was written before be read
-NARROW = 1 << 16  # codes below it take 2 bytes
-WIDE_CODES, NARROW_CODES, LISTS = range(3)  # how the codes of a field are stored
+FORMAT = 4  # of a shard's files; raise it when they change, lest what was written before be read
 SHARD_FILE, WORDS_FILE = "shard.json", "words.arrow"
 
 
-class Block(NamedTuple):
-    """The rows of one chunk that belong to one split."""
+@dataclass(frozen=True)
+class Block:
+    """Consecutive rows of one split, those of CHUNK raw rows."""
 
-    shard: int
-    codes: list[Codes]  # per spec of the reader, NO_CODES for a numeric field
-    numbers: np.ndarray  # (Q + T, n)
+    split: str  # one of SPLITS, or EVENTS; "" for new rows
+    start: int  # the first row's position in the split
+    shard: int  # whose codes these are
+    codes: Mapping[str, Codes]  # by entry of `Reader.texts`
+    numbers: Mapping[str, np.ndarray]  # (n,) by numeric field, and by what was added to the shards; NaN where missing
+    times: Mapping[Time, np.ndarray]  # (n,) microseconds
+    label: np.ndarray  # (n,)
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def part(self, start: int, stop: int) -> "Block":
+        """Some of its rows; nothing is copied."""
+        codes = {name: part(column, start, stop) for name, column in self.codes.items()}
+        numbers = {name: line[start:stop] for name, line in self.numbers.items()}
+        times = {time: line[start:stop] for time, line in self.times.items()}
+        return replace(
+            self, start=self.start + start, codes=codes, numbers=numbers, times=times, label=self.label[start:stop]
+        )
 
 
 @dataclass(frozen=True)
 class Shards:
-    """All shards of a table, in the order of its rows."""
+    """All shards of a table, in the order of its rows.
+
+    `work` is for numbers that are made of the shards between the passes, such as statistics: see `add_numbers`.
+    """
 
     reader: Reader
     folders: list[Path]
+    work: Path
+    added: list[str] = field(default_factory=list)  # the names of these numbers
 
     @classmethod
-    def of(cls, reader: Reader, folder: Path) -> "Shards":
-        return cls(reader, finished(folder))
+    def of(cls, reader: Reader, folder: Path, work: Path) -> "Shards":
+        return cls(reader, finished(folder), work)
 
     def tally(self) -> Tally:
         """What pass one counted."""
@@ -69,38 +90,73 @@ class Shards:
             tally.events += record["events"]
         return tally
 
-    def blanks(self) -> np.ndarray:
-        """(Q, 3) per numeric field and split the rows without a number."""
-        return np.sum([record["blanks"] for record in map(_record, self.folders)], axis=0).reshape(-1, len(SPLITS))
+    def blanks(self) -> dict[str, np.ndarray]:
+        """(3,) per numeric field and split the rows without a number."""
+        return self._summed("blanks")
 
-    def unread(self) -> np.ndarray:
-        """(specs, 2, 3) cells that are not blank and yet say nothing: NULL_WORDS, and infinite numbers, per split."""
-        return np.sum([record["unread"] for record in map(_record, self.folders)], axis=0).reshape(-1, 2, len(SPLITS))
+    def unread(self) -> dict[str, np.ndarray]:
+        """(2, 3) per field and split cells that are not blank and yet say nothing: NULL_WORDS, and infinite numbers."""
+        return self._summed("unread")
 
-    def cut(self) -> np.ndarray:
-        """(M, 3, 2) per multi-valued field and split the values that were one too many, and the rows that had them."""
-        cut = np.sum([record["cut"] for record in map(_record, self.folders)], axis=0)
-        return cut.reshape(-1, len(SPLITS), 2)
+    def cut(self) -> dict[str, np.ndarray]:
+        """(3, 2) per multi-valued field and split the values that were one too many, and the rows that had them."""
+        return self._summed("cut")
 
-    def words(self, i: int) -> Iterator[tuple[pl.Series, np.ndarray]]:
-        """Per shard what the codes of the i-th of the specs with texts say, and their counts (3, codes)."""
+    def _summed(self, count: str) -> dict[str, np.ndarray]:
+        records = [_record(folder)[count] for folder in self.folders]
+        return {name: np.sum([record[name] for record in records], axis=0) for name in records[0]}
+
+    def words(self, name: str) -> Iterator[tuple[pl.Series, np.ndarray]]:
+        """Per shard what the codes of an entry of `Reader.texts` say, and their counts (3, codes)."""
+        i = self.places[name]
         for folder in self.folders:
             frame = pl.read_ipc(folder / WORDS_FILE, columns=[f"texts {i}", f"counts {i}"])
             texts, counts = (column.item() for column in frame.get_columns())
             yield texts, counts.to_numpy().reshape(len(SPLITS), -1).astype(np.int64)
 
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """Where each entry of `Reader.texts` stands in the files; `index` would compare thousands of fields."""
+        return {name: i for i, name in enumerate(self.reader.texts)}
+
     def blocks(self, split: str) -> Iterator[Block]:
-        """The rows of a split, or the EVENTS, in order, those of CHUNK raw rows at a time."""
-        codes = self._whole(split, "codes", _read_codes, _joined_codes)
-        for (shard, columns), (_, numbers) in zip(
-            codes, self._whole(split, "numbers", read_blocks, _joined), strict=True
-        ):
-            yield Block(shard, self.reader.aligned(columns), numbers)
+        """The rows of a split, or the EVENTS, in order."""
+        start, parts = 0, self._whole(split, "codes", read_codes, _joined_codes)
+        columns = zip(parts, self.lines(split), self.column(split, "label"), strict=True)
+        for (shard, codes), (numbers, times), label in columns:
+            named = dict(zip(self.reader.texts, codes, strict=True))
+            yield Block(split, start, shard, named, numbers, times, label)
+            start += len(label)
+
+    def lines(self, split: str) -> Iterator[tuple[dict[str, np.ndarray], dict[Time, np.ndarray]]]:
+        """The numbers, and the times, of the same blocks, by their names."""
+        added = read_blocks(self._added(split)) if self.added else repeat(np.empty(0))
+        for block in self.column(split, "numbers"):
+            numbers, times = self.reader.lines(block)
+            yield numbers | dict(zip(self.added, next(added), strict=True)), times
+
+    def numbers(self, split: str, name: str) -> Iterator[np.ndarray]:
+        """One line of these numbers (n,)."""
+        return (numbers[name] for numbers, _ in self.lines(split))
 
     def column(self, split: str, name: str) -> Iterator[np.ndarray]:
-        """The numbers (Q + T, n), or label or pctr (n,), of the same blocks."""
-        for _, part in self._whole(split, name, read_blocks, _joined):
-            yield part
+        """The raw numbers and times (Q + T, n), or label or pctr (n,), of the same blocks."""
+        return (block for _, block in self._whole(split, name, read_blocks, _joined))
+
+    def add_numbers(self, names: Sequence[str], lines: Mapping[str, Iterable[np.ndarray]]) -> None:
+        """Keep more numbers under these names, once. `lines` has per split those of each block, (len(names), n)."""
+        for split, blocks in lines.items():
+            with self._added(split).open("wb") as file:
+                for block in blocks:
+                    npy.save(file, block)
+        self.added.extend(names)
+
+    def drop_numbers(self, split: str) -> None:
+        """Remove the numbers that were added of a split, which is done."""
+        self._added(split).unlink(missing_ok=True)
+
+    def _added(self, split: str) -> Path:
+        return self.work / f"{split}.added"
 
     def _whole(
         self, split: str, name: str, read: Callable[[Path], Iterator[T]], join: Callable[[list[T]], T]
@@ -161,20 +217,6 @@ def refuse_gaps(folder: Path, tally: Tally, rows: int) -> None:
         raise UserError(f"{rows_done(folder):,} rows were read, and {counted:,} counted. Nothing was written")
 
 
-def row_columns(schema: pl.Schema, group: str | None, weight: str | None) -> dict[str, pl.Expr]:
-    """What pass one reads besides the fields and the groups, of which it wants the column too."""
-    if missing := {LABEL, SPLIT} - set(schema):
-        raise UserError(f"the source gives no {' and no '.join(sorted(missing))}: see fieldctr.data.table.Table.named")
-    require(schema, [*([group] if group else []), *([weight] if weight else [])])
-    # Not replace_strict: polars 2.1 collects the whole table for it.
-    place = pl.col(SPLIT).cast(pl.String).cast(pl.Enum((*SPLITS, EVENTS)), strict=False)
-    split = place.to_physical().cast(pl.Int8).fill_null(NO_SPLIT)
-    extra = {"label": number(pl.col(LABEL), schema[LABEL]).fill_null(float("nan")), "split": split}
-    if weight:
-        extra["weight"] = number(column(weight), schema[weight]).fill_null(float("nan"))
-    return extra | {name: pl.col(own) for name, own in (("drop", DROP), ("pctr", PCTR)) if own in schema}
-
-
 def write_shards(
     reader: Reader, frame: pl.LazyFrame, extra: Mapping[str, pl.Expr], folder: Path, *, first: int, limits: Limits
 ) -> int:
@@ -185,7 +227,9 @@ def write_shards(
     for chunk in reader.chunks(frame, extra, limits.chunk):
         writer = writer or _Writer(reader, folder, start, limits.chunk)
         writer.add(chunk, frame)
-        full = writer.rows >= limits.rows or sum(lexicon.bytes() for lexicon in writer.lexicons) >= limits.words
+        full = (
+            writer.rows >= limits.rows or sum(lexicon.bytes() for lexicon in writer.lexicons.values()) >= limits.words
+        )
         if full and writer.rows % CHUNK == 0:
             start, writer = start + writer.rows, writer.finish()
     if writer:
@@ -199,10 +243,10 @@ class _Writer:
     def __init__(self, reader: Reader, folder: Path, first: int, chunk: int) -> None:
         self.chunk, self.reader, self.lexicons = chunk, reader, reader.lexicons()
         self.rows, self.tally = 0, Tally()
-        self.blanks = np.zeros((reader.num_numeric, len(SPLITS)), np.int64)
-        self.unread = np.zeros((reader.num_numeric, 2, len(SPLITS)), np.int64)
-        self.cut = np.zeros((len(reader.lists), len(SPLITS), 2), np.int64)
-        self.null_words = np.zeros((len(reader.lists), len(SPLITS)), np.int64)
+        self.blanks = np.zeros((len(reader.numbers), len(SPLITS)), np.int64)
+        self.unread = np.zeros((len(reader.numbers), 2, len(SPLITS)), np.int64)
+        self.cut = {name: np.zeros((len(SPLITS), 2), np.int64) for name in reader.lists}
+        self.null_words = {name: np.zeros(len(SPLITS), np.int64) for name in reader.lists}
         self.whole, self.folder = folder / f"{first:012}", folder / f".{first:012}"
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir()
@@ -210,19 +254,19 @@ class _Writer:
 
     def add(self, chunk: Chunk, frame: pl.LazyFrame) -> None:
         """Append rows to the files of their splits."""
-        columns, lists = self.reader.codes(self.lexicons, chunk.texts)
+        columns, left_out = self.reader.codes(self.lexicons, chunk.texts)
         self.rows += len(chunk.extra)
-        *splits, events = _rows_of_splits(chunk.extra, frame, self.tally)
+        *splits, events = rows_of_splits(chunk.extra, frame, self.tally)
         for s, rows in enumerate(splits):
             codes, numbers = self._save(SPLITS[s], rows, columns, chunk)
             self.reader.count(self.lexicons, s, codes)
             own = numbers[: len(self.blanks)]
             self.blanks[:, s] += (~np.isfinite(own)).sum(1)
             self.unread[:, :, s] += np.stack([(own == reason).sum(1) for reason in (NULL_WORD, NOT_FINITE)], axis=1)
-            if len(self.cut):
-                self.cut[:, s, 0] += lists.cut[:, rows].sum(1)
-                self.cut[:, s, 1] += np.count_nonzero(lists.cut[:, rows], axis=1)
-                self.null_words[:, s] += lists.null_words[:, rows].sum(1)
+            for name, of_rows in left_out.items():
+                cut = of_rows.cut[rows]
+                self.cut[name][s] += (cut.sum(), np.count_nonzero(cut))
+                self.null_words[name][s] += of_rows.null_words[rows].sum()
             self.tally.add(s, chunk.extra["label"].to_numpy()[rows])
         if len(events):
             codes, _ = self._save(EVENTS, events, columns, chunk)
@@ -232,14 +276,12 @@ class _Writer:
     def finish(self) -> None:
         """Say what the codes are, and give the folder its name. polars raises for a text that should be a number."""
         self.stack.close()
-        words, unread = {}, []
-        for i, lexicon in enumerate(self.lexicons):
-            (texts, lost), counts = lexicon.told(), lexicon.counts[:, : lexicon.size].astype(np.uint32)
+        words, unread = {}, dict(zip(self.reader.numbers, self.unread, strict=True))
+        for i, (name, lexicon) in enumerate(self.lexicons.items()):
+            (texts, unread[name]), counts = lexicon.told(), lexicon.counts[:, : lexicon.size].astype(np.uint32)
             words |= {f"texts {i}": [texts], f"counts {i}": [pl.Series(counts.reshape(-1))]}
-            unread.append(lost)
-        for spec, words_of in zip(self.reader.lists, self.null_words, strict=True):
-            unread[self.reader.places[spec]][0] += words_of
-        by_kind = {True: iter(self.unread), False: iter(unread)}
+        for name, null_words in self.null_words.items():
+            unread[name][0] += null_words
         with blamed(self.folder / WORDS_FILE):
             pl.DataFrame(words or {"none": [0]}).write_ipc(self.folder / WORDS_FILE)
         record = {
@@ -249,37 +291,26 @@ class _Writer:
             "clicks": self.tally.clicks.tolist(),
             "dropped": self.tally.dropped,
             "events": self.tally.events,
-            "blanks": self.blanks.tolist(),
-            "unread": [next(by_kind[spec.numeric]).tolist() for spec in self.reader.specs],
-            "cut": self.cut.tolist(),
+            "blanks": dict(zip(self.reader.numbers, self.blanks.tolist(), strict=True)),
+            "unread": {name: cells.tolist() for name, cells in unread.items()},
+            "cut": {name: counts.tolist() for name, counts in self.cut.items()},
         }
         seal(self.folder, coming={SHARD_FILE: in_json(record)}, flushed=False)
         write_json(self.folder / SHARD_FILE, record)
         self.folder.rename(self.whole)
 
-    def _save(self, split: str, rows: np.ndarray, columns: list[Codes], chunk: Chunk) -> tuple[list[Codes], np.ndarray]:
+    def _save(
+        self, split: str, rows: np.ndarray, columns: Mapping[str, Codes], chunk: Chunk
+    ) -> tuple[dict[str, Codes], np.ndarray]:
         """Append the chunk's `rows` to the files of a split; gives their codes and numbers."""
-        codes, numbers = [taken(column, rows) for column in columns], np.take(chunk.numbers, rows, axis=1)
-        self._save_codes(split, codes)
+        codes = {name: taken(column, rows) for name, column in columns.items()}
+        numbers = np.take(chunk.numbers, rows, axis=1)
+        save_codes(self._file(split, "codes"), list(codes.values()))
         npy.save(self._file(split, "numbers"), finite(numbers))
         for name, kind in SCALARS.items():
             if name in chunk.extra:
                 npy.save(self._file(split, name), chunk.extra[name].to_numpy()[rows].astype(kind))
         return codes, numbers
-
-    def _save_codes(self, split: str, codes: list[Codes]) -> None:
-        """The fields with a code per row as two blocks, by the bytes that they need; behind these the lists."""
-        kinds, file = np.array(list(map(_stored, codes)), np.int8), self._file(split, "codes")
-        npy.save(file, kinds)
-        for kind in (NARROW_CODES, WIDE_CODES):
-            some = [codes[i] for i in np.flatnonzero(kinds == kind)]
-            block = np.empty((len(some), len(some[0]) if some else 0), _kind(kind == NARROW_CODES))
-            for line, own in zip(block, some, strict=True):
-                line[:] = own
-            npy.save(file, block)
-        for own in codes:
-            for part in own if isinstance(own, Ragged) else ():
-                npy.save(file, part.astype(_kind(part.max(initial=0) < NARROW)))
 
     def _file(self, split: str, name: str) -> BinaryIO:
         path = self.folder / f"{split}.{name}"
@@ -293,24 +324,6 @@ def finite(numbers: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(numbers), numbers, np.nan)
 
 
-def _stored(codes: Codes) -> int:
-    if isinstance(codes, Ragged):
-        return LISTS
-    return NARROW_CODES if codes.max(initial=0) < NARROW else WIDE_CODES
-
-
-def _kind(narrow: bool) -> type:
-    return np.uint16 if narrow else np.uint32
-
-
-def _read_codes(path: Path) -> Iterator[list[Codes]]:
-    parts = read_blocks(path)
-    for kinds in parts:
-        lines = {kind: iter(next(parts)) for kind in (NARROW_CODES, WIDE_CODES)}
-        columns: list[Codes | None] = [None if kind == LISTS else next(lines[kind]) for kind in kinds.tolist()]
-        yield [Ragged(next(parts), next(parts).astype(np.int64)) if column is None else column for column in columns]
-
-
 def _joined(parts: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(parts, axis=-1)
 
@@ -321,26 +334,3 @@ def _joined_codes(parts: list[list[Codes]]) -> list[Codes]:
 
 def _record(shard: Path) -> dict:
     return json.loads((shard / SHARD_FILE).read_text(encoding="utf-8"))
-
-
-def _rows_of_splits(extra: pl.DataFrame, frame: pl.LazyFrame, tally: Tally) -> list[np.ndarray]:
-    """Per split, and last for EVENTS, which rows of the chunk it keeps; the reasons for the others are counted."""
-    kept = np.ones(len(extra), bool)
-    if "drop" in extra.columns:
-        kept = extra["drop"].is_null().to_numpy()
-        tally.dropped.update(extra["drop"].drop_nulls().to_list())
-    split, label = extra["split"].to_numpy(), extra["label"].to_numpy()
-    if (split[kept] == NO_SPLIT).any():
-        found = frame.select(pl.col(SPLIT).unique().sort()).collect().to_series().to_list()
-        named = ", ".join("a blank" if name is None else repr(name) for name in found[:SHOWN])
-        raise UserError(f"the split rule gives {named}: expected only {', '.join(SPLITS)}. Name others in split.values")
-    strange = np.unique(label[kept & (split < len(SPLITS)) & (label != 0) & (label != 1)])
-    if len(strange):
-        found = ", ".join("a blank" if np.isnan(y) else f"{y:g}" for y in strange[:5])
-        raise LabelError(f"label is not binary: found {found}, expected 0 and 1. Give the source a label rule.")
-    if "weight" in extra.columns:
-        weight = extra["weight"].to_numpy()[kept & (split < len(SPLITS))]
-        if len(bad := weight[~((weight >= 0) & (weight <= LARGEST))]):
-            found = "a blank" if np.isnan(bad[0]) else f"{bad[0]:g}"
-            raise UserError(f"the weight of a row is {found}, expected a number from 0 to {LARGEST:.3g} in every row")
-    return [np.flatnonzero(kept & (split == s)) for s in range(len(SPLITS) + 1)]

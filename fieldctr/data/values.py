@@ -8,6 +8,7 @@ import polars as pl
 
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.encoding import Encoding
+from fieldctr.data.lexicon import WORDS
 
 
 class FieldValues(NamedTuple):
@@ -19,13 +20,9 @@ class FieldValues(NamedTuple):
 
 def field_values(folder: Path) -> list[FieldValues]:
     """One entry per field of a prepared folder."""
-    words = Encoding.load(folder).words
-    return [
-        FieldValues([], np.zeros(0))
-        if known is None
-        else FieldValues(known["value"].to_list(), known["count"].to_numpy())
-        for known in words
-    ]
+    encoding = Encoding.load(folder)
+    tables = [encoding.words.get(spec.name, pl.DataFrame(schema=WORDS)) for spec in encoding.specs]
+    return [FieldValues(words["value"].to_list(), words["count"].to_numpy()) for words in tables]
 
 
 def row_texts(dataset: Dataset, values: list[FieldValues], fields: list[int], *, count: int, seed: int) -> list[str]:

@@ -164,7 +164,7 @@ def flops_per_sample(model: CTRModel, schema: Schema) -> int:
 
     def flops(rows: int) -> int:
         ids = torch.zeros(rows, schema.num_columns, dtype=torch.int32, device=device)
-        values = torch.ones(rows, schema.num_numeric, device=device) if schema.num_numeric else None
+        values = torch.ones(rows, schema.num_values, device=device) if schema.num_values else None
         # Without gradients a model may remember products; the fused attention of a CPU would count as nothing.
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounter() as counter:
             model(Inputs(ids, values))

@@ -6,11 +6,13 @@ Differs: row 0 of a field (missing or unseen) is an ordinary trained row, not a 
 
 from itertools import groupby
 from typing import Literal, NamedTuple
+from urllib.parse import quote
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fieldctr.nn.width import learn_by_width
 from fieldctr.schema import Field, Schema
 
 
@@ -18,7 +20,7 @@ class Inputs(NamedTuple):
     """One batch of samples without their labels."""
 
     ids: Tensor  # (B, S) int32, local ids; S = sum of the fields' widths
-    values: Tensor | None = None  # (B, N) float32, one column per numeric field; 0 where missing
+    values: Tensor | None = None  # (B, N) float32, one column per numeric field, 0 where missing; then all vectors
 
 
 class Table(nn.Module):
@@ -42,19 +44,33 @@ class FeatureEmbedding(nn.Module):
     """One vector per field: its feature's row, the mean row of its features, or its row times its value.
 
     A multi-valued field is the mean over its non-zero ids and row 0 when it has none; a numeric field is row 1 times
-    the value, and row 0 when the value is missing.
+    the value, and row 0 when the value is missing. A vector field is its vector times a matrix of its own. It has no
+    bias: a key without a vector, whose numbers are zeros, then says nothing, and is not taken for some other vector.
     """
 
     row_offset: Tensor
+    looked_up: Tensor  # the columns whose ids are rows of the table
 
     def __init__(self, schema: Schema, dim: int, *, init_std: float) -> None:
         super().__init__()
         self.table = Table(schema.vocab_size, dim, init_std=init_std)
         self.spans = _spans(schema)
-        columns = [
-            row for field, row in zip(schema.fields, schema.row_offsets, strict=True) for _ in range(field.width)
+        self.maps = nn.ModuleDict()  # by field name, as a state dict can spell it
+        for field in schema.fields:
+            if field.vector:
+                linear = nn.Linear(field.vector, dim, bias=False)
+                nn.init.normal_(linear.weight, std=init_std)  # a vector of length 1 starts as wide as a row
+                learn_by_width(field.vector, linear)
+                self.maps[_spelled(field.name)] = linear
+        rows = [
+            (column + k, row)
+            for field, column, row in zip(schema.fields, schema.column_offsets, schema.row_offsets, strict=True)
+            for k in range(field.width)
+            if not field.vector
         ]
-        self.register_buffer("row_offset", torch.tensor(columns, dtype=torch.int32), persistent=False)
+        columns, offsets = torch.tensor(rows, dtype=torch.int32).view(-1, 2).unbind(1)
+        self.register_buffer("looked_up", columns.clone(), persistent=False)
+        self.register_buffer("row_offset", offsets.clone(), persistent=False)
 
     def forward(self, inputs: Inputs) -> Tensor:
         """(B, S) ids -> (B, F, D)."""
@@ -62,10 +78,15 @@ class FeatureEmbedding(nn.Module):
 
     def columns(self, inputs: Inputs) -> Tensor:
         """One vector per id column, that of a numeric field times its value: (B, S) ids -> (B, S, D)."""
-        rows = self.table(inputs.ids + self.row_offset)  # B,S,D
-        if all(span.kind != "numeric" for span in self.spans):
+        ids = inputs.ids.index_select(1, self.looked_up) if len(self.maps) else inputs.ids
+        rows, maps = self.table(ids + self.row_offset), iter(self.maps.values())  # B,S,D
+        if all(span.kind not in ("numeric", "vector") for span in self.spans):
             return rows
-        return torch.cat([_scaled(span, rows, inputs) for span in self.spans], dim=1)
+        parts = [
+            next(maps)(_values(span, inputs)).unsqueeze(1) if span.kind == "vector" else _scaled(span, rows, inputs)
+            for span in self.spans
+        ]
+        return torch.cat(parts, dim=1)
 
     def pooled(self, columns: Tensor, inputs: Inputs) -> Tensor:
         """A multi-valued field's columns as their mean: (B, S, D) -> (B, F, D)."""
@@ -131,35 +152,53 @@ class LinearTerm(nn.Module):
 class _Span(NamedTuple):
     """Neighbouring columns that are turned into fields by the same rule."""
 
-    kind: Literal["plain", "numeric", "multi"]
+    kind: Literal["plain", "numeric", "multi", "vector"]
     columns: slice
-    values: slice  # of the numeric fields' value columns
+    rows: slice  # the same without the columns of vector fields
+    values: slice  # of the value columns
 
 
-def _kind(field: Field) -> Literal["plain", "numeric", "multi"]:
+def _spelled(name: str) -> str:
+    """A field's name as that of a module, which may have no dot and be none of its attributes."""
+    return "of_" + quote(name, safe="").replace(".", "%2E")
+
+
+def _kind(field: Field) -> Literal["plain", "numeric", "multi", "vector"]:
+    if field.vector:
+        return "vector"
     if field.width > 1:
         return "multi"
     return "numeric" if field.numeric else "plain"
 
 
 def _spans(schema: Schema) -> list[_Span]:
-    spans, column, value = [], 0, 0
+    spans, column, row, value, number = [], 0, 0, 0, schema.num_numeric
     for kind, run in groupby(schema.fields, key=_kind):
         fields = list(run)
-        for group in [[field] for field in fields] if kind == "multi" else [fields]:
+        for group in [[field] for field in fields] if kind in ("multi", "vector") else [fields]:
             width = sum(field.width for field in group)
-            count = len(group) if kind == "numeric" else 0
-            spans.append(_Span(kind, slice(column, column + width), slice(value, value + count)))
-            column, value = column + width, value + count
+            columns, rows = slice(column, column + width), slice(row, row + width * (kind != "vector"))
+            if kind == "vector":
+                values = slice(number, number + group[0].vector)
+                number = values.stop
+            else:
+                values = slice(value, value + len(group) * (kind == "numeric"))
+                value = values.stop
+            spans.append(_Span(kind, columns, rows, values))
+            column, row = columns.stop, rows.stop
     return spans
 
 
+def _values(span: _Span, inputs: Inputs) -> Tensor:
+    assert inputs.values is not None, "the schema has numeric or vector fields, the batch has no values"
+    return inputs.values[:, span.values]
+
+
 def _scaled(span: _Span, rows: Tensor, inputs: Inputs) -> Tensor:
-    rows, ids = rows[:, span.columns], inputs.ids[:, span.columns]
+    rows, ids = rows[:, span.rows], inputs.ids[:, span.columns]
     if span.kind != "numeric":
         return rows
-    assert inputs.values is not None, "the schema has numeric fields, the batch has no values"
-    scale = inputs.values[:, span.values].where(ids > 0, 1.0)
+    scale = _values(span, inputs).where(ids > 0, 1.0)
     return rows * scale.unsqueeze(-1)
 
 

@@ -59,7 +59,7 @@ def loss_of(model: CTRModel, inputs: Inputs, label: Tensor, runtime: Runtime) ->
 
 def batch(schema: Schema, size: int) -> tuple[Inputs, Tensor]:
     """The shapes of a batch."""
-    values = torch.zeros(size, schema.num_numeric) if schema.num_numeric else None
+    values = torch.zeros(size, schema.num_values) if schema.num_values else None
     return Inputs(torch.zeros(size, schema.num_columns, dtype=torch.int32), values), torch.zeros(size)
 
 

@@ -16,6 +16,7 @@ from fieldctr.models.hooks import hook
 from fieldctr.schema import Field, Schema
 
 MORE, FEATURES = 10, 10_007  # fields that the probe adds, and rows of each: no axis grows by these by chance
+MAPS = ".maps."  # of vector fields, in FeatureEmbedding
 VECTORS = "field_embeddings"  # of a language model, which reads the names at hand
 
 
@@ -35,13 +36,18 @@ class Known(NamedTuple):
 
 def known(now: Schema, before: Schema, *, values: Sequence[list[str]], values_before: Sequence[list[str]]) -> Known:
     """Match two tables; `values` has the texts of each field's features by id, from 1, none for a number."""
-    places = {(field.name, field.numeric): place for place, field in enumerate(before.fields)}
-    fields = [places.get((field.name, field.numeric), -1) for field in now.fields]
+    places = {_kind(field): place for place, field in enumerate(before.fields)}
+    fields = [places.get(_kind(field), -1) for field in now.fields]
     rows, apart = (
         torch.tensor(_rows(one, other, fields, values, values_before))
         for one, other in ((now, before), (now.apart(), before.apart()))
     )
     return Known(torch.tensor(fields), rows, apart, fields == list(range(before.num_fields)))
+
+
+def _kind(field: Field) -> tuple[str, bool, bool]:
+    """What a field must have in common with one of before."""
+    return field.name, field.numeric, field.vector > 0
 
 
 def take_over(
@@ -57,7 +63,7 @@ def take_over(
     probe = _grown(build, schema)
     state = {}
     for name, value in drawn.items():
-        if name.endswith(VECTORS):
+        if name.endswith(VECTORS) or (MAPS in name and name not in weights):  # a vector field that is new
             continue
         if name not in weights:
             raise UserError(f"the run has no weight {name}")
@@ -76,7 +82,7 @@ def _rows(
     """For each row of the table of `now` the one in that of `before`, or -1."""
     rows = []
     for field, texts, place in zip(now.fields, values, places, strict=True):
-        if field.shares:
+        if not field.num_rows:
             continue
         own = [-1] * field.vocab_size
         if place >= 0 and (texts or field.vocab_size == 1):

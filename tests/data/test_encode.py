@@ -16,7 +16,8 @@ import pytest
 from fieldctr.data import budget, shards
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.encode import encode, encode_rows
-from fieldctr.data.specs import FieldSpec, field_specs
+from fieldctr.data.kinds import FieldSpec
+from fieldctr.data.specs import field_specs
 from fieldctr.data.table import DROP, LABEL, SPLIT, SPLITS, Table
 from fieldctr.errors import UserError
 from fieldctr.schema import Field, Schema

@@ -9,13 +9,15 @@ import polars as pl
 import pytest
 import torch
 
-from fieldctr.data import budget, histories, shards
+from fieldctr.data import budget, shards
 from fieldctr.data.batches import Batches
 from fieldctr.data.dataset import Dataset, Split
 from fieldctr.data.encode import encode, encode_rows
+from fieldctr.data.encoders import histories
+from fieldctr.data.kinds import HistorySpec
 from fieldctr.data.past import EVENTS_FILE
 from fieldctr.data.regroup import Regrouping, regrouped
-from fieldctr.data.specs import HistorySpec, field_specs
+from fieldctr.data.specs import field_specs
 from fieldctr.data.table import SPLITS, Table
 from fieldctr.errors import UserError
 
@@ -314,6 +316,6 @@ def test_a_history_stays_that_of_its_field_in_another_schema() -> None:
 def test_events_that_need_more_memory_than_there_is_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(histories, "EVENT", 1e12)
+    monkeypatch.setattr(histories, "EVENT_BYTES", 1e12)
     with pytest.raises(UserError, match=r"field 'past': \d+ events of \d+ users take .* GB.*max_memory_gb"):
         prepare(tmp_path / "data", random_rows(1))

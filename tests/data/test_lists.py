@@ -12,15 +12,16 @@ import numpy as np
 import polars as pl
 import pytest
 
-from fieldctr.data import budget, encode, lists, shards
+from fieldctr.data import budget, encode, lists, matrices, samples, shards
 from fieldctr.data.budget import Limits
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.describe import describe
 from fieldctr.data.encode import encode_rows
+from fieldctr.data.kinds import FieldSpec, Spec
 from fieldctr.data.lexicon import Lexicon
 from fieldctr.data.reader import Reader
 from fieldctr.data.regroup import Regrouping, regrouped
-from fieldctr.data.specs import FieldSpec, Spec, field_specs
+from fieldctr.data.specs import field_specs
 from fieldctr.data.table import EVENTS, LABEL, SPLIT, SPLITS, Table
 from fieldctr.errors import UserError
 
@@ -302,7 +303,7 @@ def test_shards_chunks_and_pieces_change_no_byte(
     monkeypatch.setattr(budget.Budget, "limits", lambda self, columns: limits)
     monkeypatch.setattr(lists, "LEAST", 5)
     monkeypatch.setattr(lists, "TYPICAL", 1)
-    monkeypatch.setattr(encode, "CELLS", 100)
+    monkeypatch.setattr(matrices, "CELLS", 100)
     many = made(rows, tmp_path / "many")
     assert files_of(many.folder) == whole
 
@@ -374,9 +375,9 @@ def test_work_grows_with_the_values_and_not_with_the_width(monkeypatch: pytest.M
         )
         specs = field_specs({"m": {"kind": "multi", "separator": " ", "max_length": width}}, 1)
         reader = Reader.of(specs)
-        assert len(reader._columns(frame.collect_schema())) == 1
+        assert next(reader.chunks(frame, {})).texts.width == 1
         assert reader.num_columns <= lists.TYPICAL
-        extra = shards.row_columns(frame.collect_schema(), None, None)
+        extra = samples.row_columns(frame.collect_schema(), None, None)
         shards.write_shards(reader, frame, extra, tmp_path / str(width), first=0, limits=Limits())
         sizes[width] = sum(path.stat().st_size for path in (tmp_path / str(width)).glob("*/*"))
     assert cells[10] == cells[2000] == sum(len(row.split()) for row in rows)

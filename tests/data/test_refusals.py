@@ -7,8 +7,9 @@ import polars as pl
 import pytest
 
 from fieldctr.data.encode import encode
+from fieldctr.data.kinds import FieldSpec
 from fieldctr.data.prepare import prepared
-from fieldctr.data.specs import FieldSpec, field_specs
+from fieldctr.data.specs import field_specs
 from fieldctr.data.table import Table
 from fieldctr.errors import UserError
 

@@ -86,7 +86,7 @@ def stopped(node: dict[str, Any], data_dir: Path, monkeypatch: pytest.MonkeyPatc
         raise OSError("no space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(encode, "known_texts", full)
+        patch.setattr(encode, "fit", full)
         with pytest.raises(OSError, match="no space"):
             prepared(node, data_dir=data_dir)
     (work,) = data_dir.glob(".*.shards")
@@ -109,7 +109,7 @@ def test_what_was_stopped_goes_on_where_rows_are_missing(
     (done[0].parent / ".000000000256").mkdir(exist_ok=True)  # half a shard
     kept = {path: (path / "shard.json").stat().st_mtime_ns for path in shards.finished(done[0].parent)}
     seen = []
-    monkeypatch.setattr(encode, "known_texts", spied(encode.known_texts, seen, kept))
+    monkeypatch.setattr(encode, "fit", spied(encode.fit, seen, kept))
     assert bytes_of(prepared(node, data_dir=tmp_path / "out").folder) == whole
     assert seen == [True]
     assert "goes on behind the " in capsys.readouterr().err

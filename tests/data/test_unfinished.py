@@ -89,7 +89,7 @@ def stopped(described: dict[str, Any], out: Path, *, code: int = errno.ENOSPC) -
         raise OSError(code, os.strerror(code), str(out))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encode, "known_texts", full)
+        patch.setattr(encode, "fit", full)
         with pytest.raises(OSError, match=r"."):
             prepared(described, data_dir=out)
     return [shard for folder in out.glob(".*.shards") for shard in shards.finished(folder)]
@@ -223,7 +223,6 @@ def test_rows_that_pass_two_loses_are_missed(split: str, tmp_path: Path, monkeyp
 
     with monkeypatch.context() as patch:
         patch.setattr(shards.Shards, "blocks", lossy)
-        patch.setattr(encode, "_pieces", pieces_of_equal_length)
         with pytest.raises(UserError, match=rf"{split}\.\w+\.npy has \d+ rows, and \d+ were counted"):
             prepared(node(folder, group=None), data_dir=out)
     assert [path.name for path in out.iterdir() if path.is_dir()] == []
@@ -238,17 +237,13 @@ def test_a_file_of_a_shard_that_vanishes_is_missed(lost: str, tmp_path: Path, mo
     history = {"kind": "history", "of": "item", "by": "user", "time": "when", "max_length": 3}
     specs = field_specs({"user": {}, "item": {}, "past": history}, 1)
 
-    def losing(*arguments: Any, real: Any = encode.known_texts) -> Any:
+    def losing(*arguments: Any, real: Any = encode.fit) -> Any:
         (shards.finished(tmp_path / "shards")[1] / lost).unlink()
         return real(*arguments)
 
-    monkeypatch.setattr(encode, "known_texts", losing)
+    monkeypatch.setattr(encode, "fit", losing)
     with pytest.raises(FileNotFoundError, match=lost):
         encode.encode(Table.named(pl.LazyFrame(rows)), specs, tmp_path, group=None)
-
-
-def pieces_of_equal_length(own: Any, folder: Path, split: str, columns: int) -> Any:
-    return ((block, block.numbers) for block in own.blocks(split))
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
@@ -321,7 +316,7 @@ CHANGES: list[Callable[[Path], object]] = [
 ]  # fmt: skip
 MOMENTS = [
     (prepare, "_table"), (prepare, "stamps"), (raw_files, "file_digest"), (prepare, "digests"),
-    (encode, "refuse_bad_lines"), (shards._Writer, "add"), (encode, "write_shards"), (encode, "known_texts"),
+    (encode, "refuse_bad_lines"), (shards._Writer, "add"), (encode, "write_shards"), (encode, "fit"),
     (encode, "write_json"), (prepare, "refused_if_changed"), (prepare, "cached"),
 ]  # fmt: skip
 
