@@ -18,8 +18,14 @@ from fieldctr.catalog import options
 from fieldctr.cli import COMMANDS
 
 ROOT = Path(__file__).parents[1]
-HIDDEN = {".venv", ".tools", ".git", "outputs", "node_modules"}
-PAGES = sorted(path for path in ROOT.rglob("*.md") if not HIDDEN & set(path.relative_to(ROOT).parts))
+
+
+def hidden(name: str) -> bool:
+    """Whether a folder is no part of the repository, such as an environment or a cache."""
+    return name in ("outputs", "node_modules") or (name.startswith(".") and name != ".github")
+
+
+PAGES = sorted(path for path in ROOT.rglob("*.md") if not any(map(hidden, path.relative_to(ROOT).parts)))
 BLOCK = re.compile(r"^```bash runnable\n(.*?)^```$", re.M | re.S)
 RUNNABLE = [path for path in PAGES if BLOCK.search(path.read_text(encoding="utf-8"))]
 GROUPS = ("model", "dataset", "encoder", "enhancer", "experiment", "tracker", "schema")
