@@ -107,12 +107,7 @@ def resumable(folder: Path) -> Generator[None]:
 
 def walk(config: TrainConfig, run: Run) -> None:
     """The walk of README, in its order."""
-    config.choice("model")  # a mistake is worth a sentence now, not after the first evaluation
-    for path in config.trainer.extra_metrics:
-        metric_class(path)
-    named = f"model={config.choice('model')} and enhancer={config.choice('enhancer')}"
-    refuse_misfits(config.model, config.enhancer, named=named)
-    optim.refuse_misfits(config.optimizer)
+    refuse_mistakes(config)
     outputs = Path(config.outputs)
     runtime = start_runtime(config.runtime, config.trainer, outputs=outputs)
     tracker = Tracker(config.tracker, run.folder, run.folder.name, run.config)
@@ -140,10 +135,8 @@ def walk(config: TrainConfig, run: Run) -> None:
     if config.train_rows != "all":
         dataset = replace(dataset, train=dataset.train.sample(config.train_rows, seed=config.seed))
     size, flops = model.num_parameters(), flops_per_sample(model, dataset.schema)
-    for line in what_begins(config, dataset, model):
-        say(line)
-    say(f"{runtime.describe()}; settings: {settings_name(config)}; results go to {run.folder}")
-    for line in how_rows_count(dataset, config.trainer):
+    where = f"{runtime.describe()}; settings: {settings_name(config)}; results go to {run.folder}"
+    for line in (*what_begins(config, dataset, model), where, *how_rows_count(dataset, config.trainer)):
         say(line)
 
     with tracker:
@@ -184,6 +177,15 @@ def walk(config: TrainConfig, run: Run) -> None:
             "schema_digest": dataset.schema.fingerprint(),
         }
     )
+
+
+def refuse_mistakes(config: TrainConfig) -> None:
+    """UserError for what can be known before the table is read, and not after the first evaluation."""
+    named = f"model={config.choice('model')} and enhancer={config.choice('enhancer')}"
+    refuse_misfits(config.model, config.enhancer, named=named)
+    optim.refuse_misfits(config.optimizer)
+    for path in config.trainer.extra_metrics:
+        metric_class(path)
 
 
 def frame_folders(config: TrainConfig) -> Iterator[Path]:
