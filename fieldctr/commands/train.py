@@ -127,11 +127,7 @@ def walk(config: TrainConfig, run: Run) -> None:
             seed=config.seed,
             field_embeddings=vectors,
         )
-        start = {}
-        if config.warm_start is not None:
-            from fieldctr.commands.warm_start import warm_start
-
-            start = {"warm_start": warm_start(model, Path(config.warm_start), config, dataset, vectors)}
+        start = warm_started(model, config, dataset, vectors)
     if config.train_rows != "all":
         dataset = replace(dataset, train=dataset.train.sample(config.train_rows, seed=config.seed))
     size, flops = model.num_parameters(), flops_per_sample(model, dataset.schema)
@@ -186,6 +182,15 @@ def refuse_mistakes(config: TrainConfig) -> None:
     optim.refuse_misfits(config.optimizer)
     for path in config.trainer.extra_metrics:
         metric_class(path)
+
+
+def warm_started(model: CTRModel, config: TrainConfig, dataset: Dataset, vectors: dict[str, Tensor]) -> dict[str, Any]:
+    """What result.json says of the run whose weights `model` takes over; nothing without one."""
+    if config.warm_start is None:
+        return {}
+    from fieldctr.commands.warm_start import warm_start
+
+    return {"warm_start": warm_start(model, Path(config.warm_start), config, dataset, vectors)}
 
 
 def frame_folders(config: TrainConfig) -> Iterator[Path]:
