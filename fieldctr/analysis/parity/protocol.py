@@ -14,8 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fieldctr.config import nearest
-from fieldctr.errors import UserError
+from fieldctr.errors import UserError, nearest
 from fieldctr.schema import Field, Schema
 
 FOLDER = Path(__file__).parent / "protocols"
