@@ -19,13 +19,12 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from fieldctr.config import nearest
 from fieldctr.data.columns import OWN, column
 from fieldctr.data.kinds import FieldSpec, Spec, raw_specs
 from fieldctr.data.lexicon import Lexicon
 from fieldctr.data.ragged import Ragged
 from fieldctr.data.spelling import NULL_WORDS, canonical, spelled
-from fieldctr.errors import UserError
+from fieldctr.errors import UserError, nearest
 
 TYPICAL = 8  # values of a row that memory is planned for; rows with more are read fewer at a time
 LEAST = 1 << 16  # values that are read at a time in any case

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fieldctr.artifacts import cached, read_key, stage_folder
-from fieldctr.config import Between, Kind, Positive, Share, as_name, build, checked, locate, nearest, parse
+from fieldctr.config import Between, Kind, Positive, Share, as_name, build, checked, locate, parse
 from fieldctr.data.bad_lines import in_a_sentence
 from fieldctr.data.dataset import Dataset, check_table
 from fieldctr.data.encode import encode
@@ -23,7 +23,7 @@ from fieldctr.data.specs import field_specs
 from fieldctr.data.splits import THINNED, thinned
 from fieldctr.data.table import Table, refused_if_changed
 from fieldctr.data.unfinished import shards_folder, unfinished
-from fieldctr.errors import UserError
+from fieldctr.errors import UserError, nearest
 from fieldctr.raw_files import digests, refuse_changed, settled, stamps
 from fieldctr.trust import OWN, root
 

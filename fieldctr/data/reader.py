@@ -8,7 +8,6 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from fieldctr.config import nearest
 from fieldctr.data.columns import OWN
 from fieldctr.data.expressions import meaning, values
 from fieldctr.data.kinds import FieldSpec, Spec, Time
@@ -16,7 +15,7 @@ from fieldctr.data.lexicon import Lexicon
 from fieldctr.data.lists import TYPICAL, cells, coded
 from fieldctr.data.ragged import Codes, Ragged, values_of
 from fieldctr.data.times import instant
-from fieldctr.errors import UserError
+from fieldctr.errors import UserError, nearest
 
 CHUNK = 1 << 16  # rows in memory at a time; what is fitted to numbers sees so many at once
 # polars would keep a subplan that two branches share in memory, whole: what a table larger than memory cannot afford.

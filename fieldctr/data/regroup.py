@@ -12,9 +12,9 @@ from typing import Annotated, Literal
 
 import numpy as np
 
-from fieldctr.config import Between, nearest
+from fieldctr.config import Between
 from fieldctr.data.kinds import FieldSpec, Spec, derived_specs, raw_specs
-from fieldctr.errors import UserError
+from fieldctr.errors import UserError, nearest
 
 
 @dataclass(frozen=True)

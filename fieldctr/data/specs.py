@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, get_type_hints
 
-from fieldctr.config import as_name, checked, nearest
+from fieldctr.config import as_name, checked
 from fieldctr.data.kinds import (
     DERIVED,
     STATISTICS,
@@ -20,7 +20,7 @@ from fieldctr.data.kinds import (
     VectorSpec,
 )
 from fieldctr.data.spelling import text_of
-from fieldctr.errors import UserError
+from fieldctr.errors import UserError, nearest
 
 SHARED = ("kind", "text", "synonym")
 KEYS: dict[str, tuple[str, ...]] = {  # what a kind accepts besides SHARED and, if it is read from one, column

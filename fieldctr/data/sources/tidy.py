@@ -7,7 +7,6 @@ from typing import Any
 
 import polars as pl
 
-from fieldctr.config import nearest
 from fieldctr.data.columns import column
 from fieldctr.data.files import concat, exists, find, scan_each
 from fieldctr.data.joins import with_joins
@@ -17,7 +16,7 @@ from fieldctr.data.reading import Reading
 from fieldctr.data.spelling import value_texts
 from fieldctr.data.splits import FILE, ROW, needs_rows, with_split
 from fieldctr.data.table import SPLITS, Table, required_all
-from fieldctr.errors import UserError
+from fieldctr.errors import UserError, nearest
 
 
 def read(
