@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from calls import SSFT, TRAIN, Calls, Held, different, fresh, tree
 
+pytestmark = pytest.mark.slow
+
 RUN = ["train", "DATASET", *TRAIN, "hydra.run.dir=r"]
 SWEEP = ["train", "-m", "DATASET", *TRAIN, "seed=1,2", "trainer.evals_per_epoch=1", "hydra.sweep.dir=s", "resume=true"]
 MADE = "is being made by another process"

@@ -20,6 +20,8 @@ from fieldctr.locks import lock
 from fieldctr.raw_files import stamps
 from fieldctr.runs import RECORD, Run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def outputs(tmp_path: Path) -> Path:

@@ -23,6 +23,8 @@ from fieldctr.errors import UserError
 from fieldctr.training import checkpoint
 from fieldctr.training.runtime import remembered_matmul
 
+pytestmark = pytest.mark.slow
+
 KINDS = ("cut", "flipped", "gone", "emptied", "longer")
 TREES = ["boosting.max_rounds=5", "logistic.C=[1]", "threads=1"]
 

@@ -167,6 +167,7 @@ def prepared_shard_of_other_rows(place: Path, name: str) -> Path:
     return next(shard for shard in done if shard.name == name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
 def test_a_damaged_shard_is_said_and_read_again(
     damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -321,6 +322,7 @@ MOMENTS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", MOMENTS, ids=lambda moment: moment[1])
 def test_a_file_that_changes_meanwhile_is_refused_or_read_rightly(
     moment: tuple[Any, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
