@@ -1,5 +1,6 @@
 """What `baseline` says where its libraries are absent, and where no ceiling says anything."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,6 +51,7 @@ def test_what_is_absent_is_said_with_its_cure(
     assert "b (" in notes[2]
     assert "all fields (" in notes[2]
     result = {"model": "fm", "seed": 1, "test": {"auc": 0.7}}
+    (tmp_path / "result.json").write_text(json.dumps(result))
     best = max((row for row in rows if row.kind == "field"), key=lambda row: row.scores["valid"]["auc"])
     assert f"target mean of {best.name}" in place(result, tmp_path, rows)
     assert "no ceiling is known that says something" in place(

@@ -32,12 +32,12 @@ def test_train_over_an_earlier_run(calls: Calls, trained: Path) -> None:
 
 
 def test_ssft(calls: Calls, prepared: Path) -> None:
-    survives(calls, prepared, ["ssft", "DATASET", *SSFT], every=5)
+    survives(calls, prepared, ["ssft", "DATASET", *SSFT], every=10)
 
 
 def test_a_sweep(calls: Calls, prepared: Path) -> None:
     sweep = ["train", "-m", "DATASET", *TRAIN, "seed=1,2", "trainer.evals_per_epoch=1", "hydra.sweep.dir=s"]
-    survives(calls, prepared, sweep, "resume=true", every=5)
+    survives(calls, prepared, sweep, "resume=true", every=10)
 
 
 def test_predict_and_evaluate(calls: Calls, trained: Path) -> None:
@@ -45,7 +45,7 @@ def test_predict_and_evaluate(calls: Calls, trained: Path) -> None:
     survives(calls, trained, ["evaluate", "run=r", "outputs=o"])
 
 
-def survives(calls: Calls, start: Path, arguments: list[str], *again: str, every: int = 3) -> None:
+def survives(calls: Calls, start: Path, arguments: list[str], *again: str, every: int = 5) -> None:
     """`again` is what a user adds to go on; of the moments each `every`-th is tried, or with ALL_MOMENTS all."""
     start.mkdir(exist_ok=True)
     home = fresh(calls.place, start)
