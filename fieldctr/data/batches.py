@@ -16,7 +16,7 @@ from torch import Tensor
 from fieldctr.data.dataset import Split
 from fieldctr.data.past import places
 from fieldctr.errors import UserError
-from fieldctr.nn.embedding import Inputs
+from fieldctr.inputs import Inputs
 
 RESIDENT_SHARE = 0.25  # of the device's free memory
 

@@ -8,7 +8,7 @@ Differs: dropout on what the heads return instead of on their attention.
 from torch import Tensor, nn
 
 from fieldctr.config import Positive, Share
-from fieldctr.nn.embedding import Inputs
+from fieldctr.inputs import Inputs
 from fieldctr.nn.field_attention import Pairs, field_attention
 from fieldctr.nn.readout import Readout
 from fieldctr.schema import Schema

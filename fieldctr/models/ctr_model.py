@@ -20,8 +20,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fieldctr.config import Kind, Weight, build, checked, locate
 from fieldctr.errors import UserError
+from fieldctr.inputs import Inputs
 from fieldctr.models.hooks import FIELD_EMBEDDINGS, Backbone, Enhancer, check_hooks, hook
-from fieldctr.nn.embedding import FeatureEmbedding, Inputs, NoEmbedding, Table
+from fieldctr.nn.embedding import FeatureEmbedding, NoEmbedding, Table
 from fieldctr.nn.flops import FlopCounter
 from fieldctr.schema import Schema
 

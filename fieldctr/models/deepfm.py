@@ -7,7 +7,8 @@ Differs: the first-order term has no bias of its own, because the network's last
 from torch import Tensor, nn
 
 from fieldctr.config import Positive, Share
-from fieldctr.nn.embedding import Inputs, LinearTerm
+from fieldctr.inputs import Inputs
+from fieldctr.nn.embedding import LinearTerm
 from fieldctr.nn.interaction import pair_sum
 from fieldctr.nn.mlp import MLP
 from fieldctr.schema import Schema

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from fieldctr.config import Positive, Share
 from fieldctr.errors import UserError
-from fieldctr.nn.embedding import FieldColumns, Inputs
+from fieldctr.inputs import Inputs
+from fieldctr.nn.embedding import FieldColumns
 from fieldctr.nn.mlp import MLP, hidden_layers, xavier
 from fieldctr.schema import Schema
 

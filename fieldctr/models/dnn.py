@@ -7,7 +7,7 @@ system's inputs; the DNN of the public CTR benchmarks.
 from torch import Tensor, nn
 
 from fieldctr.config import Positive, Share
-from fieldctr.nn.embedding import Inputs
+from fieldctr.inputs import Inputs
 from fieldctr.nn.mlp import MLP
 from fieldctr.schema import Schema
 

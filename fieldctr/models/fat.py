@@ -21,8 +21,9 @@ from torch.nn import functional
 
 from fieldctr.config import Positive, Share, Weight
 from fieldctr.errors import UserError
+from fieldctr.inputs import Inputs
 from fieldctr.models.hooks import Diagnostics
-from fieldctr.nn.embedding import FieldColumns, Inputs, LinearTerm
+from fieldctr.nn.embedding import FieldColumns, LinearTerm
 from fieldctr.nn.fat_block import Block, BlockKind, Matrices
 from fieldctr.nn.field_attention import Modulation, Pairs, check_heads
 from fieldctr.nn.field_matrices import (

@@ -7,7 +7,8 @@ Differs: with the bias and the first-order term that the paper leaves out of its
 from torch import Tensor, nn
 
 from fieldctr.config import Weight
-from fieldctr.nn.embedding import FeatureEmbedding, Inputs, LinearTerm
+from fieldctr.inputs import Inputs
+from fieldctr.nn.embedding import FeatureEmbedding, LinearTerm
 from fieldctr.schema import Schema
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fieldctr.config import Positive, Share
 from fieldctr.errors import UserError
-from fieldctr.nn.embedding import Inputs
+from fieldctr.inputs import Inputs
 from fieldctr.nn.mlp import hidden_layers, xavier
 from fieldctr.schema import Schema
 

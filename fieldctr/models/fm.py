@@ -5,7 +5,8 @@ Source: Rendle, "Factorization Machines", ICDM 2010, equation 1.
 
 from torch import Tensor, nn
 
-from fieldctr.nn.embedding import Inputs, LinearTerm
+from fieldctr.inputs import Inputs
+from fieldctr.nn.embedding import LinearTerm
 from fieldctr.nn.interaction import pair_sum
 from fieldctr.schema import Schema
 

@@ -7,7 +7,8 @@ Differs: no global bias, because LLaCTR's tables have none.
 import torch
 from torch import Tensor, nn
 
-from fieldctr.nn.embedding import Inputs, LinearTerm
+from fieldctr.inputs import Inputs
+from fieldctr.nn.embedding import LinearTerm
 from fieldctr.nn.interaction import upper
 from fieldctr.schema import Schema
 

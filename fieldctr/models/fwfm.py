@@ -8,7 +8,7 @@ weights drawn Xavier-normal, because LLaCTR's tables use that form.
 import torch
 from torch import Tensor, nn
 
-from fieldctr.nn.embedding import Inputs
+from fieldctr.inputs import Inputs
 from fieldctr.nn.interaction import upper, weighted_pair_sum
 from fieldctr.nn.readout import Readout
 from fieldctr.schema import Schema

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fieldctr.config import Positive, Share, Weight
-from fieldctr.nn.embedding import Inputs
+from fieldctr.inputs import Inputs
 from fieldctr.nn.feed_forward import OwnFeedForward
 from fieldctr.nn.field_attention import check_heads
 from fieldctr.nn.readout import Readout

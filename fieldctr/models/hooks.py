@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol, get_type_hints
 from torch import Tensor, nn
 
 from fieldctr.errors import UserError
-from fieldctr.nn.embedding import Inputs
+from fieldctr.inputs import Inputs
 
 FIELD_EMBEDDINGS = "field_embeddings"  # the parameter of a constructor
 NEAR = 2  # edits that a misspelt name takes

@@ -5,7 +5,8 @@ Source: Richardson et al., "Predicting Clicks", WWW 2007.
 
 from torch import Tensor, nn
 
-from fieldctr.nn.embedding import Inputs, LinearTerm
+from fieldctr.inputs import Inputs
+from fieldctr.nn.embedding import LinearTerm
 from fieldctr.schema import Schema
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fieldctr.config import Positive, Share
 from fieldctr.errors import UserError
-from fieldctr.nn.embedding import Inputs
+from fieldctr.inputs import Inputs
 from fieldctr.nn.feed_forward import OwnFeedForward
 from fieldctr.nn.readout import Readout
 from fieldctr.schema import Schema

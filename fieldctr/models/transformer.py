@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fieldctr.config import Positive, Share, Weight
-from fieldctr.nn.embedding import Inputs
+from fieldctr.inputs import Inputs
 from fieldctr.nn.field_attention import Pairs, check_heads, field_attention
 from fieldctr.nn.readout import Pooling, Readout
 from fieldctr.nn.width import learn_by_width

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fieldctr.config import Positive, Share
-from fieldctr.nn.embedding import Inputs
+from fieldctr.inputs import Inputs
 from fieldctr.nn.mlp import MLP, hidden_layers, xavier
 from fieldctr.schema import Schema
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from fieldctr.config import Positive, Share
-from fieldctr.nn.embedding import Inputs, LinearTerm
+from fieldctr.inputs import Inputs
+from fieldctr.nn.embedding import LinearTerm
 from fieldctr.nn.mlp import MLP, xavier
 from fieldctr.schema import Schema
 

@@ -12,15 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fieldctr.inputs import Inputs
 from fieldctr.nn.width import learn_by_width
 from fieldctr.schema import Field, Schema
-
-
-class Inputs(NamedTuple):
-    """One batch of samples without their labels."""
-
-    ids: Tensor  # (B, S) int32, local ids; S = sum of the fields' widths
-    values: Tensor | None = None  # (B, N) float32, one column per numeric field, 0 where missing; then all vectors
 
 
 class Table(nn.Module):

@@ -11,8 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from fieldctr.config import TrainerConfig
+from fieldctr.inputs import Inputs
 from fieldctr.models.ctr_model import CTRModel
-from fieldctr.nn.embedding import Inputs
 from fieldctr.nn.flops import FlopCounter
 from fieldctr.schema import Schema
 from fieldctr.training.loss import batch_loss

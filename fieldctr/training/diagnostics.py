@@ -9,9 +9,9 @@ import math
 import torch
 from torch import Tensor, nn
 
+from fieldctr.inputs import Inputs
 from fieldctr.models.ctr_model import CTRModel
 from fieldctr.models.hooks import Diagnostics, hook
-from fieldctr.nn.embedding import Inputs
 from fieldctr.training.loss import batch_loss
 
 ROWS = 1024  # of the training split, always the same

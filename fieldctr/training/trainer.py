@@ -24,7 +24,7 @@ from fieldctr.config import OptimizerConfig, TrainerConfig
 from fieldctr.data.batches import Batches
 from fieldctr.data.dataset import Split
 from fieldctr.errors import UserError
-from fieldctr.nn.embedding import Inputs
+from fieldctr.inputs import Inputs
 from fieldctr.training import checkpoint
 from fieldctr.training.causes import causes, refuse_alike, worse_than_nothing
 from fieldctr.training.compile import compile_backbone

@@ -16,9 +16,9 @@ from fieldctr.config import OptimizerConfig, build
 from fieldctr.enhancers.field_pairs import Dense, LowRank, Scaled, similarities
 from fieldctr.enhancers.llactr import LLaCTR
 from fieldctr.errors import UserError
+from fieldctr.inputs import Inputs
 from fieldctr.memory import peak_resident_mb
 from fieldctr.models.ctr_model import KINDS, CTRModel, build_model
-from fieldctr.nn.embedding import Inputs
 from fieldctr.nn.flops import FlopCounter
 from fieldctr.schema import Field, Schema
 from fieldctr.training.costs import LiveTensors

@@ -12,8 +12,8 @@ from torch import nn
 
 from fieldctr.catalog import conf_dir
 from fieldctr.config import build
+from fieldctr.inputs import Inputs
 from fieldctr.models.ctr_model import KINDS, SOURCE
-from fieldctr.nn.embedding import Inputs
 from fieldctr.schema import Field, Schema
 
 FIELDS = (

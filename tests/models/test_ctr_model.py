@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from fieldctr.errors import UserError
+from fieldctr.inputs import Inputs
 from fieldctr.models.ctr_model import build_model, flops_per_sample
-from fieldctr.nn.embedding import Inputs
 from fieldctr.schema import Field, Schema
 
 Node = Callable[[str], dict[str, Any]]

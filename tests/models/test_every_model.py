@@ -15,8 +15,9 @@ from torch.testing import assert_close
 
 from fieldctr.catalog import conf_dir, headline, options
 from fieldctr.errors import UserError
+from fieldctr.inputs import Inputs
 from fieldctr.models.ctr_model import SOURCE, CTRModel, build_model
-from fieldctr.nn.embedding import Inputs, Table
+from fieldctr.nn.embedding import Table
 from fieldctr.schema import Field, Schema
 from fieldctr.training.diagnostics import diagnose
 

@@ -11,9 +11,9 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.testing import assert_close
 
 from fieldctr.errors import UserError
+from fieldctr.inputs import Inputs
 from fieldctr.models.ctr_model import build_model
 from fieldctr.models.fat import FAT
-from fieldctr.nn.embedding import Inputs
 from fieldctr.nn.fat_block import Block
 from fieldctr.nn.field_attention import Pairs, field_attention
 from fieldctr.schema import Field, Schema

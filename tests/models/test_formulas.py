@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from fieldctr.errors import UserError
+from fieldctr.inputs import Inputs
 from fieldctr.models import xdeepfm
 from fieldctr.models.ctr_model import build_model
-from fieldctr.nn.embedding import Inputs, LinearTerm, Table
+from fieldctr.nn.embedding import LinearTerm, Table
 from fieldctr.schema import Field, Schema
 
 Make = Callable[..., Any]

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from fieldctr.errors import UserError
+from fieldctr.inputs import Inputs
 from fieldctr.models.ctr_model import build_model
 from fieldctr.models.hooks import FIELD_EMBEDDINGS, HOOKS, Backbone, Enhancer, Module, hook
-from fieldctr.nn.embedding import Inputs
 from fieldctr.schema import Schema
 
 Node = Callable[[str], dict[str, Any]]

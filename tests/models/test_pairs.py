@@ -12,8 +12,8 @@ from omegaconf import OmegaConf
 from fieldctr.catalog import conf_dir, options
 from fieldctr.config import OptimizerConfig, parse
 from fieldctr.errors import UserError
+from fieldctr.inputs import Inputs
 from fieldctr.models.ctr_model import build_model, refuse_misfits
-from fieldctr.nn.embedding import Inputs
 from fieldctr.schema import Field, Schema
 from fieldctr.training.loss import batch_loss
 from fieldctr.training.optim import Optimizer

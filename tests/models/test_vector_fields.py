@@ -10,8 +10,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.testing import assert_close
 
 from fieldctr.catalog import conf_dir
+from fieldctr.inputs import Inputs
 from fieldctr.models.ctr_model import CTRModel, build_model, flops_per_sample
-from fieldctr.nn.embedding import FeatureEmbedding, Inputs, LinearTerm, Table
+from fieldctr.nn.embedding import FeatureEmbedding, LinearTerm, Table
 from fieldctr.schema import Field, Schema
 from fieldctr.training.costs import batch as blank_batch
 from fieldctr.training.warm_start import known, take_over

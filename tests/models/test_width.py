@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from fieldctr.nn.embedding import Inputs
+from fieldctr.inputs import Inputs
 from fieldctr.schema import Schema
 from fieldctr.training.optim import lr_scales
 

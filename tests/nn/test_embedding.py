@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from fieldctr.nn.embedding import FeatureEmbedding, Inputs, LinearTerm, NoEmbedding, Table
+from fieldctr.inputs import Inputs
+from fieldctr.nn.embedding import FeatureEmbedding, LinearTerm, NoEmbedding, Table
 from fieldctr.schema import Field, Schema
 
 PLAIN = Field("user", 7)

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from fieldctr.config import OptimizerConfig, RuntimeConfig, TrainerConfig
 from fieldctr.data.dataset import Split
-from fieldctr.nn.embedding import Inputs, Table
+from fieldctr.inputs import Inputs
+from fieldctr.nn.embedding import Table
 from fieldctr.schema import Field, Schema
 from fieldctr.training import checkpoint
 from fieldctr.training.runtime import Runtime

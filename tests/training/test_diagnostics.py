@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fieldctr.inputs import Inputs
 from fieldctr.models.ctr_model import CTRModel, build_model
 from fieldctr.models.hooks import Diagnostics
-from fieldctr.nn.embedding import Inputs, Table
+from fieldctr.nn.embedding import Table
 from fieldctr.schema import Field, Schema
 from fieldctr.training.diagnostics import diagnose, diagnostics, effective_rank, gradient_norms
 from fieldctr.training.runtime import Runtime

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from fieldctr.errors import UserError
+from fieldctr.inputs import Inputs
 from fieldctr.models.ctr_model import CTRModel, build_model
-from fieldctr.nn.embedding import Inputs
 from fieldctr.schema import Field, Schema
 from fieldctr.training.recompute import keep_activations, recompute_layers
 from fieldctr.training.runtime import Runtime

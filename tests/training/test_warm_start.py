@@ -13,8 +13,8 @@ from torch.testing import assert_close
 from fieldctr.catalog import conf_dir
 from fieldctr.data.dataset import Split
 from fieldctr.errors import UserError
+from fieldctr.inputs import Inputs
 from fieldctr.models.ctr_model import CTRModel, build_model
-from fieldctr.nn.embedding import Inputs
 from fieldctr.nn.field_matrices import placed
 from fieldctr.schema import Field, Schema
 from fieldctr.training.warm_start import Known, known, take_over

@@ -10,8 +10,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from fieldctr.analysis.parity.twins import Batch, loss
 from fieldctr.data.dataset import Dataset
+from fieldctr.inputs import Inputs
 from fieldctr.models.ctr_model import CTRModel, build_model
-from fieldctr.nn.embedding import Inputs
 from fieldctr.schema import Schema
 
 ROWS = 64
