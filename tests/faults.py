@@ -155,7 +155,7 @@ def child(arguments: list[str], folder: Path, out: int, fault: dict[str, Any] | 
         arm(fault["number"], fault["function"], fault["times"])
     elif fault and kind == "limit":
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (fault["bytes"], resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (fault["bytes"], resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
     elif fault:
         act, root = fault_of(fault, folder), str(folder)
 
