@@ -16,9 +16,9 @@ class Counts(NamedTuple):
     Two of 10^8 values share a hash with a probability of 7 %, and then their counts.
     """
 
-    keys: np.ndarray  # (E,) uint64, ascending
-    rows: np.ndarray  # (E,) int64
-    clicks: np.ndarray  # (E,) int64
+    keys: np.ndarray  # (n,) uint64, ascending
+    rows: np.ndarray  # (n,) int64
+    clicks: np.ndarray  # (n,) int64
 
     def find(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Rows and clicks of keys of any shape; 0 for those without an entry."""

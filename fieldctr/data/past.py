@@ -15,7 +15,7 @@ Array = TypeVar("Array", np.ndarray, Tensor)
 class Past(NamedTuple):
     """The events that the windows of rows point into."""
 
-    events: np.ndarray  # (1 + E,) int32 local ids by history, user and time; the first one, 0, is padding
+    events: np.ndarray  # (1 + events,) int32 local ids by history, user and time; the first one, 0, is padding
     widths: tuple[int, ...]  # id columns of each of the H histories, the last fields of the schema
 
     def ids(self, windows: np.ndarray) -> list[np.ndarray]:

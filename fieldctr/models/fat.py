@@ -126,7 +126,7 @@ class FAT(nn.Module):
         self.folded: nn.ModuleList | None = None
 
     def forward(self, emb: Tensor, inputs: Inputs) -> Tensor:
-        """(B, F, E), or (B, S, E) with tokens=feature -> (B,)."""
+        """(B, F, dim), or (B, S, dim) with tokens=feature -> (B,)."""
         matrices, pairs = self.matrices(), self.pairs(inputs)
         z = self.tokens(emb)
         for layer, block in enumerate(self.layers):
@@ -136,7 +136,7 @@ class FAT(nn.Module):
         return logit if self.linear is None else logit + self.linear(inputs)
 
     def tokens(self, emb: Tensor) -> Tensor:
-        """(B, T, E) -> (T, B, D)."""
+        """(B, T, dim) -> (T, B, D)."""
         z = emb.transpose(0, 1)
         if self.widen is not None:
             z = project(z, self.of_tokens(self.widen()["token"]))

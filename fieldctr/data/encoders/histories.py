@@ -47,11 +47,11 @@ NOBODY = 0  # the number of a row without a user; users are numbered from 1
 class Log(NamedTuple):
     """Events of one history in the order of user and time."""
 
-    users: np.ndarray  # (E,) int64
-    times: np.ndarray  # (E,) float64
-    ids: np.ndarray  # (E,) int32
+    users: np.ndarray  # (events,) int64
+    times: np.ndarray  # (events,) float64
+    ids: np.ndarray  # (events,) int32
     instants: np.ndarray  # distinct times, ascending
-    keys: np.ndarray  # (E,) int64, ascending: one number for user and time
+    keys: np.ndarray  # (events,) int64, ascending: one number for user and time
     starts: np.ndarray  # (users,) the first event of each
 
     @classmethod
