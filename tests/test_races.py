@@ -43,7 +43,7 @@ def clean(text: str) -> bool:
 
 @pytest.mark.parametrize(
     ("on", "waits"),
-    [(".shards/key.json", True), ("shard.json", True), ("facts.json", True), (".digests.json", False)],
+    [("shard.json", True), (".digests.json", False)],
 )
 def test_two_preparations_of_one_table(on: str, waits: bool, calls: Calls) -> None:
     call = ["prepare", "DATASET"]
@@ -77,7 +77,7 @@ def test_two_versions_of_one_table(on: str, calls: Calls) -> None:
         assert different(tree(home), expected) == []
 
 
-@pytest.mark.parametrize("on", ["config.json", "metrics.jsonl", "step-", "result.json"])
+@pytest.mark.parametrize("on", ["step-", "result.json"])
 def test_two_trainings_into_one_folder(on: str, calls: Calls, prepared: Path) -> None:
     expected = undisturbed(calls, prepared, RUN)
     home = fresh(calls.place, prepared)
@@ -197,7 +197,7 @@ def test_two_ssft(calls: Calls, prepared: Path) -> None:
     assert different(tree(home), expected) == []
 
 
-@pytest.mark.parametrize("on", ["train.codes", "shard.json", "facts.json", "checksums.json"])
+@pytest.mark.parametrize("on", ["shard.json", "checksums.json"])
 def test_clean_leaves_what_another_process_prepares(on: str, calls: Calls) -> None:
     call = ["prepare", "DATASET"]
     expected = undisturbed(calls, None, call)
