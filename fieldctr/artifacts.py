@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fieldctr.checksums import check, is_sealed, seal
-from fieldctr.disk import TEMPORARY, blamed, flush, in_json, read_object, remove, write_text
+from fieldctr.checksums import check, complete, is_sealed
+from fieldctr.disk import TEMPORARY, blamed, flush, read_object, remove
 from fieldctr.errors import UserError
 from fieldctr.locks import lock, remove_unowned
 
@@ -54,9 +54,7 @@ def cached(root: Path, key: Mapping[str, object], build: Callable[[Path], None])
         release = lock(temporary)
         try:
             build(temporary)
-            text = in_json(key)
-            seal(temporary, coming={KEY_FILE: text})
-            write_text(temporary / KEY_FILE, text)
+            complete(temporary, KEY_FILE, key)
             temporary.chmod(0o755)
             _rename(temporary, folder)
         finally:

@@ -12,7 +12,7 @@ from typing import Any
 
 import xxhash
 
-from fieldctr.disk import blamed, flush, read_object, sentence, write_text
+from fieldctr.disk import blamed, flush, in_json, read_object, sentence, write_text
 from fieldctr.errors import UserError
 
 CHECKSUMS_FILE = "checksums.json"
@@ -31,6 +31,18 @@ def checksum(path: Path) -> str:
 def of_text(text: str) -> str:
     """The checksum of a text's bytes."""
     return xxhash.xxh3_128(text.encode()).hexdigest()
+
+
+def complete(
+    folder: Path, last: str, value: object, names: Iterable[str] | None = None, *, flushed: bool = True
+) -> None:
+    """Write the JSON file `last`, which makes a folder whole, when the others are `flushed` to the disk and sealed.
+
+    checksums.json has sizes and checksums of the files `names`, or of all, and of the last one before it is there.
+    """
+    text = in_json(value)
+    seal(folder, names, coming={last: text}, flushed=flushed)
+    write_text(folder / last, text)
 
 
 def seal(

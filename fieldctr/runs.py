@@ -21,9 +21,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from fieldctr.artifacts import digest
-from fieldctr.checksums import CHECKSUMS_FILE, check, is_sealed, seal
+from fieldctr.checksums import CHECKSUMS_FILE, check, complete, is_sealed
 from fieldctr.config import OptimizerConfig, TrainerConfig, flat
-from fieldctr.disk import cause_of, flush, in_json, read_object, sentence, write_json, write_text
+from fieldctr.disk import cause_of, flush, read_object, sentence, write_json, write_text
 from fieldctr.errors import UserError
 from fieldctr.locks import HeldError, Release, lock
 from fieldctr.provenance import provenance
@@ -115,8 +115,7 @@ class Run:
             "sealed": True,
         }
         names = [path.name for pattern in SEALED for path in self.folder.glob(pattern)]
-        seal(self.folder, names, coming={RESULT: in_json(whole)})
-        write_json(self.folder / RESULT, whole)
+        complete(self.folder, RESULT, whole, names)
         return whole
 
     def __enter__(self) -> Self:

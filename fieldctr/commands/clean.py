@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from fieldctr.artifacts import is_earlier
-from fieldctr.commands.stored import leftovers, run_folders, shard_folders, size_of, stage_folders
+from fieldctr.commands.stored import existing, leftovers, run_folders, shard_folders, size_of, stage_folders
 from fieldctr.config import parse
 from fieldctr.data.prepare import VERSION
 from fieldctr.data.unfinished import can_go_on
-from fieldctr.errors import UserError
 from fieldctr.locks import remove_unowned
 from fieldctr.runs import read_by, readers_of
 
@@ -30,9 +29,7 @@ class CleanConfig:
 def main(node: dict[str, Any]) -> None:
     """Print what nothing refers to, and why, with its size; remove it unless `dry_run`. What a process uses stays."""
     config = parse(CleanConfig, node, "")
-    outputs = Path(config.outputs)
-    if not outputs.is_dir():
-        raise UserError(f"outputs={outputs}: no such folder, so nothing is stored there")
+    outputs = existing(config.outputs)
     found = dict(unused(outputs, config.runs))
     if not found:
         print(f"nothing to remove: all below {outputs} is referred to")

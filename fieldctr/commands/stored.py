@@ -9,10 +9,18 @@ from pathlib import Path
 from fieldctr.artifacts import KEY_FILE
 from fieldctr.checksums import CHECKSUMS_FILE
 from fieldctr.disk import TEMPORARY
+from fieldctr.errors import UserError
 from fieldctr.runs import ASIDE, CONFIG, RECORD, find_runs
 
 STAGE = re.compile(r"[0-9a-f]{16}")  # names of the folders that `artifacts.cached` makes
 WITHIN = {"checkpoint", "wandb", "tensorboard"}  # folders of a run that hold no runs
+
+
+def existing(outputs: str) -> Path:
+    """The folder of outputs; UserError where none is."""
+    if not Path(outputs).is_dir():
+        raise UserError(f"outputs={outputs}: no such folder, so nothing is stored there")
+    return Path(outputs)
 
 
 def stage_folders(outputs: Path) -> list[Path]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from fieldctr.artifacts import check_stage, is_earlier
 from fieldctr.checksums import is_sealed
-from fieldctr.commands.stored import run_folders, stage_folders
+from fieldctr.commands.stored import existing, run_folders, stage_folders
 from fieldctr.config import parse
 from fieldctr.disk import sentence
 from fieldctr.errors import UserError
@@ -30,9 +30,7 @@ class VerifyConfig:
 def main(node: dict[str, Any]) -> None:
     """Print what is damaged, with its cure, and how much is whole; exit with 1 where anything is damaged."""
     config = parse(VerifyConfig, node, "")
-    outputs = Path(config.outputs)
-    if not outputs.is_dir():
-        raise UserError(f"outputs={outputs}: no such folder, so nothing is stored there")
+    outputs = existing(config.outputs)
     whole, damaged = Counter[str](), 0
     for kind, complaint in verified(outputs, config.runs):
         whole[kind] += not complaint

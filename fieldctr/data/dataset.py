@@ -81,7 +81,7 @@ class Split:
 
     @classmethod
     def empty(cls, schema: Schema) -> "Split":
-        """No rows."""
+        """A split of no rows, with the columns of the schema."""
         values = np.empty((0, schema.num_numeric), np.float32)
         return cls(np.empty((0, schema.num_columns), np.int32), np.empty(0, np.float32), values)
 

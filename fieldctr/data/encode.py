@@ -77,7 +77,7 @@ def encode(
     recipe = Recipe(source or (lambda: table), reader, group, weight, parts.resolve())
     rows_read, counts = _pass_one(table, recipe, budget, with_ray=source is not None)
     shards = Shards.of(reader, parts, folder)
-    tally = shards.tally()
+    tally = shards.tally
     refuse_gaps(parts, tally, rows_read)
     with labels_explained(table):
         tally.refuse_degenerate()

@@ -27,7 +27,7 @@ class Groups(NamedTuple):
     numbers: list[np.ndarray]  # per shard (codes,) the place of each code's group among these, from 1; 0: nobody's
 
     def of(self, block: Block) -> np.ndarray:
-        """(n,) int32."""
+        """(n,) int32 the group of each of the block's rows."""
         return self.numbers[block.shard][values_of(block.codes[GROUP])]
 
     def facts(self) -> dict[str, object]:

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice, repeat
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import polars as pl
 
-from fieldctr.checksums import seal
+from fieldctr.checksums import complete
 from fieldctr.data import npy
 from fieldctr.data.budget import Limits
 from fieldctr.data.code_files import read_codes, save_codes
@@ -30,7 +30,7 @@ from fieldctr.data.samples import rows_of_splits
 from fieldctr.data.spelling import NOT_FINITE, NULL_WORD
 from fieldctr.data.table import EVENTS, SPLITS, parse_at_a_time
 from fieldctr.data.tally import Tally
-from fieldctr.disk import blamed, in_json, write_json
+from fieldctr.disk import blamed
 from fieldctr.errors import UserError
 
 T = TypeVar("T")
@@ -80,10 +80,16 @@ class Shards:
     def of(cls, reader: Reader, folder: Path, work: Path) -> "Shards":
         return cls(reader, finished(folder), work)
 
+    @cached_property
+    def records(self) -> list[dict[str, Any]]:
+        """What pass one wrote of each shard, read once: with thousands of fields a record is large."""
+        return [_record(folder) for folder in self.folders]
+
+    @cached_property
     def tally(self) -> Tally:
         """What pass one counted."""
         tally = Tally()
-        for record in map(_record, self.folders):
+        for record in self.records:
             tally.rows += record["splits"]
             tally.clicks += record["clicks"]
             tally.dropped.update(record["dropped"])
@@ -103,7 +109,7 @@ class Shards:
         return self._summed("cut")
 
     def _summed(self, count: str) -> dict[str, np.ndarray]:
-        records = [_record(folder)[count] for folder in self.folders]
+        records = [record[count] for record in self.records]
         return {name: np.sum([record[name] for record in records], axis=0) for name in records[0]}
 
     def words(self, name: str) -> Iterator[tuple[pl.Series, np.ndarray]]:
@@ -162,8 +168,7 @@ class Shards:
         self, split: str, name: str, read: Callable[[Path], Iterator[T]], join: Callable[[list[T]], T]
     ) -> Iterator[tuple[int, T]]:
         """Shard and part for every CHUNK of raw rows, of which less memory may have made several chunks."""
-        for shard, folder in enumerate(self.folders):
-            record = _record(folder)
+        for shard, (folder, record) in enumerate(zip(self.folders, self.records, strict=True)):
             if split == EVENTS and not record["events"]:
                 continue  # there is no such file
             parts, several = read(folder / f"{split}.{name}"), CHUNK // record["chunk"]
@@ -212,9 +217,9 @@ def refuse_gaps(folder: Path, tally: Tally, rows: int) -> None:
                 f"{many:,} rows from row {first:,} on are missing among the shards in {folder}: something removed "
                 "them while they were used. Nothing was written. Call again: the table is read anew"
             )
-    counted = int(tally.rows.sum()) + tally.dropped.total() + tally.events
-    if counted != rows_done(folder):
-        raise UserError(f"{rows_done(folder):,} rows were read, and {counted:,} counted. Nothing was written")
+    counted, read = int(tally.rows.sum()) + tally.dropped.total() + tally.events, rows_done(folder)
+    if counted != read:
+        raise UserError(f"{read:,} rows were read, and {counted:,} counted. Nothing was written")
 
 
 def write_shards(
@@ -295,8 +300,7 @@ class _Writer:
             "unread": {name: cells.tolist() for name, cells in unread.items()},
             "cut": {name: counts.tolist() for name, counts in self.cut.items()},
         }
-        seal(self.folder, coming={SHARD_FILE: in_json(record)}, flushed=False)
-        write_json(self.folder / SHARD_FILE, record)
+        complete(self.folder, SHARD_FILE, record, flushed=False)
         self.folder.rename(self.whole)
 
     def _save(
@@ -332,5 +336,5 @@ def _joined_codes(parts: list[list[Codes]]) -> list[Codes]:
     return [joined(column) for column in zip(*parts, strict=True)]
 
 
-def _record(shard: Path) -> dict:
+def _record(shard: Path) -> dict[str, Any]:
     return json.loads((shard / SHARD_FILE).read_text(encoding="utf-8"))

@@ -138,7 +138,7 @@ class LinearTerm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(())) if bias else None
 
     def forward(self, inputs: Inputs) -> Tensor:
-        """-> (B,)."""
+        """One batch -> its linear terms (B,)."""
         logit = self.weight(inputs).sum((1, 2))
         return logit if self.bias is None else logit + self.bias
 

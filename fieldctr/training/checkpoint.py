@@ -9,8 +9,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fieldctr.checksums import check, seal
-from fieldctr.disk import TEMPORARY, blamed, flush, in_json, remove, write_text
+from fieldctr.checksums import check, complete
+from fieldctr.disk import TEMPORARY, blamed, flush, remove
 from fieldctr.errors import UserError
 
 FOLDER, TENSORS, STATE = "checkpoint", "tensors.safetensors", "state.json"
@@ -38,9 +38,7 @@ def save(folder: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[
         with blamed(temporary):
             temporary.mkdir(parents=True)
             save_file(_separate(tensors), temporary / TENSORS)
-            text = in_json({"of": of, **state})
-            seal(temporary, coming={STATE: text})
-            write_text(temporary / STATE, text)
+            complete(temporary, STATE, {"of": of, **state})
             temporary.rename(final)
             flush(root)
     finally:

@@ -168,12 +168,12 @@ from fieldctr.data.table import EVENTS, SPLITS, Table
 for module in (shards, budget):
     module.CHUNK = 1 << 12
 budget.Budget.limits = lambda self, columns: budget.Limits(1 << 12, 1 << 12)
-def fatal(path, record, write=shards.write_json):
-    write(path, record)
-    if len(shards.finished(path.parents[1])) == int(sys.argv[3]):
+def fatal(folder, *arguments, complete=shards.complete, **more):
+    complete(folder, *arguments, **more)
+    if len(shards.finished(folder.parent)) == int(sys.argv[3]):
         os.kill(os.getpid(), signal.SIGKILL)
 if len(sys.argv) > 3:
-    shards.write_json = fatal
+    shards.complete = fatal
 print(prepared(json.loads(sys.argv[1]), data_dir=Path(sys.argv[2])).folder)
 """
 

@@ -255,13 +255,15 @@ def test_an_error_of_the_disk_keeps_whole_shards_and_nothing_else(
     for whole in range(3):
         count = itertools.count()
 
-        def fails(shard: Path, real: Any = shards.seal, whole: int = whole, count: Any = count, **named: Any) -> None:
+        def fails(
+            shard: Path, *given: Any, real: Any = shards.complete, whole: int = whole, count: Any = count, **named: Any
+        ) -> None:
             if next(count) == whole:
                 raise OSError(code, os.strerror(code), str(shard / "words.arrow"))
-            real(shard, **named)
+            real(shard, *given, **named)
 
         with monkeypatch.context() as patch:
-            patch.setattr(shards, "seal", fails)
+            patch.setattr(shards, "complete", fails)
             with pytest.raises(OSError, match="words"):
                 prepared(node(folder), data_dir=out)
         own = list(out.glob(".*.shards"))

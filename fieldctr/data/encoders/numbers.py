@@ -27,7 +27,7 @@ class Numbers:
 
     @classmethod
     def fit(cls, specs: tuple[Spec, ...], work: Training) -> "Numbers":
-        own, blanks, rows = number_specs(specs), work.shards.blanks(), work.shards.tally().rows
+        own, blanks, rows = number_specs(specs), work.shards.blanks(), work.shards.tally.rows
         found = {spec.name: fitted(spec, lambda name=spec.name: work.shards.numbers("train", name)) for spec in own}
         missing = {spec.name: [*map(_coverage, rows.tolist(), blanks[spec.name].tolist())] for spec in own}
         return cls(found, missing)

@@ -131,7 +131,7 @@ def _family(shards: Shards, family: list[str], hashes: dict[str, None], budget: 
     specs = [shards.reader.texts[name] for name in family]
     every = [_merged(shards, name, budget) for name in family]
     words, ids = _ids(specs, every)
-    rows = shards.tally().rows
+    rows = shards.tally.rows
     return {
         name: _known(words, each, own, rows, with_hashes=name in hashes)
         for name, each, own in zip(family, every, ids, strict=True)

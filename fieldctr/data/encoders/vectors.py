@@ -47,7 +47,7 @@ class Vectors:
     def fit(cls, specs: tuple[Spec, ...], work: Training) -> "Vectors":
         """Copy the vectors into the prepared folder, and look the values of all rows up among their keys."""
         own, found, ids, counts = vector_specs(specs), {}, {}, {}
-        rows = work.shards.tally().rows
+        rows = work.shards.tally.rows
         for i, spec in enumerate(own):
             keys, width = _copied(spec, work.raw_dir, work.shards.work / vectors_file(i))
             ids[spec.name], counted = [], np.zeros((len(SPLITS), 1 + len(keys)), np.int64)
