@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 import pytest
+from tables import tidy_node
 
 from fieldctr.data.bad_lines import refuse_bad_lines
 from fieldctr.data.columns import column
@@ -186,19 +187,7 @@ def test_a_table_is_read_whole_or_refused_with_its_line(
 
 
 def node(folder: Path, **source: Any) -> dict[str, Any]:
-    read = {
-        "_target_": "fieldctr.data.sources.tidy.read",
-        "files": "*.csv",
-        "separator": ",",
-        "origin": "",
-        "null_values": [],
-        "label": {"column": "click"},
-        "split": {"by": "random", "fractions": [0.6, 0.2, 0.2], "seed": 1},
-    }
-    fields = {"user": {}, "item": {}}
-    return {
-        "name": "log", "raw_dir": str(folder), "min_count": 1, "group": None, "fields": fields, "source": read | source
-    }  # fmt: skip
+    return tidy_node(folder, "*.csv", {"user": {}, "item": {}}, **source)
 
 
 def three_files(folder: Path) -> list[list[str]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from tables import tidy_node
 
 from fieldctr.data.files import find
 from fieldctr.data.formats import obstacle
@@ -25,18 +26,7 @@ ROWS = "user,item,click\n" + "".join(f"u{i % 7},i{i % 5},{i % 3 % 2}\n" for i in
 
 
 def node(folder: Path, files: str = "t.csv", **source: Any) -> dict[str, Any]:
-    read = {
-        "_target_": "fieldctr.data.sources.tidy.read",
-        "files": files,
-        "separator": ",",
-        "origin": "",
-        "null_values": [],
-        "label": {"column": "click"},
-        "split": {"by": "random", "fractions": [0.6, 0.2, 0.2], "seed": 1},
-    }
-    fields = {"user": {}, "item": {}}
-    raw = str(folder / "raw")
-    return {"name": "log", "raw_dir": raw, "min_count": 1, "group": None, "fields": fields, "source": read | source}
+    return tidy_node(folder / "raw", files, {"user": {}, "item": {}}, **source)
 
 
 def refusal(act: Callable[[], object]) -> str:

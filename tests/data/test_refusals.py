@@ -5,6 +5,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from tables import tidy_node
 
 from fieldctr.data.encode import encode
 from fieldctr.data.kinds import FieldSpec
@@ -22,24 +23,10 @@ LISTS = {"user": {"kind": "multi"}, "item": {"kind": "multi"}}
 
 
 def node(folder: Path, **changes: Any) -> dict[str, Any]:
-    source = {
-        "_target_": "fieldctr.data.sources.tidy.read",
-        "files": "log.csv",
-        "separator": ",",
-        "origin": "",
-        "null_values": [],
-        "label": {"column": "click"},
-        "split": {"by": "column", "column": "part"},
-    }
-    config = {
-        "name": "log",
-        "raw_dir": str(folder),
-        "min_count": 1,
-        "group": None,
-        "fields": {"user": {}, "item": None},
-    }
-    source |= {key: value for key, value in changes.items() if key in source}
-    return config | {key: value for key, value in changes.items() if key not in source} | {"source": source}
+    plain = tidy_node(folder, "log.csv", {"user": {}, "item": None}, split={"by": "column", "column": "part"})
+    source = {key: value for key, value in changes.items() if key in plain["source"]}
+    others = {key: value for key, value in changes.items() if key not in source}
+    return plain | others | {"source": plain["source"] | source}
 
 
 def refusal(folder: Path, text: str = HEALTHY, **changes: Any) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from tables import tidy_node
 
 from fieldctr.data.batches import Batches
 from fieldctr.data.coverage import warnings
@@ -70,16 +71,7 @@ FORMS = (write_npy, write_lists, write_arrays, write_columns)
 
 
 def node(folder: Path, fields: dict[str, Any]) -> dict[str, Any]:
-    source = {
-        "_target_": "fieldctr.data.sources.tidy.read",
-        "files": "log.csv",
-        "separator": ",",
-        "origin": "",
-        "null_values": [],
-        "label": {"column": "click"},
-        "split": {"by": "column", "column": "part"},
-    }
-    return {"name": "log", "raw_dir": str(folder), "min_count": 1, "group": None, "fields": fields, "source": source}
+    return tidy_node(folder, "log.csv", fields, split={"by": "column", "column": "part"})
 
 
 def made(folder: Path, image: dict[str, Any], **fields: Any) -> Dataset:
