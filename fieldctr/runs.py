@@ -22,7 +22,7 @@ from typing import Any, Self
 
 from fieldctr.artifacts import digest
 from fieldctr.checksums import CHECKSUMS_FILE, check, complete, is_sealed
-from fieldctr.config import OptimizerConfig, TrainerConfig, flat
+from fieldctr.config import OptimizerConfig, TrainConfig, TrainerConfig, flat
 from fieldctr.disk import cause_of, flush, read_object, sentence, write_json, write_text
 from fieldctr.errors import UserError
 from fieldctr.locks import HeldError, Release, lock
@@ -43,6 +43,7 @@ READS, READERS_FILE = "reads", "runs.txt"  # key in a run's record; in what it r
 LATER = {  # keys that earlier versions lacked, with what those did: a run at these values is the same run
     "trainer.grace_steps": TrainerConfig.grace_steps,
     "optimizer.base_width": OptimizerConfig.base_width,
+    "evaluate_test": TrainConfig.evaluate_test,
 }
 
 
@@ -177,6 +178,15 @@ def load_result(folder: Path, *, key: str = "run") -> dict[str, Any]:
     return result
 
 
+def refuse_trial(folder: Path, result: Mapping[str, Any], *, key: str = "run") -> None:
+    """UserError where the run is a trial of a search, whose test split is not to be read."""
+    if "test" not in result:
+        raise UserError(
+            f"{key}={folder} is a trial of a search (evaluate_test=false), which selects on valid: it does not "
+            "read test. Train its settings without evaluate_test=false"
+        )
+
+
 def leave_beside(folder: Path, name: str, numbers: Mapping[str, Any], result: Mapping[str, Any]) -> None:
     """Write numbers that are of the run of this `result`; UserError where its folder holds another one by now."""
     refuse_made_anew(folder, result)
@@ -260,7 +270,8 @@ def _status(job: Path) -> str:
             result = load_result(job)
         except UserError as error:
             return f"{'damaged':8} {error}"
-        return f"{'done':8} {result['valid']['auc']:9.4f} {result['test']['auc']:9.4f}"
+        test = f"{result['test']['auc']:9.4f}" if "test" in result else f"{'unread':>9}"
+        return f"{'done':8} {result['valid']['auc']:9.4f} {test}"
     if (job / ERROR).exists():
         last = (job / ERROR).read_text(encoding="utf-8").splitlines()[-1]
         return last if last.startswith("interrupted ") else f"{'failed':8} {last}"

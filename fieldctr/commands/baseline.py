@@ -25,16 +25,17 @@ from fieldctr.analysis.baselines.baselines import (
 from fieldctr.analysis.baselines.boosting import BoostingConfig, boosted
 from fieldctr.analysis.baselines.logistic import LogisticConfig, logistic
 from fieldctr.analysis.baselines.target_means import BySplit, Coded, coded, logit
-from fieldctr.artifacts import cached, check_stage
+from fieldctr.artifacts import cached, check_stage, digest
 from fieldctr.commands.trained import downsampled
 from fieldctr.config import Between, Positive, parse
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.prepare import prepared
+from fieldctr.data.test_reads import note_test_read
 from fieldctr.disk import write_json, write_text
 from fieldctr.errors import UserError
 from fieldctr.provenance import provenance
 from fieldctr.ranking import auc
-from fieldctr.runs import leave_beside, load_config, load_result
+from fieldctr.runs import leave_beside, load_config, load_result, refuse_trial
 from fieldctr.training.metrics import logloss
 from fieldctr.training.runtime import choose_threads
 
@@ -76,7 +77,7 @@ def main(node: dict[str, Any]) -> None:
     settings = {key: value for key, value in asdict(config).items() if key not in WHERE}
     libraries = {"lightgbm": boosting.version(), "scikit-learn": lr.version()}
     key = {"version": VERSION, "data": dataset.digest, **libraries, **settings}
-    folder = cached(outputs / "baseline", key, lambda folder: record(config, dataset, folder))
+    folder = cached(outputs / "baseline", key, lambda folder: record(config, dataset, folder, digest(key)))
     check_stage(folder)
     print((folder / MARKDOWN_FILE).read_text(encoding="utf-8"))
     if result:
@@ -87,11 +88,14 @@ def main(node: dict[str, Any]) -> None:
 def finished(folder: Path) -> dict[str, Any]:
     """The result of the run in `folder`; UserError where no run is, or has not finished."""
     load_config(folder)
-    return load_result(folder)
+    result = load_result(folder)
+    refuse_trial(folder, result)
+    return result
 
 
-def record(config: BaselineConfig, dataset: Dataset, folder: Path) -> None:
+def record(config: BaselineConfig, dataset: Dataset, folder: Path, config_digest: str) -> None:
     """Leave the numbers as JSON and as Markdown."""
+    note_test_read(dataset.folder, command="baseline", run=None, config_digest=config_digest)
     rows, notes = measure(config, dataset)
     weighted = ", weighted by sample" if dataset.train.weight is not None else ""
     head = (

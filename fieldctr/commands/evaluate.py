@@ -51,7 +51,7 @@ def _evaluated(config: EvaluateConfig) -> tuple[Trained, dict[str, float]]:
     trained = load_trained(
         Path(config.run), outputs=Path(config.outputs), runtime=config.runtime, splits=[config.split]
     )
-    return trained, split_metrics(trained, config.split)
+    return trained, split_metrics(Path(config.run), trained, config.split)
 
 
 def _record(config: EvaluateConfig, trained: Trained, metrics: Mapping[str, float]) -> None:

@@ -42,8 +42,8 @@ class FinishedRun:
 
     @property
     def metrics(self) -> dict[str, dict[str, float]]:
-        """Metrics by split: `metrics["test"]["auc"]`."""
-        return {split: self.result[split] for split in ("valid", "test")}
+        """Metrics by split: `metrics["test"]["auc"]`. A trial of a search has valid alone."""
+        return {split: self.result[split] for split in ("valid", "test") if split in self.result}
 
     @cached_property
     def history(self) -> Frame:
@@ -60,7 +60,7 @@ class FinishedRun:
         """
         from fieldctr.training.metrics import recalibrated, sigmoid
 
-        names = {split: f"{split}.scores.npy" for split in ("valid", "test")}
+        names = {split: f"{split}.scores.npy" for split in self.metrics}
         check_run(self.folder, names.values())
         found = {}
         for split, name in names.items():
@@ -96,7 +96,7 @@ class FinishedRun:
         with torch_as_it_was():
             trained = self._trained()
             check_table(trained.dataset.folder, [split])
-            return split_metrics(trained, split)
+            return split_metrics(self.folder, trained, split)
 
     def predict(
         self,

@@ -22,7 +22,7 @@ from fieldctr.data.dataset import Dataset
 from fieldctr.data.prepare import prepared
 from fieldctr.errors import UserError
 from fieldctr.models.ctr_model import build_model
-from fieldctr.runs import load_config, load_result
+from fieldctr.runs import load_config, load_result, refuse_trial
 from fieldctr.schema import Schema
 
 TOLERANCE = 3e-6  # of a loss: float32 against float64
@@ -142,6 +142,7 @@ def check_auc(protocol: Protocol, run: str | None) -> Check:
     if run is None:
         return Check(5, "open", "no run: give run=FOLDER of a finished one")
     trained_on, result = load_config(Path(run))["dataset"], load_result(Path(run))
+    refuse_trial(Path(run), result)
     model, auc = result["model"], result["test"]["auc"]
     if trained_on["name"] != protocol.name:
         raise UserError(f"run={run} is on {trained_on['name']}, not on {protocol.name}")

@@ -25,7 +25,7 @@ from fieldctr.data.dataset import Dataset
 from fieldctr.data.frames import FOLDER, AnyFrame, in_place_of_files
 from fieldctr.data.npy import save_alone
 from fieldctr.data.prepare import prepared
-from fieldctr.data.table import SPLITS
+from fieldctr.data.test_reads import note_test_read, sealed_test
 from fieldctr.disk import replacing
 from fieldctr.errors import UserError
 from fieldctr.models.ctr_model import (
@@ -114,6 +114,16 @@ def walk(config: TrainConfig, run: Run) -> None:
     with run.stage("prepare"):
         dataset = prepared(config.dataset, data_dir=outputs / "data", schema=config.schema)
     run.reads([dataset.folder, *frame_folders(config)])
+    if config.evaluate_test:
+        walk_on(config, run, dataset, runtime, tracker)
+        return
+    with sealed_test(dataset) as sealed:
+        walk_on(config, run, sealed, runtime, tracker)
+
+
+def walk_on(config: TrainConfig, run: Run, dataset: Dataset, runtime: Runtime, tracker: Tracker) -> None:
+    """From the prepared table to the record."""
+    outputs = Path(config.outputs)
     with run.stage("field_vectors"):
         vectors, origin = field_vectors(config, dataset, runtime.device)
     vector_folders = [outputs / "field_embeddings" / one["digest"] for one in origin.values()]
@@ -139,7 +149,7 @@ def walk(config: TrainConfig, run: Run) -> None:
         with run.stage("fit"):
             fit = fitted(model, dataset, config, runtime, run=run, tracker=tracker)
         with run.stage("evaluate"):
-            found = evaluated(model, dataset, config.trainer, runtime)
+            found = evaluated(model, dataset, config, runtime, run)
         record_model(run.folder, dataset.schema, model, found)
         pictures = draw(run.folder, dataset, model, runtime)
         scores = {f"{name}/{key}": value for name, split in found.items() for key, value in split.metrics.items()}
@@ -155,11 +165,10 @@ def walk(config: TrainConfig, run: Run) -> None:
             **start,
             "settings": settings_name(config),
             "seed": config.seed,
-            "valid": found["valid"].metrics,
-            "test": found["test"].metrics,
+            **{name: split.metrics for name, split in found.items()},
             "num_parameters": size,
             "num_fields": dataset.schema.num_fields,
-            "num_rows": {name: len(getattr(dataset, name)) for name in SPLITS},
+            "num_rows": {name: len(getattr(dataset, name)) for name in ("train", *found)},
             "flops_per_sample": flops,
             "learning_rates": learning_rates(model, config.optimizer),
             "best_step": fit.best_step,
@@ -240,11 +249,17 @@ def fitted(
     )
 
 
-def evaluated(model: CTRModel, dataset: Dataset, trainer: TrainerConfig, runtime: Runtime) -> dict[str, Evaluation]:
-    """The fitted model on valid and, here only, on test."""
+def evaluated(
+    model: CTRModel, dataset: Dataset, config: TrainConfig, runtime: Runtime, run: Run
+) -> dict[str, Evaluation]:
+    """The fitted model on valid and, here only, on test, which the ledger is told; a trial on valid alone."""
+    splits, settings = {"valid": dataset.valid}, config.trainer
+    if config.evaluate_test:
+        note_test_read(dataset.folder, command="train", run=run.folder, config_digest=config_digest(run.config))
+        splits["test"] = dataset.test
     return {
-        name: evaluate(model, split, batch_size=trainer.eval_batch_size, runtime=runtime, extra=trainer.extra_metrics)
-        for name, split in (("valid", dataset.valid), ("test", dataset.test))
+        name: evaluate(model, split, batch_size=settings.eval_batch_size, runtime=runtime, extra=settings.extra_metrics)
+        for name, split in splits.items()
     }
 
 
@@ -315,11 +330,13 @@ def settings_name(config: TrainConfig) -> str:
 
 def summary(result: dict[str, Any], folder: Path) -> str:
     """What a person wants to know first."""
-    test, valid = result["test"], result["valid"]
-    share = f", {test['attainable_share']:.1%} of what is attainable" if "attainable_share" in test else ""
+    split = "test" if "test" in result else "valid"
+    own, valid = result[split], result["valid"]
+    share = f", {own['attainable_share']:.1%} of what is attainable" if "attainable_share" in own else ""
+    other = f"valid AUC {valid['auc']:.4f}" if split == "test" else "the test split was not read"
     return (
         f"{result['model']} on {result['dataset']}, seed {result['seed']}: "
-        f"test AUC {test['auc']:.4f}{share}, LogLoss {test['logloss']:.4f}; valid AUC {valid['auc']:.4f}\n"
+        f"{split} AUC {own['auc']:.4f}{share}, LogLoss {own['logloss']:.4f}; {other}\n"
         f"best step {result['best_step']}, {result['stopped']}; {result['samples_per_s']:,} samples/s, "
         f"{sum(result['seconds'].values()):.0f} s in all; {folder}/result.json"
     )

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from fieldctr.commands.machine import start_runtime
 from fieldctr.config import RuntimeConfig, TrainConfig, parse
 from fieldctr.data.dataset import Dataset, check_table
+from fieldctr.data.test_reads import note_test_read
 from fieldctr.errors import UserError
 from fieldctr.models.ctr_model import CTRModel, build_model
-from fieldctr.runs import CONFIG, MODEL, check_run, load_config, load_result, refuse_made_anew
+from fieldctr.runs import CONFIG, MODEL, check_run, load_config, load_result, refuse_made_anew, refuse_trial
 from fieldctr.training.evaluate import evaluate
 from fieldctr.training.runtime import Runtime
 
@@ -67,9 +68,13 @@ def dataset_of(
     return Dataset.load(table, name=result["dataset"], negative_rate=negative_rate)
 
 
-def split_metrics(trained: Trained, split: str) -> dict[str, float]:
-    """The metrics of the model on a split of its table."""
+def split_metrics(folder: Path, trained: Trained, split: str) -> dict[str, float]:
+    """The metrics of the model of the run in `folder` on a split of its table; the ledger is told of test."""
     trainer = trained.config.trainer
+    if split == "test":
+        refuse_trial(folder, trained.result)
+        digest = trained.result["config_digest"]
+        note_test_read(trained.dataset.folder, command="evaluate", run=folder, config_digest=digest)
     rows = getattr(trained.dataset, split)
     return evaluate(
         trained.model, rows, batch_size=trainer.eval_batch_size, runtime=trained.runtime, extra=trainer.extra_metrics
