@@ -10,16 +10,18 @@ if TYPE_CHECKING:
     from fieldctr.commands.finished import FinishedRun, load_run
     from fieldctr.commands.launch import compose
     from fieldctr.commands.prepare import prepare
+    from fieldctr.commands.study import study
     from fieldctr.commands.train import train
     from fieldctr.errors import UserError
 
 __version__ = "0.1.0"
-__all__ = ["FinishedRun", "UserError", "compose", "evaluate", "load_run", "prepare", "train"]
+__all__ = ["FinishedRun", "UserError", "compose", "evaluate", "load_run", "prepare", "study", "train"]
 HOMES = {
     "compose": "commands.launch",
     "prepare": "commands.prepare",
     "train": "commands.train",
     "evaluate": "commands.evaluate",
+    "study": "commands.study",
     "load_run": "commands.finished",
     "FinishedRun": "commands.finished",
     "UserError": "errors",

@@ -6,11 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
 
 from fieldctr.catalog import groups, headline, options
 from fieldctr.commands.completion import SCRIPTS, completions
-from fieldctr.commands.launch import Then, flags_first
+from fieldctr.commands.launch import flags_first
 
 SCRIPT = Path(sys.executable).parent / "fieldctr"
 
@@ -189,17 +188,3 @@ def test_every_option_has_a_line_of_its_own_for_the_list(group: str) -> None:
         assert line.endswith("."), f"{group}/{option}.yaml needs a first comment that is a sentence, not {line!r}"
         assert len(line.split()) >= 5, f"{group}/{option}.yaml says too little: {line}"
     assert len(set(lines.values())) == len(lines), f"two options of {group} say the same"
-
-
-@pytest.mark.slow
-def test_a_command_that_follows_a_sweep_and_fails_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hydra swallows what a callback raises, so the callback remembers it."""
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # as in the process of the sweep
-    monkeypatch.setattr(Then, "failed", None)
-    config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path / "sweep")}}})
-    Then(["list", "models"]).on_multirun_end(config)
-    assert Then.failed is not None
-    assert "fieldctr list models runs=" in Then.failed
-    Then.failed = None
-    Then(["completion", "bash"]).on_multirun_end(config)
-    assert Then.failed is None

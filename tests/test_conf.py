@@ -17,7 +17,7 @@ from fieldctr.models.ctr_model import KINDS, SOURCE, reads_field_embeddings
 ROOTS = sorted(path.stem for path in conf_dir().glob("*.yaml") if path.stem != "base")
 GROUPS = (
     *("dataset", "schema", "model", "enhancer", "trainer", "optimizer", "runtime", "tracker", "tuned"),
-    *("ablation", "arm", "experiment"),
+    *("ablation", "experiment"),
 )
 
 

@@ -13,13 +13,16 @@ LAYERS = [
     {"data", "nn", "runs"},
     {"models", "enhancers", "llm"},
     {"training", "analysis"},
+    {"studies"},
     {"commands"},
     {"cli"},
     {"__main__", "__init__"},
 ]
 HOMES = {
     "polars": {"data", "analysis"},
-    "ray": {"data"},
+    "ray": {"data", "studies"},
+    "optuna": {"studies"},
+    "submitit": {"studies"},
     "transformers": {"llm"},
     "peft": {"llm"},
     "wandb": {"tracking"},

@@ -12,6 +12,7 @@ from fieldctr.analysis.baselines import boosting
 from fieldctr.analysis.baselines import logistic as lr
 from fieldctr.analysis.baselines.baselines import (
     MEMORY,
+    Chosen,
     Row,
     ceilings,
     choose,
@@ -119,8 +120,7 @@ def measure(config: BaselineConfig, dataset: Dataset) -> tuple[list[Row], list[s
     table = coded(dataset, train_rows=config.train_rows)
     names = [field.name for field in dataset.schema.fields]
     say(f"target means of {len(names)} fields and {dataset.schema.num_pairs} pairs")
-    thin = table.thinned(config.screen_rows)
-    chosen = choose(thin, num_fields=config.num_fields, num_pairs=config.num_pairs, smoothing=config.smoothing)
+    chosen = chosen_of(config, table)
     usual = {name: np.full(len(table.label[name]), logit(np.asarray(table.rate))) for name in ("valid", "test")}
     rows = [scored("click rate of train", "rate", usual, table)]
     for kind, sets in (("field", chosen.fields), ("pair", chosen.pairs)):
@@ -157,10 +157,21 @@ def trees(config: BaselineConfig, table: Coded, pairs: list[tuple[int, int]]) ->
     if not boosting.version():
         return None, f"No boosted trees: {boosting.CURE}"
     say("boosted trees on out-of-fold target means")
+    logits = tree_logits(config, table, pairs)
+    return scored("boosted trees on target means", "trees", logits, table), f"Trees by LightGBM {boosting.version()}."
+
+
+def tree_logits(config: BaselineConfig, table: Coded, pairs: list[tuple[int, int]]) -> BySplit:
+    """Logits (n,) of valid and test by trees on out-of-fold target means of all fields and of these pairs."""
     features = tree_features(table, pairs, smoothing=config.smoothing, seed=config.seed)
     threads = choose_threads() if config.threads == "auto" else config.threads
-    logits = boosted(features, table.label, config.boosting, threads=threads, seed=config.seed, weight=table.weight)
-    return scored("boosted trees on target means", "trees", logits, table), f"Trees by LightGBM {boosting.version()}."
+    return boosted(features, table.label, config.boosting, threads=threads, seed=config.seed, weight=table.weight)
+
+
+def chosen_of(config: BaselineConfig, table: Coded) -> Chosen:
+    """The single fields and the pairs that are best on valid, on a part of the rows."""
+    thin = table.thinned(config.screen_rows)
+    return choose(thin, num_fields=config.num_fields, num_pairs=config.num_pairs, smoothing=config.smoothing)
 
 
 def ceilings_note(left_out: dict[str, float]) -> str:

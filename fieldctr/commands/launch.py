@@ -10,7 +10,6 @@ import argparse
 import importlib
 import os
 import re
-import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -29,6 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fieldctr.catalog import conf_dir, groups, options
 from fieldctr.commands.hydra_guard import NESTED, install
 from fieldctr.commands.mistakes import Call, hydra_apart, search_path, translate
+from fieldctr.commands.study_words import own_words
 from fieldctr.commands.words import HYDRA, PARTS
 from fieldctr.errors import UserError, unknown
 from fieldctr.runs import sweep_table
@@ -36,7 +36,8 @@ from fieldctr.signals import Interrupted, check
 from fieldctr.trust import FLAG, take_trust
 
 NUMBER = re.compile(r"[-+]?[\d.][\d._e+-]*")  # what YAML could take for one
-NAMES_MODELS = ("train", "bench_train")
+NAMES_MODELS = ("train", "bench_train", "study", "search")
+MANY_RUNS = ("study", "search")  # their runs get the keys of `train` in the call, and the folder of the user's YAML
 CHOICES = "choices"  # key of their configuration
 LEAVES_A_FOLDER = ("train", "scaling")  # where Hydra says
 FLAGS_WITH_VALUE = (
@@ -49,6 +50,8 @@ def launch(command: str, arguments: tuple[str, ...]) -> None:
     """Compose the command's configuration and run it, once or for every combination of a multirun."""
     install()
     refuse_what_hydra_would_not(arguments)
+    if command in MANY_RUNS:
+        arguments = tuple(own_words(command, arguments))
     show_all = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints and exits by itself
     warnings.showwarning = _say  # ty: ignore[invalid-assignment]
@@ -72,8 +75,6 @@ def launch(command: str, arguments: tuple[str, ...]) -> None:
             print(sweep_table(Sweep.folder))
     if refused:
         raise refused[0]
-    if Then.failed:
-        raise UserError(Then.failed)
 
 
 def task(command: str, refused: list[Exception]) -> Callable[[DictConfig], None]:
@@ -83,6 +84,7 @@ def task(command: str, refused: list[Exception]) -> Callable[[DictConfig], None]
         check()  # a job that failed as a signal came was taken for any other
         try:
             node = with_choices(resolved(config, command), HydraConfig.get().runtime.choices, command)
+            node |= {"config_dir": own_folder()} if command in MANY_RUNS else {}
             main = importlib.import_module(f"fieldctr.commands.{command}").main
             main(node, run_folder()) if command in LEAVES_A_FOLDER else main(node)
         except (UserError, OSError, MemoryError) as error:
@@ -114,12 +116,15 @@ def compose(
     packages = [trust] if isinstance(trust, str) else [*trust]
     words = [quoted_option(word) for word in take_trust([*given, *(f"{FLAG}{name}" for name in packages)])]
     refuse_what_hydra_would_not(words)
+    if command in MANY_RUNS:
+        words = own_words(command, words)
     for word in words:
         if word.startswith("-") or word.lstrip("+~").startswith("hydra"):
             raise UserError(f"{word} belongs to the command line. From Python the folder is train(..., folder=...)")
     if config_dir is not None and not Path(config_dir).is_dir():
         raise UserError(f"config_dir={config_dir}: no such folder")
-    return _composed(command.replace(" ", "_"), Call(words, None if config_dir is None else str(config_dir)))
+    node = _composed(command.replace(" ", "_"), Call(words, None if config_dir is None else str(config_dir)))
+    return node | ({"config_dir": str(config_dir)} if command in MANY_RUNS and config_dir is not None else {})
 
 
 def _composed(command: str, call: Call) -> dict[str, Any]:
@@ -160,6 +165,12 @@ def run_folder() -> Path:
     return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
 
 
+def own_folder() -> str | None:
+    """The folder that --config-dir named, if it did."""
+    sources = HydraConfig.get().runtime.config_sources
+    return next((source.path for source in sources if source.provider == "command-line"), None)
+
+
 def with_choices(node: dict[str, Any], choices: Mapping[str, Any], command: str) -> dict[str, Any]:
     """The node with the names of the options that were taken, for a command that names models in what it says."""
     if command not in NAMES_MODELS:
@@ -174,24 +185,6 @@ class Sweep(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         type(self).folder = Path(config.hydra.sweep.dir)
-
-
-class Then(Callback):
-    """Runs another command on a multirun's runs when all its jobs are done; Hydra calls nothing after a failed one."""
-
-    failed: str | None = None  # what to say at the end: Hydra would swallow an exception
-
-    def __init__(self, command: list[str]) -> None:
-        self.command = list(map(str, command))
-        for word in self.command:
-            if word.startswith(("-", FLAG)):  # the words come from a file, and those belong to the user's own call
-                raise UserError(f"a callback's command may not give {word}: {' '.join(self.command)}")
-
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        words = [*self.command, f"runs={config.hydra.sweep.dir}"]
-        plain = {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"}
-        if subprocess.run([sys.executable, "-m", "fieldctr", *words], check=False, env=plain).returncode:
-            type(self).failed = f"the runs are done, but this was not: fieldctr {' '.join(words)}"
 
 
 def flags_first(arguments: tuple[str, ...]) -> list[str]:
@@ -231,5 +224,5 @@ def refuse_what_hydra_would_not(arguments: Iterable[str]) -> None:
         group, equals, option = argument.partition("=")
         if equals and group in groups() and option in ("", "null"):
             raise UserError(f"{argument}: a group is chosen by name. All: {', '.join(options(group))}")
-        if group in ("tuned", "arm") and option not in options(group):
+        if group == "tuned" and option not in options(group):
             raise UserError(unknown(group, option, tuple(options(group))))

@@ -323,9 +323,10 @@ def draw(folder: Path, dataset: Dataset, model: CTRModel, runtime: Runtime) -> d
 
 def settings_name(config: TrainConfig) -> str:
     """The searched settings that the defaults list took for this run, or that there are none."""
-    named = {group: config.choice(group) for group in ("tuned", "arm")}
-    taken = [f"{group}/{name}" for group, name in named.items() if name in options(group)]
-    return ", ".join(name for name in taken if not name.endswith("/none")) or "defaults"
+    if told := (config.choices or {}).get("settings"):
+        return str(told)
+    name = config.choice("tuned")
+    return f"tuned/{name}" if name in options("tuned") and name != "none" else "defaults"
 
 
 def summary(result: dict[str, Any], folder: Path) -> str:

@@ -5,6 +5,8 @@ COMMANDS = {
     "lint": "say what is wrong with a table before a model hides it",
     "baseline": "fit what a model must beat and what it cannot reach: floors and ceilings of a table",
     "train": "fit a model, evaluate it, leave a run folder that can be traced",
+    "search": "search settings of one model on validation; `train` then takes them",
+    "study": "search, train seeds, compare and report: from a question to a table (study status: how far it is)",
     "ssft": "tune a language model on the field names (ssft list | show | verify: what is there)",
     "evaluate": "compute the metrics of a finished run's model on a split",
     "parity": "check a public benchmark against what was published of it: files, vocabularies, counts, losses, AUC",
@@ -23,6 +25,8 @@ HYDRA = (
     "baseline",
     "ssft",
     "train",
+    "search",
+    "study",
     "evaluate",
     "parity",
     "scaling",
@@ -31,5 +35,9 @@ HYDRA = (
     "clean",
     "bench",
 )
-PARTS = {"bench": ("data", "train"), "scaling": ("bound",)}  # words that may follow a command; bench needs one
+PARTS = {
+    "bench": ("data", "train"),
+    "scaling": ("bound",),
+    "study": ("status",),
+}  # words that may follow a command; bench needs one
 INSPECTIONS = ("list", "show", "verify")  # of ssft

@@ -1,0 +1,59 @@
+"""What a worker of a study does: one job, as the command of the same words does it."""
+
+import time
+from pathlib import Path
+
+from fieldctr.commands.launch import compose
+from fieldctr.commands.machine import start_runtime
+from fieldctr.commands.train import field_vectors
+from fieldctr.commands.train import train as train_run
+from fieldctr.commands.trees import train_trees
+from fieldctr.config import TrainConfig, parse
+from fieldctr.data.prepare import prepared
+from fieldctr.disk import sentence
+from fieldctr.errors import UserError
+from fieldctr.locks import HeldError
+from fieldctr.studies.jobs import Job, Status
+
+HELD_S = 60.0  # for a worker of a study that was killed to leave the folder
+
+
+def work(job: Job) -> tuple[Status, str]:
+    """Do the job, or go on with it; what a user or the machine can be told of in a sentence is told so."""
+    end = time.monotonic() + HELD_S
+    while True:
+        try:
+            KINDS[job.kind](job)
+        except UserError as error:
+            if isinstance(error.__cause__, HeldError) and time.monotonic() < end:
+                time.sleep(1)
+                continue
+            return "failed", str(error)
+        except MemoryError as error:
+            return "failed", f"the memory is full{f': {error}' if str(error) else ''}"
+        except OSError as error:
+            return "failed", sentence(error)
+        return "done", ""
+
+
+def make_stages(job: Job) -> None:
+    """Prepare the table, and make the field vectors, that the runs of these words read."""
+    config = parse(TrainConfig, compose("train", job.words, config_dir=job.config_dir), "")
+    outputs = Path(config.outputs)
+    runtime = start_runtime(config.runtime, config.trainer, outputs=outputs)
+    dataset = prepared(config.dataset, data_dir=outputs / "data", schema=config.schema)
+    field_vectors(config, dataset, runtime.device)
+
+
+def train(job: Job) -> None:
+    """Train a run, or a trial of a search."""
+    node = compose("train", job.words, config_dir=job.config_dir)
+    train_run(node | {"choices": node["choices"] | {"settings": job.origin}}, folder=job.folder)
+
+
+def trees(job: Job) -> None:
+    """Boosted trees, in the form of a run."""
+    train_trees(compose("baseline", job.words, config_dir=job.config_dir), job.folder)
+
+
+KINDS = {"stages": make_stages, "train": train, "trees": trees}
