@@ -22,10 +22,14 @@ def groups() -> list[str]:
     return sorted(path.name for path in conf_dir().iterdir() if path.is_dir())
 
 
-def options(group: str) -> list[str]:
-    """The names one can write behind `group=`; nested ones with a slash. Empty for a group that does not exist."""
-    folder = conf_dir() / group
-    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
+def options(group: str, own: str | Path | None = None) -> list[str]:
+    """The names one can write behind `group=`; nested ones with a slash. Empty for a group that does not exist.
+
+    `own` is the folder of the user's own YAML, if there is one.
+    """
+    folders = [conf_dir() / group, *([] if own is None else [Path(own) / group])]
+    paths = ((folder, path) for folder in folders for path in folder.rglob("*.yaml"))
+    return sorted({path.relative_to(folder).with_suffix("").as_posix() for folder, path in paths})
 
 
 def headline(group: str, option: str) -> str:

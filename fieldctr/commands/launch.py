@@ -39,6 +39,7 @@ NUMBER = re.compile(r"[-+]?[\d.][\d._e+-]*")  # what YAML could take for one
 NAMES_MODELS = ("train", "bench_train", "study", "search")
 MANY_RUNS = ("study", "search")  # their runs get the keys of `train` in the call, and the folder of the user's YAML
 CHOICES = "choices"  # key of their configuration
+TUNED = "tuned"  # the group of searched settings, which Hydra takes where there are any
 LEAVES_A_FOLDER = ("train", "scaling")  # where Hydra says
 FLAGS_WITH_VALUE = (
     *("--cfg", "-c", "--package", "-p", "--config-name", "-cn", "--config-dir", "-cd", "--config-path", "-cp"),
@@ -49,7 +50,7 @@ FLAGS_WITH_VALUE = (
 def launch(command: str, arguments: tuple[str, ...]) -> None:
     """Compose the command's configuration and run it, once or for every combination of a multirun."""
     install()
-    refuse_what_hydra_would_not(arguments)
+    refuse_what_hydra_would_not(arguments, folder_in(arguments))
     if command in MANY_RUNS:
         arguments = tuple(own_words(command, arguments))
     show_all = os.environ.get("HYDRA_FULL_ERROR") == "1"
@@ -83,8 +84,9 @@ def task(command: str, refused: list[Exception]) -> Callable[[DictConfig], None]
     def run(config: DictConfig) -> None:
         check()  # a job that failed as a signal came was taken for any other
         try:
-            node = with_choices(resolved(config, command), HydraConfig.get().runtime.choices, command)
-            node |= {"config_dir": own_folder()} if command in MANY_RUNS else {}
+            own = own_folder()
+            node = with_choices(resolved(config, command), HydraConfig.get().runtime.choices, command, own)
+            node |= {"config_dir": own} if command in MANY_RUNS else {}
             main = importlib.import_module(f"fieldctr.commands.{command}").main
             main(node, run_folder()) if command in LEAVES_A_FOLDER else main(node)
         except (UserError, OSError, MemoryError) as error:
@@ -115,7 +117,7 @@ def compose(
         raise UserError(f"compose({command!r}, {given!r}): expected a list of texts KEY=VALUE")
     packages = [trust] if isinstance(trust, str) else [*trust]
     words = [quoted_option(word) for word in take_trust([*given, *(f"{FLAG}{name}" for name in packages)])]
-    refuse_what_hydra_would_not(words)
+    refuse_what_hydra_would_not(words, config_dir)
     if command in MANY_RUNS:
         words = own_words(command, words)
     for word in words:
@@ -137,7 +139,7 @@ def _composed(command: str, call: Call) -> dict[str, Any]:
             config = hydra.compose(command, [*call.overrides, *folder], return_hydra_config=True)
             current.set_config(config)  # for ${hydra:...}
             own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-            return with_choices(resolved(own, command), config.hydra.runtime.choices, command)
+            return with_choices(resolved(own, command), config.hydra.runtime.choices, command, call.config_dir)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(translate(error, command, call)) from error
     finally:
@@ -171,11 +173,19 @@ def own_folder() -> str | None:
     return next((source.path for source in sources if source.provider == "command-line"), None)
 
 
-def with_choices(node: dict[str, Any], choices: Mapping[str, Any], command: str) -> dict[str, Any]:
-    """The node with the names of the options that were taken, for a command that names models in what it says."""
+def with_choices(
+    node: dict[str, Any], choices: Mapping[str, Any], command: str, own: str | None = None
+) -> dict[str, Any]:
+    """The node with the names of the options that were taken, for a command that names models in what it says.
+
+    `own` is the folder of the user's own YAML. Hydra names an optional option also where there is none.
+    """
     if command not in NAMES_MODELS:
         return node
-    return node | {CHOICES: {group: option for group, option in choices.items() if not str(group).startswith("hydra/")}}
+    taken = {group: option for group, option in choices.items() if not str(group).startswith("hydra/")}
+    if taken.get(TUNED, "none") not in options(TUNED, own):
+        taken[TUNED] = "none"
+    return node | {CHOICES: taken}
 
 
 class Sweep(Callback):
@@ -218,11 +228,18 @@ def refuse_flags(call: argparse.Namespace) -> None:
         raise UserError("--resolve goes with --cfg job, which prints the configuration")
 
 
-def refuse_what_hydra_would_not(arguments: Iterable[str]) -> None:
+def folder_in(arguments: Iterable[str]) -> str | None:
+    """The folder of the user's own YAML in a call, as --config-dir names it."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config-dir", "-cd")
+    return parser.parse_known_args(list(arguments))[0].config_dir
+
+
+def refuse_what_hydra_would_not(arguments: Iterable[str], own: str | Path | None = None) -> None:
     """`enhancer=null` raises a bare ValueError in Hydra; a misspelt option of the optional group passes for none."""
     for argument in arguments:
         group, equals, option = argument.partition("=")
         if equals and group in groups() and option in ("", "null"):
-            raise UserError(f"{argument}: a group is chosen by name. All: {', '.join(options(group))}")
-        if group == "tuned" and option not in options(group):
-            raise UserError(unknown(group, option, tuple(options(group))))
+            raise UserError(f"{argument}: a group is chosen by name. All: {', '.join(options(group, own))}")
+        if group == TUNED and option not in options(group, own):
+            raise UserError(unknown(group, option, tuple(options(group, own))))

@@ -15,7 +15,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fieldctr.artifacts import digest
-from fieldctr.catalog import options
 from fieldctr.commands.finished import FinishedRun
 from fieldctr.commands.machine import start_runtime, torch_as_it_was
 from fieldctr.commands.trained import downsampled
@@ -326,7 +325,7 @@ def settings_name(config: TrainConfig) -> str:
     if told := (config.choices or {}).get("settings"):
         return str(told)
     name = config.choice("tuned")
-    return f"tuned/{name}" if name in options("tuned") and name != "none" else "defaults"
+    return "defaults" if name == "none" else f"tuned/{name}"
 
 
 def summary(result: dict[str, Any], folder: Path) -> str:

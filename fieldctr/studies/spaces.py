@@ -95,7 +95,9 @@ def encoded(settings: Mapping[str, Any], space: Space) -> dict[str, Any] | None:
     """The values of the space's keys as optuna holds them; None where one is missing or outside the space."""
     found = {}
     for key, kind in space.items():
-        value = settings.get(key)
+        if key not in settings:
+            return None
+        value = settings[key]
         if isinstance(kind, CategoricalDistribution):
             value = json.dumps(value, sort_keys=True)
             inside = value in kind.choices

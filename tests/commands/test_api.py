@@ -340,7 +340,7 @@ def test_what_the_command_line_composes_is_what_python_composes(home: Path, call
     found = compose("train", words)
     choices = found.pop("choices")
     assert found == printed
-    assert (choices["model"], choices["enhancer"], choices["tuned"]) == ("dcnv2", "llactr", "coupon_dcnv2")
+    assert (choices["model"], choices["enhancer"], choices["tuned"]) == ("dcnv2", "llactr", "none")
 
 
 @pytest.mark.parametrize(
