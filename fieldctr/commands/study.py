@@ -9,7 +9,7 @@ from typing import Any
 from fieldctr.artifacts import digest
 from fieldctr.catalog import conf_dir
 from fieldctr.commands.launch import compose
-from fieldctr.config import flat, parse
+from fieldctr.config import TrainConfig, flat, parse
 from fieldctr.disk import read_object, write_json
 from fieldctr.errors import UserError
 from fieldctr.locks import HeldError, lock
@@ -91,6 +91,8 @@ def cell_state(config: StudyConfig, folder: Path, cell: Cell, stages: dict[str, 
     """Where a cell begins: its table's job, its search, or the settings that it has without one."""
     words = run_words(config, cell, folder.name)
     node = compose("baseline" if cell.arm.trees else "train", words, config_dir=config.config_dir)
+    if not cell.arm.trees:
+        parse(TrainConfig, node, "")  # a mistake is told before anything runs
     stage = stage_of(config, folder, cell, node, stages)
     origin = "fixed" if cell.arm.trees else origin_of(config, cell)
     if cell.arm.trees or config.settings != "searched":
@@ -174,7 +176,7 @@ def begin(config: StudyConfig, schedule: Schedule) -> None:
         **{key: asked[key] for key in ("question", "metrics", "trials", "seconds", "within", *FIXED)},
         "datasets": listed(config.datasets),
         "arms": {arm.name: {**arm._asdict(), "overrides": [*config.same, *config.words, *arm.words]} for arm in arms},
-        "against": config.against or arms[0].name,
+        "against": config.against or arms[0].short(config.within),
         "seeds": schedule.seeds,
         "cells": {state.cell.name: state.digest for state in schedule.cells},
     }

@@ -42,16 +42,17 @@ def own_words(command: str, arguments: Iterable[str]) -> list[str]:
 
 
 def keys_of(root: str) -> list[str]:
-    """The keys at the root of a command's configuration, as its YAML has them."""
-    node: dict[str, Any] = yaml.safe_load((conf_dir() / f"{root}.yaml").read_text(encoding="utf-8"))
-    return [key for key in node if key not in ("defaults", "hydra")]
+    """The keys at the root of a command's configuration, as its YAML and the one that all share have them."""
+    paths = (conf_dir() / f"{name}.yaml" for name in (root, "base"))
+    nodes: list[dict[str, Any]] = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in paths]
+    return [key for node in nodes for key in node if key not in ("defaults", "hydra")]
 
 
 def _kept(key: str, value: str) -> str:
     if key in LISTS:
         return f"{key}={as_list(value)}"
     parts = key.lstrip("+").split(".")
-    if len(parts) > 1 and set(parts[:-1]) & {*OPEN}:
+    if set(parts[:-1]) & {*OPEN} or (key in OPEN and value != "null"):
         return f"++{'.'.join(parts)}={as_list(value) if parts[0] == 'over' else value}"
     return f"{key}={value}"
 

@@ -78,6 +78,15 @@ class Arm(NamedTuple):
     settings_of: str | None = None  # the arm whose search it takes
     starts_from: str | None = None  # the arm whose run of the same seed is its warm start
     trees: bool = False
+    product: tuple[tuple[str, Any], ...] = ()  # of an arm of `over`: its groups with their values
+
+    def condition(self, within: Sequence[str]) -> dict[str, str]:
+        """What stays the same where it is compared."""
+        return {group: str(value) for group, value in self.product if group in within}
+
+    def short(self, within: Sequence[str]) -> str:
+        """Its name there."""
+        return "_".join(str(value) for group, value in self.product if group not in within) or self.name
 
 
 class Cell(NamedTuple):
@@ -111,7 +120,8 @@ def arms_of(config: StudyConfig) -> list[Arm]:
     found = [Arm(name, (f"model={name}",)) for name in listed(config.models) if name != TREES]
     for values in itertools.product(*(listed(value) for value in config.over.values())) if config.over else ():
         words = tuple(f"{group}={value}" for group, value in zip(config.over, values, strict=True))
-        found.append(Arm("_".join(map(str, values)), words, _spaces(config.over, values)))
+        product = tuple(zip(config.over, values, strict=True))
+        found.append(Arm("_".join(map(str, values)), words, _spaces(config.over, values), product=product))
     found += [_arm(name, node) for name, node in config.arms.items() if node is not None]
     if TREES in listed(config.models):
         found.append(Arm(TREES, (), trees=True))
@@ -126,8 +136,12 @@ def arms_of(config: StudyConfig) -> list[Arm]:
             other = getattr(arm, key)
             if other is not None and (other not in names or other == arm.name):
                 raise UserError(f"arms.{arm.name}.{key}: {unknown('other arm', str(other), names)}")
-    if config.against and config.against not in names:
-        raise UserError(f"against: {unknown('arm', config.against, names)}")
+    for group in config.within:
+        if group not in config.over:
+            raise UserError(f"within: {unknown('key of over', group, list(config.over))}")
+    short = list(dict.fromkeys(arm.short(config.within) for arm in found))
+    if config.against and config.against not in short:
+        raise UserError(f"against: {unknown('arm', config.against, short)}")
     return found
 
 

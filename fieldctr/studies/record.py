@@ -49,7 +49,7 @@ def searched(schedule: Schedule, state: CellState) -> dict[str, Any]:
     trials: list[dict[str, Any]] = []
     for one in state.search.trials():
         job = schedule.trial(state, one.settings, one.number)
-        finished = schedule.results.get(job.name)
+        finished = schedule.finished(job)
         seconds = finished.seconds if finished else spent_s(job.folder)
         trials.append(
             {

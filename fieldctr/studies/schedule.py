@@ -62,7 +62,7 @@ class Schedule:
             return
         for state in self.cells:
             for job in self._jobs(state):
-                if self.states.get(job.name, "open") == "open":
+                if self._state(job) == "open":
                     yield job
 
     def started(self, job: Job) -> None:
@@ -149,7 +149,8 @@ class Schedule:
         assert state.search is not None
         drawn = state.search.trials()
         open_ones = [trial for trial in drawn if trial.state == "open"]
-        spent = sum(self.seconds.get(self.trial(state, one.settings, one.number).name, 0.0) for one in drawn)
+        ended = (self.finished(self.trial(state, one.settings, one.number)) for one in drawn)
+        spent = sum(one.seconds for one in ended if one)
         if open_ones or (self.config.seconds is not None and spent >= self.config.seconds):
             return open_ones
         return state.search.draw()
@@ -161,7 +162,7 @@ class Schedule:
         return {"config_dir": state.stage.config_dir, "origin": state.origin}
 
     def _score(self, job: Job) -> float | None:
-        finished = self.results.get(job.name)
+        finished = self.finished(job)
         return None if finished is None else score_of(finished.valid, self.config.objective)
 
     def _choose(self, state: CellState) -> None:
@@ -178,6 +179,11 @@ class Schedule:
             if one.cell.arm.name == state.cell.arm.settings_of and one.cell.dataset == state.cell.dataset
         )
         state.settings = other.settings
+
+    def finished(self, job: Job) -> Finished | None:
+        """What a job came to, in this call or before."""
+        self._state(job)
+        return self.results.get(job.name)
 
     def _state(self, job: Job) -> State:
         """A job that this schedule has not met yet is done where its folder says so."""

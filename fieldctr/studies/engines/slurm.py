@@ -76,4 +76,10 @@ def _outcome(job: Job, submitted: Any) -> tuple[Job, Status, str]:
     if submitted.state.startswith(("CANCELLED", "PREEMPTED", "TIMEOUT", "NODE_FAIL")):
         return job, "again", submitted.state
     error = submitted.exception()
-    return (job, "failed", str(error).strip().splitlines()[-1]) if error else (job, *submitted.result())
+    return (job, "failed", _last_line(str(error))) if error else (job, *submitted.result())
+
+
+def _last_line(error: str) -> str:
+    """Of the traceback that submitit sets between two rules."""
+    text = error.rpartition("\n---")[0] or error
+    return text.strip().splitlines()[-1]

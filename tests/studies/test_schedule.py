@@ -1,0 +1,219 @@
+"""The order of a study's jobs, with an engine that only pretends: failures, kills and restarts at random moments."""
+
+import functools
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fieldctr import compose
+from fieldctr.commands import study
+from fieldctr.config import parse
+from fieldctr.studies import record
+from fieldctr.studies.jobs import Job, Outcome
+from fieldctr.studies.plan import StudyConfig
+from fieldctr.studies.schedule import RESTARTS, Schedule, run
+
+WORDS = ("models=lr,fm", "dataset=synthetic", "arms.same={words: 'model=fm', settings_of: fm}", "trials=6", "seeds=3")
+
+
+class Power(BaseException):
+    """The study's process is killed."""
+
+
+class Pretended:
+    """An engine that ends a random one of its jobs at each wait, as `fate` says, and leaves what a run would leave."""
+
+    def __init__(self, draw: random.Random, *, slots: int = 2, fate: Any = None, life: int | None = None) -> None:
+        self.draw, self.slots, self.fate, self.life = draw, slots, fate or (lambda job: "done"), life
+        self.running: list[Job] = []
+        self.started: list[str] = []
+        self.stopped: list[str] = []
+
+    def __enter__(self) -> "Pretended":
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def start(self, job: Job) -> None:
+        assert len(self.running) < self.slots
+        assert job.name not in {one.name for one in self.running}
+        self.running.append(job)
+        self.started.append(job.name)
+
+    def wait(self, seconds: float) -> Sequence[Outcome]:
+        if self.life is not None:
+            self.life -= 1
+            if self.life < 0:
+                raise Power
+        job = self.running.pop(self.draw.randrange(len(self.running)))
+        status = "again" if job.name in self.stopped else self.fate(job)
+        if status == "done" and job.kind != "stages":
+            leave(job)
+        return [Outcome(job, status, "" if status == "done" else "as fate wills")]
+
+    def stop(self, job: Job) -> None:
+        self.stopped.append(job.name)
+
+
+def leave(job: Job) -> None:
+    """A result whose score is a function of the words alone."""
+    words = [word for word in job.words if not word.startswith(("outputs", "evaluate"))]
+    auc = random.Random(str(words)).random()
+    result: dict[str, Any] = {"valid": {"auc": auc, "logloss": 1 - auc}, "seconds": {"fit": 10 * auc}}
+    if "evaluate_test=false" not in job.words:
+        result["test"] = result["valid"]
+    job.folder.mkdir(parents=True, exist_ok=True)
+    (job.folder / "result.json").write_text(json.dumps(result))
+
+
+@pytest.fixture(autouse=True)
+def composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same words give the same configuration: composing is most of what a restart costs here."""
+    once = functools.cache(lambda command, words, config_dir: compose(command, words, config_dir=config_dir))
+    monkeypatch.setattr(
+        study, "compose", lambda command, words, config_dir=None: once(command, tuple(words), config_dir)
+    )
+
+
+def schedule(folder: Path, *words: str) -> Schedule:
+    return study.scheduled(parse(StudyConfig, compose("study", [*WORDS, f"outputs={folder}", *words]), ""))
+
+
+def go(folder: Path, engine: Pretended, *words: str) -> Schedule:
+    made = schedule(folder, *words)
+    run(made, engine, say=lambda line: None, changed=lambda: record.write_status(made, engine.slots))
+    record.write(made)
+    return made
+
+
+def left(folder: Path) -> dict[str, str]:
+    """The final runs with what they came to, and the record; folders are named without `folder`."""
+    found = {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("runs/*/*/*/result.json")}
+    return found | {path.name: path.read_text() for path in folder.rglob(record.RECORD)}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    go(folder, Pretended(random.Random(0)))
+    return left(folder)
+
+
+def test_all_that_was_asked_is_done_in_its_order(tmp_path: Path) -> None:
+    engine = Pretended(random.Random(1))
+    made = go(tmp_path, engine)
+    assert made.counts() == {"jobs": 1 + 2 * 6 + 3 * 3, "done": 22, "running": 0, "failed": 0, "open": 0}
+    order = {name: place for place, name in enumerate(engine.started)}
+    assert len(order) == len(engine.started) == 22
+    assert engine.started[0].startswith("stages/")
+    for arm in ("lr", "fm"):
+        last = max(order[f"search/synthetic/{arm}/trial_{number:03d}"] for number in range(6))
+        assert all(order[f"runs/synthetic/{arm}/seed{seed}"] > last for seed in (1, 2, 3))
+    assert all(order[f"runs/synthetic/same/seed{seed}"] > order["search/synthetic/fm/trial_005"] for seed in (1, 2, 3))
+    settings = {state.cell.arm.name: state.settings for state in made.cells}
+    assert settings["same"] == settings["fm"] != settings["lr"]
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("slots", [1, 4])
+def test_a_study_that_is_killed_again_and_again_ends_as_an_undisturbed_one(
+    seed: int, slots: int, undisturbed: dict[str, str], tmp_path: Path
+) -> None:
+    """The parent dies at random moments, workers die at random moments; nothing is run twice that had finished."""
+    draw = random.Random(seed)
+    finished: set[str] = set()
+    for _ in range(200):
+        life = draw.randrange(6)
+        engine = Pretended(draw, slots=slots, fate=lambda _: draw.choice(["done", "done", "again"]), life=life)
+        try:
+            made = go(tmp_path, engine)
+        except Power:
+            runs = {name for name in engine.started if not name.startswith("stages")}
+            assert not runs & finished
+            done = (path.parent for path in tmp_path.rglob("result.json"))
+            finished |= {path.relative_to(next((tmp_path / "studies").iterdir())).as_posix() for path in done}
+        else:
+            if not made.errors:  # a job whose worker died four times in one call failed, and the next call takes it
+                break
+    assert left(tmp_path) == undisturbed
+
+
+def test_failures_stop_no_other_and_the_next_call_tries_them_alone(undisturbed: dict[str, str], tmp_path: Path) -> None:
+    ill = {"search/synthetic/lr/trial_002", "runs/synthetic/fm/seed2"}
+    made = go(tmp_path, Pretended(random.Random(2), fate=lambda job: "failed" if job.name in ill else "done"))
+    assert made.errors.keys() == ill
+    (folder,) = (tmp_path / "studies").iterdir()
+    assert [one["job"] for one in record.failures(folder)] == sorted(ill)
+    assert all(name in record.failure_table(record.failures(folder)) for name in ill)
+    engine = Pretended(random.Random(3))
+    assert not go(tmp_path, engine).errors
+    assert {name for name in engine.started if not name.startswith("stages")} >= ill
+    final = {key: value for key, value in left(tmp_path).items() if "/fm/" in key}
+    assert final == {key: value for key, value in undisturbed.items() if "/fm/" in key}
+
+
+def test_stop_begins_nothing_after_a_failure_and_retry_tries_once_more(tmp_path: Path) -> None:
+    engine = Pretended(random.Random(4), slots=1, fate=lambda job: "done" if job.kind == "stages" else "failed")
+    assert len(go(tmp_path / "stop", engine, "on_failure=stop").errors) == 1
+    assert len(engine.started) == 2
+    failed: set[str] = set()
+
+    def once(job: Job) -> str:
+        first = job.name not in failed
+        failed.add(job.name)
+        return "failed" if first else "done"
+
+    engine = Pretended(random.Random(4), fate=once)
+    assert not go(tmp_path / "retry", engine, "on_failure=retry").errors
+    assert len(engine.started) == 2 * 22
+
+
+def test_a_job_whose_worker_always_dies_fails_in_the_end(tmp_path: Path) -> None:
+    dying = "runs/synthetic/lr/seed1"
+    engine = Pretended(random.Random(5), fate=lambda job: "again" if job.name == dying else "done")
+    made = go(tmp_path, engine)
+    assert made.errors.keys() == {dying}
+    assert engine.started.count(dying) == RESTARTS + 1
+
+
+def test_seconds_end_a_search_before_its_trials(tmp_path: Path) -> None:
+    made = go(tmp_path, Pretended(random.Random(6)), "seconds=1")
+    (folder,) = (tmp_path / "studies").iterdir()
+    budgets = [one["budget"] for one in json.loads((folder / record.RECORD).read_text())["searches"]]
+    assert [one["finished"] for one in budgets] == [4, 4]  # a round is drawn at once
+    assert all(state.settings for state in made.cells)
+
+
+def test_more_seeds_arms_and_trials_repeat_nothing(tmp_path: Path) -> None:
+    go(tmp_path, Pretended(random.Random(7)), "name=one")
+    engine = Pretended(random.Random(8))
+    go(tmp_path, engine, "name=one", "seeds=4", "models=lr,fm,fwfm")
+    again = {
+        name
+        for name in engine.started
+        if not name.startswith(("stages", "search/synthetic/fwfm", "runs/synthetic/fwfm"))
+    }
+    assert again == {f"runs/synthetic/{arm}/seed4" for arm in ("lr", "fm", "same")}
+
+
+def test_status_says_how_far_it_is(tmp_path: Path) -> None:
+    texts = []
+    made = schedule(tmp_path)
+    engine = Pretended(random.Random(9))
+
+    def changed() -> None:
+        record.write_status(made, engine.slots)
+        status = json.loads((made.folder / record.STATUS).read_text())
+        assert sum(status["counts"][key] for key in ("done", "running", "failed", "open")) == status["counts"]["jobs"]
+        texts.append(record.status_text(made.folder, status, alive=True))
+
+    run(made, engine, say=lambda line: None, changed=changed)
+    assert "0 of 22 jobs done, 1 running, 0 failed, 21 open" in texts[0]
+    assert any("left" in text for text in texts)
+    assert "not running; 21 of 22" in record.status_text(
+        made.folder, json.loads((made.folder / record.STATUS).read_text()), alive=False
+    )
