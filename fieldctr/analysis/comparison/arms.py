@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple
 
 from fieldctr.artifacts import canonical
@@ -165,9 +166,4 @@ def _listed(differing: Mapping[str, Sequence[Any]]) -> str:
 
 
 def _best_on_valid(arms: Arms) -> str:
-    return max(arms, key=lambda name: valid_auc(arms[name]))
-
-
-def valid_auc(seeds: Mapping[int, Run]) -> float:
-    """An arm's mean."""
-    return sum(run.result["valid"]["auc"] for run in seeds.values()) / len(seeds)
+    return max(arms, key=lambda name: fmean(run.result["valid"]["auc"] for run in arms[name].values()))

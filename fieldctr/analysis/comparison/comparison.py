@@ -4,9 +4,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from fieldctr.analysis.comparison.arms import Bench, valid_auc
+from fieldctr.analysis.comparison.arms import Bench, Run
 from fieldctr.analysis.comparison.doubt import holm
 from fieldctr.analysis.comparison.effects import METRICS, Rows
 from fieldctr.analysis.comparison.notes import budget_of, notes_of, settings, unequal_settings
@@ -41,7 +39,7 @@ def compared(bench: Bench, rows: Rows, scores: Scores, terms: Terms, notes: Sequ
         "metrics": terms.metrics,
         "level": terms.level,
         "bound": terms.bound,
-        "arms": [_arm(bench, name, found, budgets[name]) for name in _ranked(found, terms.metrics[0])],
+        "arms": [_arm(bench, terms.split, name, found, budgets[name]) for name in _ranked(found, terms.metrics[0])],
         "differences": differences(list(found.values()), bench.against, terms, unequal_settings(bench)),
         "groups": {metric: groups(one, level=terms.level) for metric, one in found.items()},
         "notes": [*notes_of(bench, terms.by, budgets), *notes],
@@ -96,7 +94,9 @@ def _ranked(found: Mapping[str, Measured], metric: str) -> list[str]:
     return sorted(one.values, key=lambda name: -METRICS[metric].better * one.mean(name))
 
 
-def _arm(bench: Bench, name: str, found: Mapping[str, Measured], budget: dict[str, Any] | None) -> dict[str, Any]:
+def _arm(
+    bench: Bench, split: str, name: str, found: Mapping[str, Measured], budget: dict[str, Any] | None
+) -> dict[str, Any]:
     seeds = bench.arms[name]
     results = [run.result for run in seeds.values()]
     first = results[0]
@@ -105,20 +105,26 @@ def _arm(bench: Bench, name: str, found: Mapping[str, Measured], budget: dict[st
         values = list(one.values[name].values())
         sd = statistics.stdev(values) if len(values) > 1 else None
         metrics[metric] = {"mean": statistics.fmean(values), "sd": sd, "values": values}
-    auc = {arm: np.mean([run.result["test"]["auc"] for run in own.values()]) for arm, own in bench.arms.items()}
+    auc, base = (
+        statistics.fmean(run.result[split]["auc"] for run in bench.arms[one].values()) for one in (name, bench.against)
+    )
     return {
         "name": name,
         "seeds": list(seeds),
         "settings": settings(seeds),
         "metrics": metrics,
-        "rela_impr": float((auc[name] - 0.5) / (auc[bench.against] - 0.5) - 1),
-        "valid_auc": valid_auc(seeds),
+        "rela_impr": None if base == 0.5 else (auc - 0.5) / (base - 0.5) - 1,
+        "valid_auc": _recorded_auc(seeds, "valid"),
         "parameters": {key: first["num_parameters"][key] for key in ("dense", "embedding")},
         "flops_per_sample": first["flops_per_sample"],
         "seconds": statistics.median(one["fit_seconds"]["train"] for one in results),
         "budget": budget,
         "folders": [str(run.folder) for run in seeds.values()],
     }
+
+
+def _recorded_auc(seeds: Mapping[int, Run], split: str) -> float:
+    return statistics.fmean(run.result[split]["auc"] for run in seeds.values())
 
 
 def _refuse_wrong_values(found: Measured, bench: Bench, split: str) -> None:

@@ -1,7 +1,6 @@
 """What makes a comparison less fair than its numbers look."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fieldctr.analysis.comparison.arms import RECIPE, Bench, Run, varied
@@ -20,7 +19,7 @@ def notes_of(bench: Bench, by: Sequence[str], budgets: Mapping[str, dict[str, An
         *_seeds(bench),
         *_other_keys(bench, by),
         *_several(bench, "data_digest", "prepared tables, whose rows of this split are the same"),
-        *_several(bench, "commit", "commits of fieldctr"),
+        *_several(bench, "commit", "commits of fieldctr", digits=10),
         *_several(bench, "runtime", "machines or runtimes"),
         *bench.notes,
     ]
@@ -90,14 +89,15 @@ def _other_keys(bench: Bench, by: Sequence[str]) -> Iterator[str]:
         yield f"besides {_listed(by)} the arms differ in {', '.join(found[:MOST_KEYS])}{more}"
 
 
-def _several(bench: Bench, key: str, what: str) -> Iterator[str]:
+def _several(bench: Bench, key: str, what: str, digits: int | None = None) -> Iterator[str]:
     each: dict[str, list[str]] = {}
     for name, seeds in bench.arms.items():
         for run in seeds.values():
-            names = each.setdefault(str(run.result.get(key) or "none")[:40], [])
+            names = each.setdefault(str(run.result.get(key) or "none"), [])
             names.extend([name] if name not in names else [])
     if len(each) > 1:
-        yield f"{len(each)} {what}: {'; '.join(f'{value} ({_listed(names)})' for value, names in each.items())}"
+        texts = (f"{value[:digits]} ({_listed(names)})" for value, names in each.items())
+        yield f"{len(each)} {what}: {'; '.join(texts)}"
 
 
 def budget_of(seeds: Mapping[int, Run], name: str) -> dict[str, Any] | None:
@@ -112,14 +112,6 @@ def budget_of(seeds: Mapping[int, Run], name: str) -> dict[str, Any] | None:
         if searches:
             return None
     return None
-
-
-def reads_of_test(folder: Path, read_often: Callable[[Path], tuple[int, int]]) -> Iterator[str]:
-    """How often the test split of a table has been looked at."""
-    evaluations, configurations = read_often(folder)
-    if evaluations:
-        count = f"{evaluations:,} times, by {configurations:,} configurations"
-        yield f"the test split of table {folder.name} was read {count}"
 
 
 def _listed(values: Sequence[Any]) -> str:

@@ -38,14 +38,15 @@ class Slicing(NamedTuple):
     names: dict[int, str]
 
 
-def by_field(dataset: Dataset, split: str, name: str) -> Slicing:
-    """By a field's values as the table has them; numbers by their quarters. UserError where a row has several."""
+def by_field(dataset: Dataset, split: str, name: str, *, key: str) -> Slicing:
+    """By a field's values as the table has them; numbers by their quarters. UserError, which names `key`, where there
+    is no such field or a row has several values of it."""
     fields = {field.name: field for field in dataset.schema.fields}
     if name not in fields:
-        raise UserError(f"slices={name}: {unknown('field', name, (*fields, DAY))}")
+        raise UserError(f"{key}={name}: {unknown('field', name, (*fields, DAY))}")
     field, rows = fields[name], getattr(dataset, split)
     if field.width > 1 or field.vector:
-        raise UserError(f"slices={name}: a row has several values of this field. Take a field with one")
+        raise UserError(f"{key}={name}: a row has several values of this field. Take a field with one")
     column = dataset.schema.column_offsets[dataset.schema.index(name)]
     ids = np.asarray(rows.ids[:, column])
     encoding = Encoding.load(dataset.folder)

@@ -54,7 +54,7 @@ def arm_table(found: Mapping[str, Any], *, strong: str) -> Grid:
                 _spread(arm["metrics"][lead]),
                 _gap(gap, strong) if gap else "-",
                 spelled_p(gap["p_holm"]).removeprefix("p ").removeprefix("= ") if gap else "-",
-                f"{arm['rela_impr']:+.1%}" if gap else "-",
+                f"{arm['rela_impr']:+.1%}" if gap and arm["rela_impr"] is not None else "-",
                 *(f"{arm['metrics'][metric]['mean']:.4f}" for metric in metrics[1:]),
                 f"{arm['valid_auc']:.4f}",
                 f"{arm['parameters']['dense']:,}",
