@@ -55,6 +55,8 @@ def on_bench(bench: Bench, config: CompareConfig, notes: Sequence[str]) -> dict[
     asked: list[str] = [*dict.fromkeys(config.metrics)]
     metrics = [metric for metric in asked if metric != "gauc" or ground.rows.group is not None]
     said = [*ground.notes, *notes]
+    if not asked:
+        raise UserError("metrics=[]: name one at least, such as auc")
     if not metrics:
         raise UserError(f"metrics={asked}: {bench.dataset} has no group, whose AUCs could be averaged. Add auc")
     if len(metrics) < len(asked):

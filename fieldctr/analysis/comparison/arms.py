@@ -11,10 +11,12 @@ from fieldctr.errors import UserError, nearest
 from fieldctr.runs import lasting, load_config, load_result
 
 NAMED = ("model", "enhancer", "dataset", "ablation", "schema", "settings")  # what result.json says
-RECORDED = ("settings", "num_parameters", "flops_per_sample", "fit_seconds")  # what earlier versions did not record
+ARM = "arm"  # of a study: the folder in which the runs of its seeds lie
+RECORDED = ("settings", "fit_seconds")  # what earlier versions did not record
 REPEATS = ("seed", "dataset.fraction_seed", "warm_start")  # keys in which the runs of one arm may differ
 MACHINE = "runtime."  # keys that change the last digits, not the recipe
 RECIPE = ("trainer.", "optimizer.", "dataset.", "embedding_dim", "train_rows", "schema.")  # beside the model
+STUDY = "study.json"  # in a study's folder
 SHOWN = 6  # keys in a note
 
 
@@ -63,6 +65,8 @@ def _load(folder: Path) -> Run:
 
 def benches(runs: Sequence[Run], *, by: Sequence[str], within: Sequence[str], against: str | None) -> list[Bench]:
     """One for each data set and each combination of the conditions. UserError where there is nothing to compare."""
+    if not by:
+        raise UserError("by=[]: name what an arm is, such as model")
     for key in (*by, *within):
         _refuse_unknown(key, runs)
     conditions = [*([] if "dataset" in by else ["dataset"]), *(key for key in within if key != "dataset")]
@@ -102,7 +106,7 @@ def _nothing(places: list[list[Run]], by: Sequence[str], against: str | None) ->
 def _refuse_unknown(key: str, runs: Sequence[Run]) -> None:
     if key == "seed":
         raise UserError("by=seed: seeds are what an arm is repeated over. Compare by=model or another key")
-    known = {*NAMED, *(leaf for run in runs for leaf in lasting(run.config))}
+    known = {*NAMED, ARM, *(leaf for run in runs for leaf in lasting(run.config))}
     branches = {leaf.rpartition(".")[0] for leaf in known}
     if key not in known | branches:
         raise UserError(f"no key '{key}' in the runs' configurations. {nearest(key, sorted(known))}".rstrip())
@@ -111,10 +115,20 @@ def _refuse_unknown(key: str, runs: Sequence[Run]) -> None:
 def _value(run: Run, key: str) -> str:
     if key in NAMED:
         return str(run.result.get(key, "none"))
+    if key == ARM:
+        return _arm_of_study(run)
     node: Any = run.config
     for part in key.split("."):
         node = node.get(part) if isinstance(node, Mapping) else None
     return canonical(node) if isinstance(node, Mapping | list) else yaml(node)
+
+
+def _arm_of_study(run: Run) -> str:
+    """By where it lies: STUDY/runs/DATASET/ARM/seedN."""
+    folder = run.folder.resolve()
+    if not any((above / STUDY).is_file() for above in folder.parents[:4]):
+        raise UserError(f"by=arm: {run.folder} is no run of a study. Take by=model, or a key of the configuration")
+    return folder.parent.name
 
 
 def _name(run: Run, by: Sequence[str]) -> str:

@@ -12,6 +12,8 @@ from fieldctr.analysis.comparison.pairs import Measured, Scores, family, groups,
 from fieldctr.analysis.comparison.sentences import sentence, verdict
 from fieldctr.errors import UserError
 
+COUNTED = ("dense", "embedding")  # parameters; trees have none
+
 
 class Terms(NamedTuple):
     """What a comparison is asked for."""
@@ -115,8 +117,8 @@ def _arm(
         "metrics": metrics,
         "rela_impr": None if base == 0.5 else (auc - 0.5) / (base - 0.5) - 1,
         "valid_auc": _recorded_auc(seeds, "valid"),
-        "parameters": {key: first["num_parameters"][key] for key in ("dense", "embedding")},
-        "flops_per_sample": first["flops_per_sample"],
+        "parameters": {key: first["num_parameters"][key] for key in COUNTED} if "num_parameters" in first else {},
+        "flops_per_sample": first.get("flops_per_sample"),
         "seconds": statistics.median(one["fit_seconds"]["train"] for one in results),
         "budget": budget,
         "folders": [str(run.folder) for run in seeds.values()],

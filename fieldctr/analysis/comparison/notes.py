@@ -8,6 +8,7 @@ from fieldctr.config import yaml
 from fieldctr.disk import read_object
 from fieldctr.runs import lasting
 
+NO_SPACE = "as its YAML has them: nothing to search"  # what a study says of an arm without a space
 MOST_KEYS = 8
 
 
@@ -48,10 +49,15 @@ def unequal_settings(bench: Bench) -> dict[str, str]:
     base = kinds[bench.against]
     return {
         name: ""
-        if kind.partition("/")[0] == base.partition("/")[0]
+        if _kind(kind) == _kind(base) or NO_SPACE in (kind, base)
         else f"UNEQUAL SETTINGS: {name} ran on {kind}, {bench.against} on {base}"
         for name, kind in kinds.items()
     }
+
+
+def _kind(settings: str) -> str:
+    """tuned of tuned/coupon_fm; 'searched, 8 trials' also where the settings are those of another arm."""
+    return settings.partition(", those of ")[0].partition("/")[0]
 
 
 def _budgets(budgets: Mapping[str, dict[str, Any] | None]) -> Iterator[str]:

@@ -36,6 +36,7 @@ class Slicing(NamedTuple):
     field: str
     codes: np.ndarray  # (n,) of int
     names: dict[int, str]
+    ordered: bool = False  # by code: days and quarters; else the most frequent first
 
 
 def by_field(dataset: Dataset, split: str, name: str, *, key: str) -> Slicing:
@@ -66,7 +67,7 @@ def _by_quarter(name: str, present: np.ndarray, values: np.ndarray, scale: Any) 
     edges = np.unique(np.quantile(values[present], QUARTERS))
     ends = ["-inf", *(f"{edge:.6g}" for edge in edges), "inf"]
     names = {i + 1: f"({low}, {high}]" for i, (low, high) in enumerate(pairwise(ends))}
-    return Slicing(name, np.where(present, np.searchsorted(edges, values) + 1, 0), {0: UNKNOWN} | names)
+    return Slicing(name, np.where(present, np.searchsorted(edges, values) + 1, 0), {0: UNKNOWN} | names, ordered=True)
 
 
 def days(frame: pl.LazyFrame, column: str, unit: str, dataset: Dataset, split: str) -> Slicing:
@@ -84,7 +85,7 @@ def days(frame: pl.LazyFrame, column: str, unit: str, dataset: Dataset, split: s
         raise UserError(f"day: the raw files do not have the {split} rows of table {dataset.digest} any more")
     names = found["day"].drop_nulls().unique().sort()
     codes = found["day"].replace_strict(names, range(1, len(names) + 1), default=0, return_dtype=pl.Int64)
-    return Slicing(DAY, codes.to_numpy(), {0: "no day"} | dict(enumerate(names.to_list(), 1)))
+    return Slicing(DAY, codes.to_numpy(), {0: "no day"} | dict(enumerate(names.to_list(), 1)), ordered=True)
 
 
 def sliced(slicing: Slicing, rows: Rows, scores: Scores, against: str, terms: Terms) -> dict[str, Any]:
@@ -121,10 +122,11 @@ def _taken(load: Callable[[], np.ndarray], mask: np.ndarray) -> Callable[[], np.
 
 
 def _masks(slicing: Slicing) -> list[tuple[str, np.ndarray]]:
-    """The most frequent values, and the rest as one."""
+    """The most frequent values, and the others as one."""
     codes, counts = np.unique(slicing.codes, return_counts=True)
     order = np.argsort(-counts, kind="stable")
     kept = codes[order] if len(codes) <= MOST + 1 else codes[order[:MOST]]
+    kept = np.sort(kept) if slicing.ordered else kept
     found = [(slicing.names.get(int(code), f"value {code}"), slicing.codes == code) for code in kept]
     if len(kept) < len(codes):
         found.append((f"{len(codes) - len(kept):,} other values", ~np.isin(slicing.codes, kept)))

@@ -57,8 +57,7 @@ def arm_table(found: Mapping[str, Any], *, strong: str) -> Grid:
                 f"{arm['rela_impr']:+.1%}" if gap and arm["rela_impr"] is not None else "-",
                 *(f"{arm['metrics'][metric]['mean']:.4f}" for metric in metrics[1:]),
                 f"{arm['valid_auc']:.4f}",
-                f"{arm['parameters']['dense']:,}",
-                f"{arm['parameters']['embedding']:,}",
+                *(f"{arm['parameters'][key]:,}" if arm["parameters"] else "-" for key in ("dense", "embedding")),
                 f"{arm['seconds']:.1f}",
                 len(arm["seeds"]),
                 _cell(arm["settings"]),
@@ -105,8 +104,8 @@ def how_to_read(found: Mapping[str, Any]) -> str:
     return (
         f"Differences are arm minus {found['against']}, over the seeds that both have. Their intervals answer for "
         "another test sample and another seed: the errors of rows (clustered where rows have a user or a day) and of "
-        "seeds (paired) are added. p is adjusted by Holm over the arms, within each metric. Detectable: the "
-        "smallest true difference found with 80 % power. No larger than: the bound that two one-sided tests hold "
+        "seeds (paired) are added. p is adjusted by Holm over the arms, within each metric; intervals are not. "
+        "Detectable: the smallest true difference found with 80 % power. No larger than: the bound that two one-sided tests hold "
         f"(equivalence, {percent(found['level'])}). Groups: arms that are not told apart from the group's best."
     )
 

@@ -226,7 +226,7 @@ def test_slices_share_out_the_rows(swept: Any, field: str) -> None:
         assert values[-1] == "4 other values"
         assert all(re.fullmatch(r"a\d+", value) for value in values[:-1])
     if field == "day":
-        assert sorted(values) == days(swept)
+        assert values == days(swept)
     if field == "price":
         assert [len(values), values[0][0]] == [4, "("]
     p = [gap["p"] for part in one["parts"] for gap in part["differences"] if gap["metric"] == "auc"]
@@ -360,6 +360,8 @@ def test_mistakes_of_the_call_are_told_in_words(swept: Any) -> None:
     for words, message in (
         (["against=fatt"], "against=fatt: no arm of that name. Nearest: fat. Arms by model: lr, fm, fat|against=fatt"),
         (["by=optimizer.rl"], "no key 'optimizer.rl' in the runs' configurations. Nearest: optimizer.lr"),
+        (["by=[]"], r"by=\[\]: name what an arm is"),
+        (["metrics=[]"], r"metrics=\[\]: name one at least"),
         (["by=seed"], "by=seed: seeds are what an arm is repeated over"),
         (["by=dataset"], "by=dataset: the runs of shop differ in model"),
         (["slices=[add]"], "slices=add: no field 'add'. Nearest: ad"),
@@ -416,8 +418,8 @@ def test_scores_that_are_not_of_the_run_or_of_the_rows_are_refused(shop: Any) ->
 
 def test_a_run_of_an_earlier_version_is_told(shop: Any) -> None:
     shop.run("sweep/lr", "lr")
-    shop.run("sweep/fm", "fm", flops_per_sample=None)
-    with pytest.raises(UserError, match=r"fm: result.json has no flops_per_sample, so an earlier version made it"):
+    shop.run("sweep/fm", "fm", settings=None)
+    with pytest.raises(UserError, match=r"fm: result.json has no settings, so an earlier version made it"):
         shop.compare(f"runs={shop.place}/sweep")
 
 
@@ -431,6 +433,7 @@ def test_a_table_that_is_gone_is_told(shop: Any) -> None:
 # The whole way
 
 
+@pytest.mark.slow
 def test_trained_runs_are_compared_by_the_command(shop: Any, call: Call) -> None:
     """Two models of two seeds, trained here; a damaged file is refused by its checksum."""
     small = [
@@ -457,3 +460,22 @@ def test_trained_runs_are_compared_by_the_command(shop: Any, call: Call) -> None
     path.write_bytes(data)
     with pytest.raises(UserError, match=r"fm2/test.scores.npy is damaged: other bytes than were written"):
         shop.compare(*words[1:3])
+
+
+def test_arms_of_a_study_are_those_of_its_folders(shop: Any) -> None:
+    """One with fixed settings and no parameters, as trees have, against a searched one."""
+    for seed in (1, 2):
+        shop.run(f"study/runs/shop/wide/seed{seed}", "fm", seed=seed, settings="searched, 8 trials", gain=2)
+        trees = {"settings": "fixed", "num_parameters": None, "flops_per_sample": None}
+        shop.run(f"study/runs/shop/trees/seed{seed}", "lr", seed=seed, **trees)
+        shop.run(f"study/runs/shop/plain/seed{seed}", "fat", seed=seed, settings="searched, 8 trials, those of wide")
+    runs = f"runs={shop.place}/study/runs/*/*"
+    with pytest.raises(UserError, match=r"by=arm: .*seed1 is no run of a study"):
+        shop.compare(runs, "by=arm")
+    (shop.place / "study/study.json").write_text("{}")
+    (found,) = shop.compare(runs, "by=arm", "against=wide")
+    assert found["notes"][0].startswith("UNEQUAL SETTINGS")
+    assert of(found, "auc", "trees")["unfair"] == "UNEQUAL SETTINGS: trees ran on fixed, wide on searched, 8 trials"
+    assert of(found, "auc", "plain")["unfair"] == ""
+    assert (arm_of(found, "trees")["parameters"], arm_of(found, "trees")["flops_per_sample"]) == ({}, None)
+    assert "| trees | " in (shop.place / "report/comparison.md").read_text()
