@@ -1,0 +1,142 @@
+"""The same comparison by the values of a field, or by day: exploratory, as nobody asked for these slices beforehand."""
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+
+from fieldctr.analysis.comparison.comparison import Terms, differences, spoken
+from fieldctr.analysis.comparison.doubt import holm
+from fieldctr.analysis.comparison.effects import Rows
+from fieldctr.analysis.comparison.pairs import Scores, measured
+from fieldctr.data.dataset import Dataset
+from fieldctr.data.encoding import Encoding
+from fieldctr.data.numbers import Scaling
+from fieldctr.data.reader import require
+from fieldctr.data.spelling import number
+from fieldctr.data.table import DROP, LABEL, SPLIT
+from fieldctr.data.times import moment
+from fieldctr.errors import UserError, unknown
+
+DAY = "day"
+MOST = 10  # values of a field; the others are one slice
+QUARTERS = (0.25, 0.5, 0.75)
+UNKNOWN = "missing or unseen"
+NOTE = (
+    "Exploratory: these slices were looked at after the fact. p is adjusted by Holm over all slices and arms of this "
+    "table, not over the fields that were tried. A difference between two slices is not tested here."
+)
+
+
+class Slicing(NamedTuple):
+    """Which slice each row is in."""
+
+    field: str
+    codes: np.ndarray  # (n,) of int
+    names: dict[int, str]
+    ordered: bool = False  # by code: days and quarters; else the most frequent first
+
+
+def by_field(dataset: Dataset, split: str, name: str, *, key: str) -> Slicing:
+    """By a field's values as the table has them; numbers by their quarters. UserError, which names `key`, where there
+    is no such field or a row has several values of it."""
+    fields = {field.name: field for field in dataset.schema.fields}
+    if name not in fields:
+        raise UserError(f"{key}={name}: {unknown('field', name, (*fields, DAY))}")
+    field, rows = fields[name], getattr(dataset, split)
+    if field.width > 1 or field.vector:
+        raise UserError(f"{key}={name}: a row has several values of this field. Take a field with one")
+    column = dataset.schema.column_offsets[dataset.schema.index(name)]
+    ids = np.asarray(rows.ids[:, column])
+    encoding = Encoding.load(dataset.folder)
+    if field.numeric:
+        numeric = [one.name for one in dataset.schema.fields if one.numeric]
+        return _by_quarter(name, ids > 0, rows.values[:, numeric.index(name)], encoding.scales[name])
+    words = encoding.words.get(name)
+    names = {} if words is None else dict(zip(words["id"].to_list(), words["value"].to_list(), strict=True))
+    return Slicing(name, ids, {0: UNKNOWN} | names)
+
+
+def _by_quarter(name: str, present: np.ndarray, values: np.ndarray, scale: Any) -> Slicing:
+    if isinstance(scale, Scaling):
+        values = np.asarray(values, np.float64) * scale.sd + scale.mean
+    if not present.any():
+        return Slicing(name, np.zeros(len(values), np.int64), {0: UNKNOWN})
+    edges = np.unique(np.quantile(values[present], QUARTERS))
+    ends = ["-inf", *(f"{edge:.6g}" for edge in edges), "inf"]
+    names = {i + 1: f"({low}, {high}]" for i, (low, high) in enumerate(pairwise(ends))}
+    return Slicing(name, np.where(present, np.searchsorted(edges, values) + 1, 0), {0: UNKNOWN} | names, ordered=True)
+
+
+def days(frame: pl.LazyFrame, column: str, unit: str, dataset: Dataset, split: str) -> Slicing:
+    """The day (UTC) of each row of a split, from the raw table: a prepared one keeps no moments.
+
+    UserError where the raw table has no such column, or other rows by now.
+    """
+    schema = frame.collect_schema()
+    require(schema, [column])
+    kept = frame.filter(pl.col(DROP).is_null()) if DROP in schema else frame
+    day = moment(column, schema[column], unit).dt.date().cast(pl.String)
+    rows = kept.filter(pl.col(SPLIT) == split).select(day=day, label=number(pl.col(LABEL), schema[LABEL]))
+    found = rows.collect(engine="streaming")
+    if not np.array_equal(found["label"].to_numpy(), getattr(dataset, split).label):
+        raise UserError(f"day: the raw files do not have the {split} rows of table {dataset.digest} any more")
+    names = found["day"].drop_nulls().unique().sort()
+    codes = found["day"].replace_strict(names, range(1, len(names) + 1), default=0, return_dtype=pl.Int64)
+    return Slicing(DAY, codes.to_numpy(), {0: "no day"} | dict(enumerate(names.to_list(), 1)), ordered=True)
+
+
+def sliced(slicing: Slicing, rows: Rows, scores: Scores, against: str, terms: Terms) -> dict[str, Any]:
+    """The differences in each slice, with the intervals of the whole table; a slice that has none says why."""
+    parts = []
+    for name, mask in _masks(slicing):
+        own = rows.take(mask)
+        part: dict[str, Any] = {"value": name, "num_rows": int(mask.sum()), "reference": {}, "left_out": []}
+        part["positive_rate"] = float(np.average(own.clicked, weights=own.weight))
+        cut = {arm: {seed: _taken(load, mask) for seed, load in seeds.items()} for arm, seeds in scores.items()}
+        part["differences"] = []
+        for metric in terms.metrics:
+            try:
+                found = measured(metric, own, cut)
+            except UserError as error:  # one class only, or one user: nothing to say of this slice
+                part["left_out"].append(str(error))
+                continue
+            part["reference"][metric] = found.mean(against)
+            part["differences"] += differences([found], against, terms)
+        parts.append(part)
+    _adjust(parts, terms)
+    return {
+        "field": slicing.field,
+        "exploratory": True,
+        "note": NOTE,
+        "against": against,
+        "metric": terms.metrics[0],
+        "parts": parts,
+    }
+
+
+def _taken(load: Callable[[], np.ndarray], mask: np.ndarray) -> Callable[[], np.ndarray]:
+    return lambda: load()[mask]
+
+
+def _masks(slicing: Slicing) -> list[tuple[str, np.ndarray]]:
+    """The most frequent values, and the others as one."""
+    codes, counts = np.unique(slicing.codes, return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    kept = codes[order] if len(codes) <= MOST + 1 else codes[order[:MOST]]
+    kept = np.sort(kept) if slicing.ordered else kept
+    found = [(slicing.names.get(int(code), f"value {code}"), slicing.codes == code) for code in kept]
+    if len(kept) < len(codes):
+        found.append((f"{len(codes) - len(kept):,} other values", ~np.isin(slicing.codes, kept)))
+    return found
+
+
+def _adjust(parts: list[dict[str, Any]], terms: Terms) -> None:
+    """Holm over all slices and arms, within a metric."""
+    for metric in terms.metrics:
+        places = [(part, i) for part in parts for i, one in enumerate(part["differences"]) if one["metric"] == metric]
+        adjusted = holm([part["differences"][i]["p"] for part, i in places])
+        for (part, i), p in zip(places, adjusted, strict=True):
+            part["differences"][i] = spoken(part["differences"][i] | {"p_holm": p}, terms)
