@@ -154,9 +154,9 @@ def _cost(comparison: Mapping[str, Any], colours: Mapping[str, str], name: str) 
 
 
 def cost_of(arm: Mapping[str, Any], name: str) -> float | None:
-    """A cost of an arm; parameters are all of them."""
+    """A cost of an arm, None or 0 where it has none; parameters are all of them."""
     if name == "parameters":
-        return sum(arm["parameters"].values())
+        return sum(count or 0 for count in (arm["parameters"] or {}).values())
     value: Any = arm
     for key in COSTS[name][1]:
         value = (value or {}).get(key)

@@ -117,7 +117,7 @@ def _metric(arm: Mapping[str, Any], metric: str) -> Cell:
 
 def cost_text(value: float | None, name: str) -> str:
     """Seconds in a fitting unit, counts with commas."""
-    return words.seconds(value) if name == "seconds" else "" if value is None else f"{value:,.0f}"
+    return words.seconds(value) if name == "seconds" else f"{value:,.0f}" if value else ""
 
 
 def pictures_of(arms: Mapping[str, Sequence[Member]], room: int) -> list[Picture]:
