@@ -1,11 +1,13 @@
 """Where runs of one model differ in size: the law of its loss with its band, beside the verdict on it."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fieldctr.analysis.report.chart import REFERENCE, Axis, Chart, Mark
+from fieldctr.analysis.report.charts import COLOURED
 from fieldctr.analysis.report.members import Member
 from fieldctr.analysis.scaling.laws import loss_law, study, varied
 from fieldctr.analysis.scaling.report import Report, curve_rows
@@ -46,7 +48,9 @@ def _growth(name: str, members: Sequence[Member], split: str, file: str) -> list
     law = study(loss_law(axes), cells, better="lower", unit="LogLoss", hold_out=1, resamples=RESAMPLES, seed=SEED)
     report = Report("loss_law", f"{split} LogLoss", law, sizes, loss)
     labels = ("dense parameters N", "train rows D")
-    marks = [mark for tone, rows in zip(_tones(), _levels(report), strict=False) for mark in _law(tone, rows, report)]
+    marks = [
+        mark for tone, rows in zip(cycle(COLOURED), _levels(report), strict=False) for mark in _law(tone, rows, report)
+    ]
     axis, error = report.axis, 1.96 * cells.noise / np.sqrt(cells.seeds)
     held = set(law.outer.tolist())
     at = cells.sizes[:, axis]
@@ -58,10 +62,6 @@ def _growth(name: str, members: Sequence[Member], split: str, file: str) -> list
     title = f"{name}: {report.metric}, {law.form.name}"
     chart = Chart(file, title, Axis(labels[axis], log=True), Axis(report.metric), tuple(marks))
     return [Growth(chart, law.verdict)]
-
-
-def _tones() -> tuple[str, ...]:
-    return tuple(f"t{i}" for i in range(7))
 
 
 def _levels(report: Report) -> list[list[dict[str, Any]]]:

@@ -49,6 +49,12 @@ def written(made: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spares the PNG files, which cost most of a report's time."""
+    monkeypatch.setattr("fieldctr.analysis.report.report.save_png", lambda chart, stem: stem)
+
+
 def test_the_page_fetches_nothing_and_takes_no_name_for_markup(written: Path, hostile: str) -> None:
     page = Page(written / "report.html")
     tags = [tag for tag, _ in page.tags]
@@ -76,6 +82,7 @@ def test_the_page_has_what_was_asked_of_it(written: Path, made: Any, hostile: st
     assert len(drawers) == len(made.runs)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_tables_know_no_second_and_no_place(written: Path, made: Any, tmp_path: Path) -> None:
     slower = copy.deepcopy(made.comparisons)
     for arm in slower[0]["arms"]:
@@ -89,6 +96,22 @@ def test_the_tables_know_no_second_and_no_place(written: Path, made: Any, tmp_pa
     assert (tmp_path / "costs.csv").read_text() != (written / "costs.csv").read_text()
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_no_name_is_markup_in_a_table(make: Callable[..., Any], tmp_path: Path, hostile: str) -> None:
+    made = make(["fat", f"{hostile}|a_b\\%\n&lt;"], (1,))
+    report(made.comparisons, tmp_path, outputs=made.outputs)
+    page = (tmp_path / "comparison.md").read_text()
+    assert "<script" not in page
+    assert "&lt;script>alert(1)&lt;/script>\\|a_b" in page
+    assert "&amp;lt;" in page
+    rows = [line for line in page.splitlines() if line.startswith("| &lt;script")]
+    assert len(rows) >= 1
+    assert len({len(line.replace("\\|", "").split("|")) for line in page.splitlines() if line.startswith("| ")}) <= 2
+    latex = (tmp_path / "comparison.tex").read_text()
+    assert r"\textless{}script\textgreater{}alert(1)\textless{}/script\textgreater{}|a\_b\textbackslash{}\%" in latex
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_what_a_run_did_not_leave_is_not_shown(make: Callable[..., Any], tmp_path: Path) -> None:
     made = make(["fat", "lr"], (1,))
     for path in (*made.study.rglob("*.npy"), *made.study.rglob("*.png"), *made.study.rglob("metrics.jsonl")):
@@ -100,6 +123,7 @@ def test_what_a_run_did_not_leave_is_not_shown(make: Callable[..., Any], tmp_pat
         assert text not in page.text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_large_pictures_are_named_and_not_shown(make: Callable[..., Any], tmp_path: Path) -> None:
     made = make(["fat", "fm", "lr"], (1,))
     for path in made.study.rglob("*.png"):
@@ -111,6 +135,7 @@ def test_large_pictures_are_named_and_not_shown(make: Callable[..., Any], tmp_pa
     assert (tmp_path / "report.html").stat().st_size < 3_000_000
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_two_data_sets_have_their_own_sections_and_pictures(make: Callable[..., Any], tmp_path: Path) -> None:
     one, other = make(["fat", "lr"], (1,), "a/b"), make(["fat", "lr"], (1,), "a b")
     pictures = report([*one.comparisons, *other.comparisons], tmp_path, outputs=one.outputs)
