@@ -1,10 +1,12 @@
 """Mirrors of a run's metrics: Weights & Biases or TensorBoard. Nothing ever reads a mirror back.
 
 A mirror starts with the first metrics, so that it costs no time before the first training step, and its failure never
-ends a run: it is said once on stderr and the run goes on without it.
+ends a run: it is said once on stderr and the run goes on without it. Nothing is lost then, as metrics.jsonl and
+result.json hold all of it: `fieldctr sync` makes the mirror anew from them.
 """
 
 import importlib.util
+import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -13,10 +15,13 @@ from threading import Thread
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from fieldctr.config import TrackerConfig
+from fieldctr.artifacts import digest
+from fieldctr.config import TrackerConfig, flat
+from fieldctr.disk import remove
 from fieldctr.errors import UserError
 from fieldctr.signals import Interrupted
 
+METRICS = "metrics.jsonl"  # what a run has logged, in its folder
 CLOSING_S = 5.0  # for the mirror of a run that a signal ends: a network that is down must not hold it
 
 
@@ -39,6 +44,7 @@ class Tracker:
         self.kind = kinds.get(config.name)
         self.start = (config, folder, name, run_config)
         self.mirror: Mirror | None = None
+        self.failed = False
         if config.name == "tensorboard" and not importlib.util.find_spec("tensorboard"):
             raise UserError("tracker=tensorboard needs its package: pip install 'fieldctr[tensorboard]'")
 
@@ -75,11 +81,20 @@ class Tracker:
             action(self.mirror)
         except Exception as error:  # noqa: BLE001  whatever a tracking library raises, the run must go on
             print(f"fieldctr: the tracker failed and is off for this run: {error}", file=sys.stderr)
-            self.kind = None
+            self.kind, self.failed = None, True
+
+
+def identity(folder: Path, run_config: Mapping[str, Any]) -> str:
+    """The id of a folder's run in W&B, always the same one: of where the folder is, and of the configuration."""
+    return digest({"folder": str(folder.resolve()), "config": dict(run_config)})[:16]
 
 
 class WandbMirror:
-    """Weights & Biases, offline unless the configuration says online. Never prompts."""
+    """Weights & Biases, offline unless the configuration says online. Never prompts.
+
+    A folder has one run there, which takes the place of what an earlier process left of it: it begins with all that
+    metrics.jsonl holds, so that a run which was killed and resumed is whole.
+    """
 
     def __init__(self, config: TrackerConfig, folder: Path, name: str, run_config: Mapping[str, Any]) -> None:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # the one look-up of a host that offline mode leaves
@@ -98,24 +113,29 @@ class WandbMirror:
             init_timeout=30 if config.mode == "online" else 600,  # offline nothing but a busy machine takes long
             x_service_wait=600,  # as does its own process at any time
         )
+        own = identity(folder, run_config)
+        remove(folder.glob(f"wandb/offline-run-*-{own}"))
         self.run = wandb.init(
             project=config.project,
             group=config.group,
             tags=config.tags,
             name=name,
+            id=own,
             mode=config.mode,
             dir=folder,
-            config=dict(run_config),
+            config=flat(run_config),
             settings=quiet,
             reinit="finish_previous",  # a multirun holds many runs in one process
         )
+        for record in logged(folder):
+            self.log(record, int(record["step"]))
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         self.run.log(dict(metrics), step=step)
 
     def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         columns: list[Any] = list(dict.fromkeys(key for row in rows for key in row))
-        cells = [[row.get(column) for column in columns] for row in rows]
+        cells: list[Any] = [[row.get(column) for column in columns] for row in rows]
         self.run.log({name: self.wandb.Table(columns=columns, data=cells, allow_mixed_types=True)})
 
     def finish(self, summary: Mapping[str, float], pictures: Mapping[str, Path], exit_code: int) -> None:
@@ -123,6 +143,12 @@ class WandbMirror:
         if pictures:
             self.run.log({name: self.wandb.Image(str(path)) for name, path in pictures.items()})
         self.run.finish(exit_code=exit_code)
+
+
+def logged(folder: Path) -> list[dict[str, Any]]:
+    """Every evaluation of the run in a folder so far."""
+    path = folder / METRICS
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
 class TensorboardMirror:

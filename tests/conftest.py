@@ -91,8 +91,15 @@ def trained(calls: Calls, prepared: Path) -> Path:
 
 @pytest.hookimpl(trylast=True)  # behind the list of durations
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say what nobody sees in a row of dots: that no test read a public table."""
+    """Say what nobody sees in a row of dots: that no test read a public table, or opened a page."""
     reasons = [str(report.longrepr[-1]) for report in terminalreporter.getreports("skipped")]
+    if any("BROWSER" in reason for reason in reasons):
+        terminalreporter.write_line(
+            "NOT TESTED: the report's page in a browser. Without chromium and playwright nothing here shows that it "
+            "sorts, opens its drawers, fits a phone and fetches nothing.",
+            yellow=True,
+            bold=True,
+        )
     absent = sum("FIELDCTR_DATA" in reason for reason in reasons)
     if absent:
         terminalreporter.write_line(

@@ -27,6 +27,7 @@ HOMES = {
     "peft": {"llm"},
     "wandb": {"tracking"},
     "matplotlib": {"analysis"},
+    "jinja2": {"analysis"},
     "hydra": {"cli", "config", "commands"},
     "omegaconf": {"config", "commands"},
 }

@@ -31,7 +31,7 @@ def test_the_installed_wheel_brings_its_configuration_and_runs_anywhere(tmp_path
     (site / "libraries.pth").write_text(sysconfig.get_path("purelib"))
     run(python, "-m", "installer", wheel, folder=tmp_path)
 
-    assert "fieldctr/py.typed" in zipfile.ZipFile(wheel).namelist()
+    assert {"fieldctr/py.typed", "fieldctr/analysis/report/page/page.html"} <= {*zipfile.ZipFile(wheel).namelist()}
 
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()

@@ -31,12 +31,12 @@ def heatmap(names: Sequence[str], matrix: np.ndarray, title: str) -> Figure:
         largest = float(np.abs(matrix).max()) or 1.0
         image = axes.imshow(matrix, cmap="RdBu_r", vmin=-largest, vmax=largest, interpolation="nearest")
         rows, columns = (range(size) for size in matrix.shape)
-        across = [_plain(name) for name in names] if matrix.shape[0] == matrix.shape[1] else [*map(str, columns)]
+        across = [plain(name) for name in names] if matrix.shape[0] == matrix.shape[1] else [*map(str, columns)]
         axes.set_xticks(columns, labels=across, rotation=90)
-        axes.set_yticks(rows, labels=[_plain(name) for name in names])
+        axes.set_yticks(rows, labels=[plain(name) for name in names])
         axes.tick_params(length=0)
         figure.colorbar(image, ax=axes, shrink=0.6)
-        axes.set_title(_plain(title), fontsize=9)
+        axes.set_title(plain(title), fontsize=9)
     return figure
 
 
@@ -48,10 +48,10 @@ def field_map(names: Sequence[str], vectors: np.ndarray, title: str) -> Figure:
         axes = figure.add_subplot()
         axes.scatter(*points.T, s=10)
         for name, point in zip(names, points, strict=True):
-            axes.annotate(_plain(name), point, xytext=(3, 3), textcoords="offset points", fontsize=7)
+            axes.annotate(plain(name), point, xytext=(3, 3), textcoords="offset points", fontsize=7)
         axes.set_aspect("equal", adjustable="datalim")
         axes.margins(0.12)
-        axes.set_title(_plain(f"{title}; {share:.0%} of the variance"), fontsize=9)
+        axes.set_title(plain(f"{title}; {share:.0%} of the variance"), fontsize=9)
     return figure
 
 
@@ -74,6 +74,6 @@ def save(figure: Figure, stem: Path) -> Path:
     return png
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Without mathtext: a dollar in a field's name is a dollar."""
     return text.replace("$", r"\$")

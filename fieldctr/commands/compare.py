@@ -8,10 +8,9 @@ from fieldctr.analysis.comparison import tables
 from fieldctr.analysis.comparison.arms import Bench, benches, load_runs
 from fieldctr.analysis.comparison.comparison import Terms, compared
 from fieldctr.analysis.comparison.slices import sliced
-from fieldctr.analysis.scaling.report import as_csv
 from fieldctr.commands.compared_rows import CompareConfig, ground_of, listed, scores_of, slicing
 from fieldctr.config import parse, yaml
-from fieldctr.disk import write_json, write_text
+from fieldctr.disk import write_text
 from fieldctr.errors import UserError
 from fieldctr.runs import find_runs
 
@@ -29,13 +28,10 @@ def compare(config: Mapping[str, Any]) -> dict[str, Any]:
     It is left in the folder `output`, also as Markdown, CSV and LaTeX.
     """
     settings = parse(CompareConfig, config, "")
-    found = {"comparisons": comparisons(settings)}
-    folder = Path(settings.output)
-    write_text(folder / "comparison.md", tables.markdown(found["comparisons"]))
-    write_text(folder / "comparison.csv", as_csv(tables.csv_rows(found["comparisons"])))
-    write_text(folder / "comparison.tex", tables.latex(found["comparisons"]))
-    write_json(folder / "comparison.json", found)
-    return found
+    found = comparisons(settings)
+    for name, text in tables.files_of(found).items():
+        write_text(Path(settings.output) / name, text)
+    return {"comparisons": found}
 
 
 def comparisons(config: CompareConfig) -> list[dict[str, Any]]:

@@ -1,4 +1,7 @@
-"""A comparison as Markdown, CSV and LaTeX (booktabs)."""
+"""A comparison as Markdown, CSV and LaTeX (booktabs).
+
+The files hold what the runs' numbers say and no measured second, so that the same runs made twice give the same bytes.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -6,11 +9,17 @@ from typing import Any
 
 from fieldctr.analysis.comparison.effects import METRICS
 from fieldctr.analysis.comparison.sentences import decimals, percent, spelled_p
-from fieldctr.analysis.scaling.report import Rows, table
+from fieldctr.analysis.scaling.report import Rows, as_csv, table
 from fieldctr.data.describe import grid
+from fieldctr.disk import in_json
 
 Grid = tuple[Sequence[str], Sequence[Sequence[object]]]  # head and lines
-ESCAPES = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+ESCAPES = {
+    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
+    **{"<": r"\textless{}", ">": r"\textgreater{}"},
+}
+MARKUP = re.compile(r"<(?=[A-Za-z/!?])|&(?=#?\w+;)|\|")  # what Markdown takes for a tag, a sign, the end of a cell
+PLAIN = {"<": "&lt;", "&": "&amp;", "|": r"\|"}
 
 
 def heading(found: Mapping[str, Any]) -> str:
@@ -20,37 +29,60 @@ def heading(found: Mapping[str, Any]) -> str:
     return f"{found['dataset']}{within}, {found['split']}: {arms}"
 
 
+def files_of(comparisons: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The text of each file that a comparison is left as."""
+    return {
+        "comparison.md": markdown(comparisons),
+        "comparison.csv": as_csv(csv_rows(comparisons)),
+        "comparison.tex": latex(comparisons),
+        "comparison.json": in_json({"comparisons": list(comparisons)}),
+    }
+
+
 def markdown(comparisons: Sequence[Mapping[str, Any]]) -> str:
     """The page: sentences, notes, the table of arms, the differences, slices."""
-    return "\n\n".join(part for found in comparisons for part in _page(found)) + "\n"
+    return "\n\n".join(part for found in comparisons for part in _page(_as_text(found))) + "\n"
+
+
+def _as_text(value: Any) -> Any:
+    """The same values, in whose texts Markdown finds no tag and no end of a cell or a line."""
+    if isinstance(value, str):
+        return MARKUP.sub(lambda sign: PLAIN[sign[0]], " ".join(value.split()))
+    if isinstance(value, Mapping):
+        return {key: _as_text(own) for key, own in value.items()}
+    return [_as_text(own) for own in value] if isinstance(value, list | tuple) else value
 
 
 def _page(found: Mapping[str, Any]) -> list[str]:
-    parts = [f"# {heading(found)}".replace("|", r"\|")]
+    parts = [f"# {heading(found)}"]
     parts += [f"**{note}**" for note in grave(found)]
     parts.append("\n".join(f"- {one['sentence']}" for one in found["differences"]))
     if others := [f"- {note}" for note in found["notes"] if note not in grave(found)]:
         parts.append("\n".join(["What to know before believing it:", "", *others]))
-    parts += ["## Arms", table(*arm_table(found, strong="**")), "## Not told apart", "\n".join(group_lines(found))]
+    parts += ["## Arms", table(*arm_table(found, strong="**", measured=False))]
+    parts += ["## Not told apart", "\n".join(group_lines(found))]
     parts += ["## Differences", table(*difference_table(found["differences"], found["level"])), how_to_read(found)]
     for one in found.get("slices", ()):
         parts += [f"## By {one['field']} (exploratory)", table(*slice_table(one, strong="**")), one["note"]]
     return parts
 
 
-def arm_table(found: Mapping[str, Any], *, strong: str) -> Grid:
-    """One line an arm, the best first; differences are those of the first metric, marked where they are sure."""
+def arm_table(found: Mapping[str, Any], *, strong: str, measured: bool) -> Grid:
+    """One line an arm, the best first; differences are those of the first metric, marked where they are sure.
+
+    `measured` shows the seconds of a fit as well.
+    """
     metrics, lead = found["metrics"], found["metrics"][0]
     gaps = {one["arm"]: one for one in found["differences"] if one["metric"] == lead}
     head = ["arm", f"{METRICS[lead].name} ± sd", f"minus {found['against']}", "p (Holm)", "RelaImpr"]
     head += [METRICS[metric].name for metric in metrics[1:]]
-    head += ["valid AUC", "dense", "embedding", "seconds", "seeds", "settings"]
+    head += ["valid AUC", "dense", "embedding", *(["seconds"] if measured else []), "seeds", "settings"]
     lines = []
     for arm in found["arms"]:
         gap = gaps.get(arm["name"])
         lines.append(
             [
-                _cell(arm["name"]),
+                arm["name"],
                 _spread(arm["metrics"][lead]),
                 _gap(gap, strong) if gap else "-",
                 spelled_p(gap["p_holm"]).removeprefix("p ").removeprefix("= ") if gap else "-",
@@ -58,9 +90,9 @@ def arm_table(found: Mapping[str, Any], *, strong: str) -> Grid:
                 *(f"{arm['metrics'][metric]['mean']:.4f}" for metric in metrics[1:]),
                 f"{arm['valid_auc']:.4f}",
                 *(f"{arm['parameters'][key]:,}" if arm["parameters"] else "-" for key in ("dense", "embedding")),
-                f"{arm['seconds']:.1f}",
+                *([f"{arm['seconds']:.1f}"] if measured else []),
                 len(arm["seeds"]),
-                _cell(arm["settings"]),
+                arm["settings"],
             ]
         )
     return head, lines
@@ -77,7 +109,7 @@ def difference_table(differences: Sequence[Mapping[str, Any]], level: float) -> 
         lines.append(
             [
                 METRICS[one["metric"]].name,
-                _cell(one["arm"]),
+                one["arm"],
                 f"{one['difference']:+.{digits}f}",
                 f"{one['low']:+.{digits}f} to {one['high']:+.{digits}f}",
                 *(spelled_p(one[key]).removeprefix("p ").removeprefix("= ") for key in ("p", "p_holm")),
@@ -94,7 +126,7 @@ def difference_table(differences: Sequence[Mapping[str, Any]], level: float) -> 
 def group_lines(found: Mapping[str, Any]) -> list[str]:
     """'AUC: fat, deepfm | fm | lr', the best first."""
     return [
-        f"- {METRICS[metric].name}: {' > '.join(', '.join(map(_cell, group)) for group in grouped)}"
+        f"- {METRICS[metric].name}: {' > '.join(', '.join(group) for group in grouped)}"
         for metric, grouped in found["groups"].items()
     ]
 
@@ -105,8 +137,9 @@ def how_to_read(found: Mapping[str, Any]) -> str:
         f"Differences are arm minus {found['against']}, over the seeds that both have. Their intervals answer for "
         "another test sample and another seed: the errors of rows (clustered where rows have a user or a day) and of "
         "seeds (paired) are added. p is adjusted by Holm over the arms, within each metric; intervals are not. "
-        "Detectable: the smallest true difference found with 80 % power. No larger than: the bound that two one-sided tests hold "
-        f"(equivalence, {percent(found['level'])}). Groups: arms that are not told apart from the group's best."
+        "Detectable: the smallest true difference found with 80 % power. No larger than: the bound that two one-sided "
+        f"tests hold (equivalence, {percent(found['level'])}). Groups: arms that are not told apart from the group's "
+        "best."
     )
 
 
@@ -116,7 +149,7 @@ def slice_table(one: Mapping[str, Any], *, strong: str) -> Grid:
     for part in one["parts"]:
         for gap in part["differences"]:
             if gap["metric"] == one["metric"]:
-                sd = [_cell(part["value"]), f"{part['num_rows']:,}", f"{part['positive_rate']:.1%}", _cell(gap["arm"])]
+                sd = [part["value"], f"{part['num_rows']:,}", f"{part['positive_rate']:.1%}", gap["arm"]]
                 p = spelled_p(gap["p_holm"]).removeprefix("p ").removeprefix("= ")
                 lines.append([*sd, f"{part['reference'][one['metric']]:.4f}", _gap(gap, strong), p])
     metric = METRICS[one["metric"]].name
@@ -172,7 +205,7 @@ def _tabular(found: Mapping[str, Any]) -> str:
 
 def tex(text: str) -> str:
     """Text that LaTeX shows as it is."""
-    return re.sub(r"[\\&%$#_{}~^]", lambda found: ESCAPES.get(found[0], f"\\{found[0]}"), text)
+    return re.sub(r"[\\&%$#_{}~^<>]", lambda found: ESCAPES.get(found[0], f"\\{found[0]}"), text)
 
 
 def _numbers(gap: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -194,14 +227,10 @@ def _gap(gap: Mapping[str, Any], strong: str) -> str:
     return f"{strong}{text}{strong}" if gap["verdict"] in ("better", "worse") else text
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", r"\|").replace("\n", " ")
-
-
 def terminal(found: Mapping[str, Any]) -> str:
     """What a person reads first: sentences, notes, the table of arms."""
     lines = [heading(found), *grave(found), *(f"- {one['sentence']}" for one in found["differences"])]
-    lines += ["", _grid(arm_table(found, strong="")), "", *group_lines(found)]
+    lines += ["", _grid(arm_table(found, strong="", measured=True)), "", *group_lines(found)]
     for one in found.get("slices", ()):
         lines += ["", f"By {one['field']} (exploratory):", _grid(slice_table(one, strong=""))]
     return "\n".join([*lines, "", *(f"note: {note}" for note in found["notes"] if note not in grave(found))])
