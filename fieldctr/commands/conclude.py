@@ -1,12 +1,68 @@
-"""The end of a study: its runs compared, and reported."""
+"""The end of a study: its runs compared, reported, and, where it asks for it, fitted by scaling laws."""
 
+import statistics
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from fieldctr.analysis.comparison.tables import terminal
+from fieldctr.analysis.report.mirror import mirror_comparison
+from fieldctr.analysis.report.report import PAGE, report
+from fieldctr.commands.compare import comparisons
+from fieldctr.commands.compared_rows import CompareConfig
+from fieldctr.commands.launch import compose
+from fieldctr.commands.scaling import main as fit_laws
+from fieldctr.config import parse
 from fieldctr.disk import write_text
+from fieldctr.runs import find_runs, load_result
+from fieldctr.studies.plan import RUNS, StudyConfig
 from fieldctr.studies.record import ANSWER
 from fieldctr.studies.schedule import Schedule
 
+REPORT, SCALING = "report", "scaling"  # folders of a study
+
 
 def conclude(schedule: Schedule) -> None:
-    lines = [
-        f"{name}: {one.valid['auc']:.4f}" for name, one in sorted(schedule.results.items()) if name.startswith("runs/")
-    ]
-    write_text(schedule.folder / ANSWER, "\n".join(lines) + "\n")
+    """Leave the report of what has finished, and its answer in words."""
+    config, folder = schedule.config, schedule.folder
+    cells = sorted(path for path in (folder / RUNS).glob("*/*") if path.is_dir())
+    finished, unfinished = find_runs(map(str, cells)) if cells else ([], [])
+    write_text(folder / ANSWER, f"{_answer(config, folder, finished, unfinished)}\n")
+    if config.scaling is not None and finished:
+        words = [f"{key}={value}" for key, value in config.scaling.items()]
+        node = compose("scaling", [f"runs={folder / RUNS}/*/*", f"outputs={config.outputs}", "tracker=none", *words])
+        fit_laws(node, folder / SCALING)
+
+
+def _answer(config: StudyConfig, folder: Path, finished: Sequence[Path], unfinished: Sequence[Path]) -> str:
+    if not finished:
+        return "No run has finished, so there is nothing to compare."
+    if len({run.parent for run in finished}) == 1:
+        return _one_arm(finished)
+    found = comparisons(compare_config(config, folder))
+    pictures = report(found, folder / REPORT, outputs=Path(config.outputs), study=folder, unfinished=unfinished)
+    mirror_comparison(replace(config.tracker, group=folder.name), folder, found, pictures)
+    return "\n\n".join([*map(terminal, found), str(folder / REPORT / PAGE)])
+
+
+def _one_arm(finished: Sequence[Path]) -> str:
+    auc = [load_result(run)["test"]["auc"] for run in finished]
+    spread = f" ± {statistics.stdev(auc):.4f}" if len(auc) > 1 else ""
+    name = finished[0].parent.name
+    return f"{name}: test AUC {statistics.fmean(auc):.4f}{spread}, {len(auc)} seeds. One arm has nothing beside it"
+
+
+def compare_config(config: StudyConfig, folder: Path) -> CompareConfig:
+    """What `fieldctr compare` would be asked: arms by name, or by what is not held fixed."""
+    by = [group for group in config.over if group not in config.within] if config.within else ["arm"]
+    asked = {
+        "runs": [f"{folder / RUNS}/*/*"],
+        "by": by,
+        "within": config.within,
+        "against": config.against,
+        "metrics": config.metrics,
+        "slices": config.slices,
+        "output": str(folder / REPORT),
+    }
+    node = compose("compare", ["runs=x", f"outputs={config.outputs}", f"data_root={config.data_root}"])
+    return parse(CompareConfig, node | asked, "")

@@ -37,6 +37,7 @@ from fieldctr.studies.spaces import Space, load_space
 STUDY = "study.json"
 WORK = "fieldctr.commands.job:work"  # of a worker; it imports torch, which the study itself does not need
 FIXED = ("sampler", "objective", "search_seed", "settings")  # what a study that goes on must have as before
+METRICS = ("auc", "logloss", "gauc", "ne", "ece")  # those of a comparison
 STAGE_KEYS = ("dataset", "schema", "encoder", "enhancer")  # of a run's configuration: what decides table and vectors
 
 
@@ -70,6 +71,8 @@ def main(node: dict[str, Any]) -> None:
 def scheduled(config: StudyConfig) -> Schedule:
     """All that can be known of the study before anything runs; a UserError names the first mistake."""
     seeds, arms = seeds_of(config), arms_of(config)
+    if not set(config.metrics) <= {*METRICS} or not config.metrics:
+        raise UserError(f"metrics={config.metrics}: expected some of {', '.join(METRICS)}")
     folder = Path(config.outputs) / "studies" / (config.name or name_of(config, arms))
     states, stages = [], {}
     for dataset in listed(config.datasets):
@@ -123,7 +126,7 @@ def origin_of(config: StudyConfig, cell: Cell) -> str:
 
 def stage_of(config: StudyConfig, folder: Path, cell: Cell, node: Mapping[str, Any], stages: dict[str, Job]) -> Job:
     """The job that makes the table and the vectors of these runs, one for all that share them."""
-    parts = {key: node.get(key) for key in STAGE_KEYS}
+    parts = {key: node.get(key) or None for key in STAGE_KEYS}
     parts["source"] = (node.get("model") or {}).get("source")
     key = digest(parts)[:8]
     if key not in stages:
@@ -176,7 +179,7 @@ def begin(config: StudyConfig, schedule: Schedule) -> None:
         **{key: asked[key] for key in ("question", "metrics", "trials", "seconds", "within", *FIXED)},
         "datasets": listed(config.datasets),
         "arms": {arm.name: {**arm._asdict(), "overrides": [*config.same, *config.words, *arm.words]} for arm in arms},
-        "against": config.against or arms[0].short(config.within),
+        "against": config.against,
         "seeds": schedule.seeds,
         "cells": {state.cell.name: state.digest for state in schedule.cells},
     }

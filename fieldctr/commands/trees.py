@@ -38,6 +38,7 @@ def train_trees(node: dict[str, Any], folder: Path) -> None:
             split = getattr(dataset, name)
             save_alone(folder / f"{name}.scores.npy", logit.astype(np.float32))
             scores[name] = metrics(split.label, logit.astype(np.float32), split.group, split.pctr, weight=split.weight)
+        run.rewrite_metrics([])  # trees have no evaluations between
         run.finish(
             {
                 **{"dataset": dataset.name, "model": "lightgbm", "seed": config.seed, "settings": "fixed"},

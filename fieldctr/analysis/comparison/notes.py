@@ -83,7 +83,8 @@ def _other_keys(bench: Bench, by: Sequence[str]) -> Iterator[str]:
     """What the arms differ in besides what was asked for."""
     first = {name: lasting(next(iter(seeds.values())).config) for name, seeds in bench.arms.items()}
     found = []
-    for key in varied([next(iter(seeds.values())) for seeds in bench.arms.values()]):
+    first = {name: config for name, config in first.items() if "embedding_dim" in config}  # others are no models
+    for key in varied([next(iter(bench.arms[name].values())) for name in first]):
         asked = any(key == one or key.startswith(f"{one}.") for one in by)
         if key.startswith(RECIPE) and not asked and not key.startswith("dataset.fraction_seed"):
             values: dict[str, list[str]] = {}
