@@ -72,9 +72,9 @@ def spelled_p(p: float) -> str:
 
 
 def decimals(pair: Mapping[str, Any]) -> int:
-    """As many as show two digits of the error, four at least."""
+    """As many as show a digit of the error, four at least."""
     error = pair["error"]
-    return PLAIN if error <= 0 else min(MOST, max(PLAIN, 1 - math.floor(math.log10(error))))
+    return PLAIN if error <= 0 else min(MOST, max(PLAIN, -math.floor(math.log10(error))))
 
 
 def percent(level: float) -> str:
