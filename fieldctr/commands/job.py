@@ -1,5 +1,6 @@
 """What a worker of a study does: one job, as the command of the same words does it."""
 
+import sys
 import time
 from pathlib import Path
 
@@ -46,8 +47,10 @@ def make_stages(job: Job) -> None:
 
 
 def train(job: Job) -> None:
-    """Train a run, or a trial of a search."""
+    """Train a run, or a trial of a search. The run records the call that repeats it, not the study's."""
     node = compose("train", job.words, config_dir=job.config_dir)
+    place = [f"hydra.run.dir={job.folder}"]
+    sys.argv = ["fieldctr train", *(["--config-dir", job.config_dir] if job.config_dir else []), *job.words, *place]
     train_run(node | {"choices": node["choices"] | {"settings": job.origin}}, folder=job.folder)
 
 

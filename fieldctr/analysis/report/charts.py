@@ -135,7 +135,7 @@ def _cost(comparison: Mapping[str, Any], colours: Mapping[str, str], name: str) 
     label, metric = COSTS[name][0], comparison["metrics"][0]
     what = called(metric)
     arms = [(arm, cost) for arm in comparison["arms"] if (cost := cost_of(arm, name))]
-    if len(arms) < 2:
+    if len({cost for _, cost in arms}) < 2:
         return None
     points = [(cost, arm["metrics"][metric]["mean"]) for arm, cost in arms]
     front = pareto(points, smaller=lower(metric))

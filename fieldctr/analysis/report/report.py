@@ -67,7 +67,8 @@ def _section(
     room: int,
 ) -> Section:
     arms, colours, split = by_arm(comparison, members), charts.tones(comparison), comparison["split"]
-    own = [search for search in searches if search["dataset"] == comparison["dataset"]]
+    names = {*arms, *(member.folder.parent.name for one in arms.values() for member in one)}  # of a study's arms, too
+    own = [search for search in searches if search["dataset"] == comparison["dataset"] and search["arm"] in names]
     found = [charts.intervals(comparison, metric) for metric in comparison["metrics"]]
     return Section(
         comparison,

@@ -10,6 +10,7 @@ from fieldctr.analysis.report.chart import Axis, Chart, Mark
 from fieldctr.analysis.report.words import setting
 
 MOST_GROUPS = 4  # values of one hyper-parameter that are compared
+FEWEST_TRIALS = 2  # of a group, in the mean
 WIDE = 20  # a range, as a factor, that is shown on a logarithmic axis
 
 
@@ -17,7 +18,7 @@ class Worth(NamedTuple):
     """What a hyper-parameter was worth: best minus worst mean of the valid AUC over groups of its values."""
 
     key: str
-    worth: float
+    worth: float | None  # None where groups would have fewer than two trials each: any key would be worth as much
     best: str  # the values of the best group
     groups: int
     chosen: Any
@@ -41,7 +42,7 @@ def trace(search: Mapping[str, Any], number: int) -> Trace:
     chosen = search.get("chosen") or {}
     keys = sorted({key for trial in done for key in trial["params"]})
     worths = [found for key in keys if (found := worth(key, done, chosen.get(key)))]
-    worths.sort(key=lambda one: -one.worth)
+    worths.sort(key=lambda one: -(one.worth or 0.0))
     charts = [_course(search, done, auc, number)] if done else []
     charts += [_values(search, done, auc, one, f"search_{number}_{place}") for place, one in enumerate(worths)]
     return Trace(search["arm"], search.get("budget") or {}, chosen, max(auc, default=None), worths, charts)
@@ -53,16 +54,18 @@ def worth(key: str, done: Sequence[Mapping[str, Any]], chosen: Any) -> Worth | N
     values = _distinct([value for value, _ in pairs])
     if len(values) < 2:
         return None
-    if len(values) > MOST_GROUPS and _numbers(values):
+    most = max(1, min(MOST_GROUPS, len(pairs) // FEWEST_TRIALS))
+    if len(values) > most and _numbers(values):
         pairs.sort(key=lambda pair: pair[0])
-        cuts = [round(i * len(pairs) / MOST_GROUPS) for i in range(MOST_GROUPS + 1)]
+        cuts = [round(i * len(pairs) / most) for i in range(most + 1)]
         parts = [pairs[low:high] for low, high in pairwise(cuts) if low < high]
         named = [(f"{part[0][0]:g} to {part[-1][0]:g}", [auc for _, auc in part]) for part in parts]
     else:
         named = [(str(value), [auc for own, auc in pairs if own == value]) for value in values]
     means = {name: statistics.fmean(found) for name, found in named}
     best = max(means, key=lambda name: means[name])
-    return Worth(key, max(means.values()) - min(means.values()), best, len(means), chosen)
+    known = len(means) > 1 and len(pairs) >= FEWEST_TRIALS * len(means)
+    return Worth(key, max(means.values()) - min(means.values()) if known else None, best, len(means), chosen)
 
 
 def _distinct(values: Sequence[Any]) -> list[Any]:
@@ -106,7 +109,7 @@ def _values(
         own = [i for i, value in enumerate(values) if (value == found.chosen) == chosen]
         names = [_spelled(done[rows[i]]) for i in own]
         marks.append(Mark(kind, [places[i] for i in own], [auc[rows[i]] for i in own], tone, names=names))
-    title = f"{found.key}: worth {found.worth:.4f}"
+    title = found.key if found.worth is None else f"{found.key}: worth {found.worth:.4f}"
     return Chart(name, title, axis, Axis("valid AUC"), tuple(marks))
 
 

@@ -96,7 +96,11 @@ def test_worth_is_best_minus_worst_mean_of_a_planted_effect() -> None:
     assert block is not None
     assert lr is not None
     assert (block.best, lr.groups) == ("b", 4)
+    assert block.worth is not None
     assert abs(block.worth - 0.02) < 0.005
+    few = worth("lr", done[:3], 0.01)
+    assert few is not None
+    assert few.worth is None
     low, _, high = lr.best.partition(" to ")
     assert float(low) < 0.02 < 10 * float(high)
     assert worth("fixed", done, 1) is None
