@@ -41,8 +41,11 @@ types: setup
 
 check: lint types test
 
+# `make lock UPGRADE=--upgrade` takes newer versions. All extras but ray, which is large: its tests skip, and say so.
+EXTRAS := tensorboard joblib minilm lightgbm sklearn smollm2 slurm dev
 lock: $(UV)
-	$(UV) pip compile --quiet --upgrade --universal --generate-hashes --no-header --python-version 3.11 --all-extras \
+	$(UV) pip compile $(UPGRADE) --quiet --universal --generate-hashes --no-header --python-version 3.11 \
+		$(foreach extra,$(EXTRAS),--extra $(extra)) \
 		--output-file requirements.lock pyproject.toml
 
 wheel: setup
