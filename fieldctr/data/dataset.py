@@ -26,7 +26,7 @@ PARTS = ("ids", "label", "values", "group", "pctr", "weight", "windows")
 class Split:
     """Encoded samples of one split. All arrays share their first axis, the rows."""
 
-    ids: np.ndarray  # (R, S') int32 local ids, those of histories aside: ask `ids_of` for all S
+    ids: np.ndarray  # (R, columns) int32 local ids, those of histories aside: ask `ids_of` for all S
     label: np.ndarray  # (R,) float32, 1.0 = click
     values: np.ndarray | None = None  # (R, N) float32, numeric fields; 0 where missing
     group: np.ndarray | None = (
@@ -34,7 +34,7 @@ class Split:
     )
     pctr: np.ndarray | None = None  # (R,) float32, true click probability, where a generator knows it
     weight: np.ndarray | None = None  # (R,) float32 sample weights; None: each row counts once
-    windows: np.ndarray | None = None  # (R, 2H) int32 or int64 starts, then ends, of each history in `past`
+    windows: np.ndarray | None = None  # (R, 2 histories) int32 or int64 starts, then ends, of each history in `past`
     past: Past | None = None
     vectors: tuple[Vectors, ...] = ()  # of the vector fields, in their order
 

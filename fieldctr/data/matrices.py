@@ -36,7 +36,7 @@ class Groups(NamedTuple):
 
 
 def matrices(specs: Sequence[Spec], encoders: Iterable[Encoder], block: Block) -> dict[str, np.ndarray]:
-    """By name the matrices of a block's rows that have a column: ids (n, S), values (n, N), windows (n, 2H).
+    """By name the matrices of a block's rows that have a column: ids (n, S), values (n, N), windows (n, 2 histories).
 
     Each has the fields in their order; windows have all starts, then all ends.
     """

@@ -16,10 +16,10 @@ class Past(NamedTuple):
     """The events that the windows of rows point into."""
 
     events: np.ndarray  # (1 + events,) int32 local ids by history, user and time; the first one, 0, is padding
-    widths: tuple[int, ...]  # id columns of each of the H histories, the last fields of the schema
+    widths: tuple[int, ...]  # id columns of each history; histories are the last fields of the schema
 
     def ids(self, windows: np.ndarray) -> list[np.ndarray]:
-        """Windows (n, 2H) to each history's ids (n, width)."""
+        """Windows (n, 2 histories) to each history's ids (n, width)."""
         steps = [np.arange(width, dtype=windows.dtype) for width in self.widths]
         return [self.events[place] for place in places(windows, steps)]
 
@@ -29,7 +29,7 @@ class Vectors:
     """The vectors of one field: one copy for all splits, and one on each device that asks for it."""
 
     column: int  # of its ids
-    numbers: np.ndarray  # (ids, D) float32; row 0 is zeros
+    numbers: np.ndarray  # (ids, width) float32; row 0 is zeros
     copies: dict[torch.device, Tensor] = field(default_factory=dict, compare=False)
 
     def on(self, device: torch.device) -> Tensor:
@@ -45,7 +45,7 @@ def vectors_file(number: int) -> str:
 
 
 def places(windows: Array, steps: Sequence[Array]) -> list[Array]:
-    """Positions (n, width) of what windows (n, 2H) hold: the histories' starts, then their ends. 0 is padding.
+    """Positions (n, width) of what windows (n, 2 histories) hold: the histories' starts, then their ends. 0 is padding.
 
     `steps` counts the columns of each history: 0, 1, ... in the type of the windows.
     """

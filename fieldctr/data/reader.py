@@ -27,7 +27,7 @@ class Chunk(NamedTuple):
     """Rows column by column (counting is 1.5x faster), and the extra columns asked for."""
 
     texts: pl.DataFrame  # a column per entry of `Reader.texts`: texts, or the lists of a multi-valued field
-    numbers: np.ndarray  # (Q + T, n) float64, a line per numeric field, as `told_number` tells it, and per time
+    numbers: np.ndarray  # (numbers + times, n) float64, by numeric field, as `told_number` tells it, and by time
     extra: pl.DataFrame
 
 
@@ -121,7 +121,7 @@ class Reader:
             lexicons[name].see(values_of(column))
 
     def lines(self, numbers: np.ndarray) -> tuple[dict[str, np.ndarray], dict[Time, np.ndarray]]:
-        """What the lines of a chunk's numbers (Q + T, n) are: those of the fields, and the times."""
+        """What the lines of a chunk's numbers (numbers + times, n) are: those of the fields, and the times."""
         count = len(self.numbers)
         named = dict(zip(self.numbers, numbers[:count], strict=True))
         return named, dict(zip(self.times, numbers[count:], strict=True))

@@ -146,7 +146,7 @@ class Shards:
         return (numbers[name] for numbers, _ in self.lines(split))
 
     def column(self, split: str, name: str) -> Iterator[np.ndarray]:
-        """The raw numbers and times (Q + T, n), or label or pctr (n,), of the same blocks."""
+        """The raw numbers and times (numbers + times, n), or label or pctr (n,), of the same blocks."""
         return (block for _, block in self._whole(split, name, read_blocks, _joined))
 
     def add_numbers(self, names: Sequence[str], lines: Mapping[str, Iterable[np.ndarray]]) -> None:

@@ -113,7 +113,7 @@ class FAT(nn.Module):
         self.pair_weight = None
         if modulation != "none":
             tables = num_layers if pair_tables.startswith("layer") else 1, num_heads if "head" in pair_tables else 1
-            self.pair_weight = nn.Parameter(torch.ones(*tables, fields, fields))  # 1 or L, 1 or H, F, F
+            self.pair_weight = nn.Parameter(torch.ones(*tables, fields, fields))  # (1 or L, 1 or H, F, F)
             _start(self.pair_weight, pair_init, vectors)
             self.register_buffer("pair_start", self.pair_weight.detach().clone(), persistent=False)
         self.layers = nn.ModuleList(
@@ -161,7 +161,7 @@ class FAT(nn.Module):
         weight = self.pair_weight
         if self.columns is not None:
             of = self.columns.field_of
-            weight = weight[..., of, :][..., of]  # 1 or L, 1 or H, T, T
+            weight = weight[..., of, :][..., of]  # (1 or L, 1 or H, T, T)
         return [Pairs(self.modulation, table, absent) for table in weight]
 
     def of_tokens(self, by_field: Tensor) -> Tensor:

@@ -14,10 +14,10 @@ from fieldctr.nn.embedding import Table
 
 
 class Distinct(NamedTuple):
-    """N row numbers, sorted: which U there are, and where each of them stands."""
+    """The U distinct rows among n row numbers, and where each of them stands."""
 
     index: Tensor  # (U,) int64, ascending
-    order: Tensor  # (N,) positions, in the order of their row
+    order: Tensor  # (n,) positions, in the order of their row
     start: Tensor  # (U,) where each row's run begins in `order`
 
 
@@ -29,7 +29,7 @@ class RowSums:
         self.found: Distinct | None = None
 
     def distinct(self, rows: Tensor) -> Distinct:
-        """What (N,) int64 rows hold. Waits for the device: U is known there only."""
+        """The distinct ones of int64 rows (n,). Waits for the device: U is known there only."""
         if self.found is None or not torch.equal(rows, self.rows):
             values, order = rows.sort(stable=True)
             start = torch.cat([rows.new_zeros(1), (values[1:] != values[:-1]).nonzero().squeeze(1) + 1])

@@ -61,7 +61,7 @@ def target_mean_logits(table: Coded, fields: tuple[int, ...], *, smoothing: floa
 
 
 def tree_features(table: Coded, pairs: Iterable[tuple[int, int]], *, smoothing: float, seed: int) -> BySplit:
-    """(n, K) float32: out-of-fold target means of every field and of the pairs, and log counts of the pairs."""
+    """(n, features) float32: out-of-fold target means of every field and of the pairs, and log counts of the pairs."""
     rate, columns = table.rate, {name: [] for name in table.label}
     single = [
         statistic(table, cells(table, (i,)), rate, smoothing=smoothing, seed=seed) for i in range(len(table.sizes))

@@ -45,7 +45,7 @@ def boosted(
     seed: int,
     weight: BySplit | None = None,
 ) -> BySplit:
-    """Logits (n,) of valid and test from features (n, K); the number of trees is chosen on valid."""
+    """Logits (n,) of valid and test from features (n, features); the number of trees is chosen on valid."""
     lightgbm: Any = importlib.import_module("lightgbm")
     parameters: dict[str, Any] = {
         "objective": "binary",

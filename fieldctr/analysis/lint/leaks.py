@@ -87,7 +87,7 @@ def knows_the_future(survey: Survey) -> Iterator[Finding]:
 
 
 def dispersion(facts: KeyFacts, value: np.ndarray) -> tuple[float, float]:
-    """Spread of the items' click rates within each value (K,), over that of binomial draws, and how many standard
+    """Spread of the items' click rates within each value (items,), over that of binomial draws, and how many standard
     errors it is below 1 (Wilson and Hilferty 1931: the cube root of a chi-square over its mean is nearly normal).
 
     Items without a value, NOBODY, are left out.

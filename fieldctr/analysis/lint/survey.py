@@ -28,9 +28,9 @@ ROWS_HASHED = 10_000_000  # of train; beyond, rows are compared on a part that t
 class KeyFacts(NamedTuple):
     """How the other fields behave within the rows of one value of a key field."""
 
-    clicks: np.ndarray  # (K,) per followed value of the key
-    rows: np.ndarray  # (K,)
-    first: np.ndarray  # (F, K) code in the first of its rows that has one, 0 before
+    clicks: np.ndarray  # (values,) per followed value of the key
+    rows: np.ndarray  # (values,)
+    first: np.ndarray  # (F, values) code in the first of its rows that has one, 0 before
     known: np.ndarray  # (F,) rows that have a code
     agreeing: np.ndarray  # (F,) those whose code is the first one
     moves: Moves  # from one row to the next of the same value

@@ -165,7 +165,7 @@ def _count(specs: list[StatisticSpec], shards: Shards, known: Mapping[str, Known
 
 
 def _lines(statistics: list[Statistic], shards: Shards, split: str, counts: np.ndarray) -> Iterator[np.ndarray]:
-    """The numbers (T, n) of block after block of a split, whose `counts` (T, 4) are added to those given."""
+    """Numbers (statistics, n) of a split, block by block; what they count is added to `counts` (statistics, 4)."""
     for block in shards.blocks(split):
         lines = []
         for statistic, total in zip(statistics, counts, strict=True):

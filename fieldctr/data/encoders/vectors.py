@@ -31,7 +31,7 @@ from fieldctr.errors import UserError
 from fieldctr.schema import Field
 
 CHUNK = 1 << 14  # vectors in memory at a time
-Part = tuple[pl.Series, np.ndarray]  # keys (n,) as they are spelled, and vectors (n, D)
+Part = tuple[pl.Series, np.ndarray]  # keys (n,) as they are spelled, and vectors (n, width)
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Vectors:
         own, found, ids, counts = vector_specs(specs), {}, {}, {}
         rows = work.shards.tally.rows
         for i, spec in enumerate(own):
-            keys, width = _copied(spec, work.raw_dir, work.shards.work / vectors_file(i))
+            keys, width = _copy(spec, work.raw_dir, work.shards.work / vectors_file(i))
             ids[spec.name], counted = [], np.zeros((len(SPLITS), 1 + len(keys)), np.int64)
             blank = np.zeros(len(SPLITS), np.int64)
             for texts, of_split in work.shards.words(spec.name):
@@ -92,8 +92,11 @@ class Vectors:
         """The vectors are there already: they were copied while their keys were read."""
 
 
-def _copied(spec: VectorSpec, raw_dir: Path, target: Path) -> tuple[pl.DataFrame, int]:
-    """The keys with their ids, and D. UserError for what is no table of different keys with finite vectors."""
+def _copy(spec: VectorSpec, raw_dir: Path, target: Path) -> tuple[pl.DataFrame, int]:
+    """Copy the file's vectors to `target`; gives the keys with their ids, and the vectors' width.
+
+    UserError for what is no table of different keys with finite vectors.
+    """
     width, parts = _from_npy(spec, raw_dir) if spec.file.endswith(".npy") else _from_parquet(spec, raw_dir)
     texts: list[pl.Series] = []
     rows = 0
@@ -176,7 +179,7 @@ def _width(spec: VectorSpec, frame: pl.LazyFrame, name: str) -> int:
 
 
 def _numbers(spec: VectorSpec, part: pl.DataFrame, names: tuple[str, ...], width: int, *, nested: bool) -> np.ndarray:
-    """(n, D), NaN where null."""
+    """(n, width), NaN where null."""
     if not nested:
         return part.select(column(name).cast(pl.Float64) for name in names).to_numpy()
     lists = part[names[0]].cast(pl.List(pl.Float64))
