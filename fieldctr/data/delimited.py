@@ -84,9 +84,9 @@ def _refuse_header(text: Text, names: list[str]) -> None:
     path, separator = text.path, text.reading.separator
     if longest := max((name for name in names if len(name) > LONGEST_NAME), default=""):
         raise UserError(f"{path} line 1: a column's name has {len(longest):,} characters. Is this the header?")
-    twins = [name for name in names if names.count(name) > 1]
-    if twins:
-        raise UserError(f"{path}: two columns are called '{twins[0]}'. Rename one in the header.")
+    duplicates = [name for name in names if names.count(name) > 1]
+    if duplicates:
+        raise UserError(f"{path}: two columns are called '{duplicates[0]}'. Rename one in the header.")
     refuse_own(names, path)
     meant = [other for other in OTHERS if len(names) == 1 and other in names[0]]
     if meant:

@@ -34,7 +34,7 @@ from fieldctr.data.reader import GROUP, Reader
 from fieldctr.data.reading import Reading
 from fieldctr.data.samples import row_columns
 from fieldctr.data.shards import Shards, gaps, refuse_gaps, write_shards
-from fieldctr.data.specs import refuse_twins
+from fieldctr.data.specs import refuse_duplicates
 from fieldctr.data.spelling import number
 from fieldctr.data.table import LABEL, PCTR, SPLITS, Table, labels_explained
 from fieldctr.data.tally import weight_facts
@@ -72,7 +72,7 @@ def encode(
     parts = work or folder / SHARDS
     with explained(table.files, table.separator):
         specs = resolved(specs, list(table.frame.collect_schema()))
-    refuse_twins(specs)
+    refuse_duplicates(specs)
     reader = Reader.of(specs, group)
     recipe = Recipe(source or (lambda: table), reader, group, weight, parts.resolve())
     rows_read, counts = _pass_one(table, recipe, budget, with_ray=source is not None)

@@ -43,8 +43,8 @@ from fieldctr.nn.readout import Head, Pooling, readout
 from fieldctr.nn.width import learn_by_width
 from fieldctr.schema import Schema
 
-ATTENTION = 1 << 22  # entries of alpha that `diagnostics` averages
-STUCK = 0.01  # pair weights that have moved by less, as a root mean square, are still what they were
+ATTENTION_ENTRIES = 1 << 22  # entries of alpha that `diagnostics` averages
+UNMOVED = 0.01  # pair weights that have moved by less, as a root mean square, are still what they were
 PairInit = Literal["normal", "ones", "similarity"]
 PairTables = Literal["shared", "head", "layer", "layer_head"]  # one F x F table of w, or one for each
 
@@ -197,7 +197,7 @@ class FAT(nn.Module):
             moved = float((self.pair_weight - self.pair_start).square().mean().sqrt())
             numbers |= {"pair_weight_moved": moved, "pair_weight_mean": float(self.pair_weight.mean())}
             numbers["pair_weight_std"] = float(self.pair_weight.std(correction=0))
-            if moved < STUCK:
+            if moved < UNMOVED:
                 warned.append(
                     f"the field-pair weights are stuck near their start (moved by {moved:.4f}): attention has not "
                     "learned which fields belong together. Set model.pair_init=ones, or raise optimizer.lr"
@@ -214,7 +214,7 @@ class FAT(nn.Module):
     def mean_attention(self, emb: Tensor, inputs: Inputs) -> Tensor:
         """alpha averaged over samples, heads and layers, by field: (F, F), rows sum to 1."""
         num_tokens = emb.shape[1]
-        rows = slice(max(1, ATTENTION // (num_tokens**2 * self.layers[0].num_heads)))  # ty: ignore
+        rows = slice(max(1, ATTENTION_ENTRIES // (num_tokens**2 * self.layers[0].num_heads)))  # ty: ignore
         inputs = Inputs(inputs.ids[rows], None if inputs.values is None else inputs.values[rows])
         matrices, pairs, z, means = self.matrices(), self.pairs(inputs), self.tokens(emb[rows]), []
         for layer, block in enumerate(self.layers):

@@ -339,7 +339,7 @@ def test_tables_without_a_history_are_recorded_as_before(tmp_path: Path) -> None
     first, second = json.loads((tmp_path / "schema.json").read_text())["fields"]
     assert "shares" not in first
     assert second["shares"] == "a"
-    assert Schema.load(tmp_path / "schema.json").apart().vocab_size == 6
+    assert Schema.load(tmp_path / "schema.json").unshared().vocab_size == 6
 
 
 @pytest.mark.parametrize(

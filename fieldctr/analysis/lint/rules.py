@@ -108,7 +108,7 @@ def timestamp(survey: Survey) -> Iterator[Finding]:
                 yield Finding("warning", "timestamp", name, text, cure, row["len"])
 
 
-def twins(survey: Survey) -> Iterator[Finding]:
+def equivalent_fields(survey: Survey) -> Iterator[Finding]:
     """Id fields that say the same: each value of one comes with one value of the other, and the other way round."""
     same = {(key, i) for key, facts in survey.keys.items() for i in fixed_by(facts, key)}
     for a, b in sorted((a, b) for a, b in same if a < b and (b, a) in same):

@@ -117,8 +117,8 @@ def _copy(spec: VectorSpec, raw_dir: Path, target: Path) -> tuple[pl.DataFrame, 
         raise UserError(f"{_where(spec)} has no rows: expected a vector for each key")
     keys = pl.concat(texts)
     if not (different := keys.is_first_distinct()).all():
-        twin = keys.filter(~different)[0]
-        raise UserError(f"{_where(spec)}: key '{twin}' stands there twice. Keys are spelled as values: 7.0 is 7")
+        repeated = keys.filter(~different)[0]
+        raise UserError(f"{_where(spec)}: key '{repeated}' stands there twice. Keys are spelled as values: 7.0 is 7")
     return keys.to_frame().with_row_index("id", offset=1).cast({"id": WORDS["id"]}), width
 
 
