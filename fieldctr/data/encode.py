@@ -32,12 +32,12 @@ from fieldctr.data.lists import resolved
 from fieldctr.data.matrices import Groups, matrices, write_split
 from fieldctr.data.reader import GROUP, Reader
 from fieldctr.data.reading import Reading
+from fieldctr.data.row_counts import weight_facts
 from fieldctr.data.samples import row_columns
 from fieldctr.data.shards import Shards, gaps, refuse_gaps, write_shards
 from fieldctr.data.specs import refuse_duplicates
 from fieldctr.data.spelling import number
 from fieldctr.data.table import LABEL, PCTR, SPLITS, Table, labels_explained
-from fieldctr.data.tally import weight_facts
 from fieldctr.disk import write_json
 from fieldctr.schema import Schema
 
@@ -69,26 +69,26 @@ def encode(
     fields lie.
     """
     budget = Budget.of(max_memory_gb)
-    parts = work or folder / SHARDS
+    shards_folder = work or folder / SHARDS
     with explained(table.files, table.separator):
         specs = resolved(specs, list(table.frame.collect_schema()))
     refuse_duplicates(specs)
     reader = Reader.of(specs, group)
-    recipe = Recipe(source or (lambda: table), reader, group, weight, parts.resolve())
+    recipe = Recipe(source or (lambda: table), reader, group, weight, shards_folder.resolve())
     rows_read, counts = _pass_one(table, recipe, budget, with_ray=source is not None)
-    shards = Shards.of(reader, parts, folder)
-    tally = shards.tally
-    refuse_gaps(parts, tally, rows_read)
+    shards = Shards.of(reader, shards_folder, folder)
+    row_counts = shards.row_counts
+    refuse_gaps(shards_folder, row_counts, rows_read)
     with labels_explained(table):
-        tally.refuse_degenerate()
-    facts: dict[str, Any] = tally.facts()
+        row_counts.refuse_degenerate()
+    facts: dict[str, Any] = row_counts.facts()
     if weight:
-        facts["weight"] = weight_facts(weight, shards.weights(), tally.rows)
+        facts["weight"] = weight_facts(weight, shards.weights(), row_counts.rows)
 
     encoders = fit(specs, Training(shards, budget, raw_dir, {}))
     learned = _all(encoder.learned() for encoder in encoders)
     groups = Groups(group, *numbered(shards, GROUP, budget)) if group else None
-    for split, rows in zip(SPLITS, tally.rows.tolist(), strict=True):
+    for split, rows in zip(SPLITS, row_counts.rows.tolist(), strict=True):
         write_split(shards, specs, encoders, groups, folder / split)
         shards.drop_numbers(split)
         refuse_other_rows(folder, split, rows)
@@ -106,13 +106,13 @@ def encode(
     write_json(folder / FACTS_FILE, facts)
 
 
-def fit(specs: tuple[Spec, ...], work: Training) -> list[Encoder]:
+def fit(specs: tuple[Spec, ...], training: Training) -> list[Encoder]:
     """All encoders, fitted to the train rows one after the other."""
-    return [encoder.fit(specs, work) for encoder in ENCODERS]
+    return [encoder.fit(specs, training) for encoder in ENCODERS]
 
 
 class Encoded(NamedTuple):
-    """New rows, and per field what the table knows of them."""
+    """New rows as ids and values, and how much of each field the table knows."""
 
     split: Split
     coverage: dict[str, Coverage]
@@ -121,8 +121,8 @@ class Encoded(NamedTuple):
 def encode_rows(frame: pl.LazyFrame, folder: Path, *, files: Mapping[Path, Reading | None] | None = None) -> Encoded:
     """New raw rows as the prepared `folder` would have encoded them. Without LABEL labels are NaN.
 
-    Their histories are what the prepared rows tell of their users; they are no events of each other's. `files`, and how
-    they are read, are for messages.
+    Histories come from the prepared rows: the new rows do not see each other. `files`, and how they are read, are for
+    messages.
     """
     saved, schema = Encoding.load(folder), Schema.load(folder / SCHEMA_FILE)
     readings = {path: reading for path, reading in (files or {}).items() if reading}
@@ -132,23 +132,23 @@ def encode_rows(frame: pl.LazyFrame, folder: Path, *, files: Mapping[Path, Readi
         rows = NewBlock.read(Reader.of_new_rows(saved.specs), frame, label)
     if rows is None:
         return Encoded(Split.empty(schema), {})
-    work = Loading(folder, saved, rows, {})
-    encoders = [encoder.load(saved.specs, work) for encoder in ENCODERS]
+    loading = Loading(folder, saved, rows, {})
+    encoders = [encoder.load(saved.specs, loading) for encoder in ENCODERS]
     split = Split.of(folder, schema, label=rows.block.label, **matrices(saved.specs, encoders, rows.block))
     coverage = _all(encoder.coverage() for encoder in encoders)
     return Encoded(split, {spec.name: coverage[spec.name][0] for spec in saved.specs})
 
 
-def _all(parts: Iterable[Mapping[str, T]]) -> dict[str, T]:
-    """What the encoders say of their fields."""
-    return dict(pair for part in parts for pair in part.items())
+def _all(of_encoders: Iterable[Mapping[str, T]]) -> dict[str, T]:
+    """What the encoders say of their fields, by field."""
+    return dict(pair for by_field in of_encoders for pair in by_field.items())
 
 
 def _save(specs: tuple[Spec, ...], learned: Mapping[str, Learned], encoders: list[Encoder], folder: Path) -> None:
     Schema(tuple(learned[spec.name].field for spec in specs)).save(folder / SCHEMA_FILE)
-    words = {name: own.words for name, own in learned.items() if own.words is not None}
-    scales = {name: own.scale for name, own in learned.items() if own.scale is not None}
-    Encoding(specs, words, scales).save(folder)
+    vocabularies = {name: field.vocabulary for name, field in learned.items() if field.vocabulary is not None}
+    scales = {name: field.scale for name, field in learned.items() if field.scale is not None}
+    Encoding(specs, vocabularies, scales).save(folder)
     for encoder in encoders:
         encoder.save(folder)
 
@@ -159,8 +159,8 @@ def _pass_one(table: Table, recipe: Recipe, budget: Budget, *, with_ray: bool) -
         for path, reading in table.written.items():
             refuse_bad_lines(path, reading)
         rows = write_with_ray(recipe, budget.gb) if with_ray else _write_here(table.frame, recipe, budget)
-        found = pl.collect_all(table.counts.values())  # of one pass over what they share
-        return rows, {what: int(number.item()) for what, number in zip(table.counts, found, strict=True)}
+        numbers = pl.collect_all(table.counts.values())  # in one pass over what they share
+        return rows, {what: int(number.item()) for what, number in zip(table.counts, numbers, strict=True)}
 
 
 def _write_here(frame: pl.LazyFrame, recipe: Recipe, budget: Budget) -> int:

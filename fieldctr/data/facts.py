@@ -9,9 +9,9 @@ from fieldctr.data.coverage import Coverage
 from fieldctr.data.encoders.encoder import Learned
 from fieldctr.data.kinds import Spec
 from fieldctr.data.npy import read_chunks
+from fieldctr.data.row_counts import by_split
 from fieldctr.data.shards import Shards
 from fieldctr.data.table import SPLITS
-from fieldctr.data.tally import by_split
 from fieldctr.ranking import auc
 
 

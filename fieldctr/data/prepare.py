@@ -44,7 +44,7 @@ SOURCE = Kind(
 )
 Engine = Literal["polars", "ray"]
 VERSION = 3  # of what the sources and the encoder write; raise it when the same input gives other files
-SILENT = {  # keys that came later: tables without stay found
+DEFAULTS_NOT_HASHED = {  # keys that came later: tables without stay found
     "missing": "",
     "null_words": True,
     "columns": (),
@@ -199,5 +199,5 @@ def entities(node: Mapping[str, Any] | None, fields: Mapping[str, Any]) -> dict[
 
 def _encoded(spec: Spec) -> dict[str, Any]:
     """What decides the prepared table: not the synonym, which is in no file of it, and no key that says nothing."""
-    silent = {("synonym", spec.synonym), *SILENT.items()}
+    silent = {("synonym", spec.synonym), *DEFAULTS_NOT_HASHED.items()}
     return {key: value for key, value in asdict(spec).items() if (key, value) not in silent}

@@ -9,9 +9,9 @@ import numpy as np
 import polars as pl
 
 from fieldctr.data.columns import OWN
+from fieldctr.data.dictionary import Dictionary
 from fieldctr.data.expressions import meaning, values
 from fieldctr.data.kinds import FieldSpec, Spec, Time
-from fieldctr.data.lexicon import Lexicon
 from fieldctr.data.lists import TYPICAL, cells, coded
 from fieldctr.data.ragged import Codes, Ragged, values_of
 from fieldctr.data.times import instant
@@ -80,9 +80,9 @@ class Reader:
         lists = (len(spec.columns) + min(spec.width, TYPICAL) for spec in self.lists.values())
         return len(self.texts) - len(self.lists) + len(self.numbers) + sum(lists) + len(self.times)
 
-    def lexicons(self) -> dict[str, Lexicon]:
+    def dictionaries(self) -> dict[str, Dictionary]:
         """An empty one for each entry of `texts`."""
-        return {name: Lexicon(spec.column, meaning(spec)) for name, spec in self.texts.items()}
+        return {name: Dictionary(spec.column, meaning(spec)) for name, spec in self.texts.items()}
 
     def chunks(self, frame: pl.LazyFrame, extra: Mapping[str, pl.Expr], rows: int = CHUNK) -> Iterator[Chunk]:
         """The frame's rows in order, so many at a time."""
@@ -96,29 +96,29 @@ class Reader:
             yield Chunk(batch.select(list(texts)), values.T, batch.select(list(extra)))
 
     def codes(
-        self, lexicons: Mapping[str, Lexicon], texts: pl.DataFrame
+        self, dictionaries: Mapping[str, Dictionary], texts: pl.DataFrame
     ) -> tuple[dict[str, Codes], dict[str, LeftOut]]:
         """Of each column of `texts` its codes uint32, (n,) or ragged; and of those with lists what is left out."""
         columns, left_out = {}, {}
         for (name, spec), column in zip(self.texts.items(), texts.get_columns(), strict=True):
             if spec.kind == "multi":
-                columns[name], *counts = coded(spec, lexicons[name], column)
+                columns[name], *counts = coded(spec, dictionaries[name], column)
                 left_out[name] = LeftOut(*counts)
             else:
-                columns[name] = lexicons[name].code(column)
+                columns[name] = dictionaries[name].code(column)
         return columns, left_out
 
-    def count(self, lexicons: Mapping[str, Lexicon], split: int, codes: Mapping[str, Codes]) -> None:
+    def count(self, dictionaries: Mapping[str, Dictionary], split: int, codes: Mapping[str, Codes]) -> None:
         """Count the codes of rows of one split; of code 0 of a multi-valued field the rows without any value."""
         for name, column in codes.items():
-            lexicons[name].count(split, values_of(column))
+            dictionaries[name].count(split, values_of(column))
             if isinstance(column, Ragged):
-                lexicons[name].count_missing(split, int((column.lengths == 0).sum()))
+                dictionaries[name].count_missing(split, int((column.lengths == 0).sum()))
 
-    def see(self, lexicons: Mapping[str, Lexicon], codes: Mapping[str, Codes]) -> None:
+    def see(self, dictionaries: Mapping[str, Dictionary], codes: Mapping[str, Codes]) -> None:
         """Take note of the codes of rows of no split."""
         for name, column in codes.items():
-            lexicons[name].see(values_of(column))
+            dictionaries[name].see(values_of(column))
 
     def lines(self, numbers: np.ndarray) -> tuple[dict[str, np.ndarray], dict[Time, np.ndarray]]:
         """What the lines of a chunk's numbers (numbers + times, n) are: those of the fields, and the times."""

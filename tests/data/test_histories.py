@@ -15,7 +15,7 @@ from fieldctr.data.dataset import Dataset, Split
 from fieldctr.data.encode import encode, encode_rows
 from fieldctr.data.encoders import histories
 from fieldctr.data.kinds import HistorySpec
-from fieldctr.data.past import EVENTS_FILE
+from fieldctr.data.lookups import EVENTS_FILE
 from fieldctr.data.regroup import Regrouping, regrouped
 from fieldctr.data.specs import field_specs
 from fieldctr.data.table import SPLITS, Table
@@ -206,7 +206,9 @@ def test_batches_are_those_of_histories_written_row_by_row(wide: bool, tmp_path:
     split = prepare(tmp_path / "data", random_rows(5)).train
     if wide:
         assert split.windows is not None
-        split = Split(split.ids, split.label, split.values, windows=split.windows.astype(np.int64), past=split.past)
+        split = Split(
+            split.ids, split.label, split.values, windows=split.windows.astype(np.int64), histories=split.histories
+        )
     device = torch.device("cpu")
     for part in (split, split.sample(50, seed=1), split.take(slice(None, None, 3))):
         one, other = (Batches(each, batch_size=16, device=device) for each in (part, per_row(part)))

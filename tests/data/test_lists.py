@@ -16,9 +16,9 @@ from fieldctr.data import budget, encode, lists, matrices, samples, shards
 from fieldctr.data.budget import Limits
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.describe import describe
+from fieldctr.data.dictionary import Dictionary
 from fieldctr.data.encode import encode_rows
 from fieldctr.data.kinds import FieldSpec, Spec
-from fieldctr.data.lexicon import Lexicon
 from fieldctr.data.reader import Reader
 from fieldctr.data.regroup import Regrouping, regrouped
 from fieldctr.data.specs import field_specs
@@ -31,11 +31,11 @@ QUOTELESS = ["a", "b", "ü", "long tag", "7", "-1", "0.5", "1.0"]
 
 def said(spec: FieldSpec, column: pl.Series) -> list[list[str]]:
     """The texts of the rows."""
-    frame, lexicon = pl.DataFrame({spec.column: column}), Lexicon()
+    frame, dictionary = pl.DataFrame({spec.column: column}), Dictionary()
     cells = frame.select(lists.cells(spec, frame.schema).alias("cells"))["cells"]
-    codes = lists.coded(spec, lexicon, cells).codes
-    lexicon.see(codes.values)
-    rest = iter(lexicon.texts().gather(codes.values).to_list())
+    codes = lists.coded(spec, dictionary, cells).codes
+    dictionary.see(codes.values)
+    rest = iter(dictionary.texts().gather(codes.values).to_list())
     return [[next(rest) for _ in range(length)] for length in codes.lengths]
 
 
@@ -291,7 +291,7 @@ def test_ids_and_counts_are_those_of_the_plain_twin(seed: int, tmp_path: Path) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("limits", [Limits(16, 16), Limits(4, 32), Limits(8, words=1)])
+@pytest.mark.parametrize("limits", [Limits(16, 16), Limits(4, 32), Limits(8, text_bytes=1)])
 @pytest.mark.parametrize("seed", [7, 8])
 def test_shards_chunks_and_pieces_change_no_byte(
     seed: int, limits: Limits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -368,10 +368,10 @@ def test_work_grows_with_the_values_and_not_with_the_width(monkeypatch: pytest.M
     frame = pl.LazyFrame(
         {"m": rows, LABEL: [0, 1] * 150, SPLIT: ["train", "train", "valid", "valid", "test", "test"] * 50}
     )
-    real = Lexicon.code
+    real = Dictionary.code
     for width in (10, 2000):
         monkeypatch.setattr(
-            Lexicon, "code", lambda self, texts, w=width: cells.update({w: len(texts)}) or real(self, texts)
+            Dictionary, "code", lambda self, texts, w=width: cells.update({w: len(texts)}) or real(self, texts)
         )
         specs = field_specs({"m": {"kind": "multi", "separator": " ", "max_length": width}}, 1)
         reader = Reader.of(specs)

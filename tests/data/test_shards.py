@@ -71,7 +71,9 @@ def bytes_of(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
 
 
-@pytest.mark.parametrize("limits", [Limits(CHUNK, CHUNK), Limits(CHUNK // 4, 3 * CHUNK), Limits(CHUNK // 2, words=1)])
+@pytest.mark.parametrize(
+    "limits", [Limits(CHUNK, CHUNK), Limits(CHUNK // 4, 3 * CHUNK), Limits(CHUNK // 2, text_bytes=1)]
+)
 def test_many_shards_and_small_chunks_give_the_bytes_of_one(
     limits: Limits, node: dict[str, Any], whole: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,7 +216,7 @@ def test_what_needs_more_memory_is_named_with_its_cure(
     if gb is None:  # enough to read, not to hold 1,000 texts besides
         cut(monkeypatch, Limits(CHUNK))
         monkeypatch.setattr(
-            budget.Budget, "of", classmethod(lambda cls, gb: cls(1.0, 2.0**30 - budget.FLOOR - 150_000))
+            budget.Budget, "of", classmethod(lambda cls, gb: cls(1.0, 2.0**30 - budget.BASE_BYTES - 150_000))
         )
     with pytest.raises(UserError) as error:
         prepared(node | {"fields": {"C3": field}, "group": None}, data_dir=tmp_path, max_memory_gb=gb)

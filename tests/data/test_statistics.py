@@ -17,7 +17,7 @@ from fieldctr.data import budget, counts, reader, shards
 from fieldctr.data.counts import Counting
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.encode import encode, encode_rows
-from fieldctr.data.hashing import row_places
+from fieldctr.data.hashing import unit_interval_of_rows
 from fieldctr.data.kinds import StatisticSpec
 from fieldctr.data.specs import field_specs
 from fieldctr.data.table import SPLITS, Table
@@ -90,7 +90,7 @@ def crossed(spec: StatisticSpec, row: Row) -> list[tuple[object, ...]]:
 def in_sight(spec: StatisticSpec, rows: list[Row]) -> Iterator[tuple[Row, list[Row]]]:
     """Every row with the train rows that it may see."""
     train = [row for row in rows if row["split"] == "train"]
-    places = row_places(np.arange(len(train)), spec.seed)
+    places = unit_interval_of_rows(np.arange(len(train)), spec.seed)
     fold = {id(row): int(place * spec.folds) for row, place in zip(train, places, strict=True)}
     if spec.time:
         ordered = sorted(row["when"] for row in train)
@@ -141,7 +141,7 @@ def test_statistics_are_their_plain_twin(
 ) -> None:
     for module in (budget, shards):
         monkeypatch.setattr(module, "CHUNK", chunk)
-    monkeypatch.setattr(counts, "PENDING", 10)
+    monkeypatch.setattr(counts, "PENDING_ENTRIES", 10)
     rows = random_rows(seed)
     dataset = prepare(tmp_path / "data", rows)
     assert [field.name for field in dataset.schema.fields[:4]] == ["item", "tags", "price", "hour"], "statistics last"
@@ -250,7 +250,7 @@ def test_one_seed_gives_one_result_and_decides_train_only(tmp_path: Path) -> Non
 
 
 def test_counting_holds_what_is_distinct_not_what_streams_by(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(counts, "PENDING", 100)
+    monkeypatch.setattr(counts, "PENDING_ENTRIES", 100)
     generator, counting = np.random.default_rng(8), Counting()
     rows: Counter[int] = Counter()
     clicks: Counter[int] = Counter()
