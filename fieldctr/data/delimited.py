@@ -20,7 +20,7 @@ PARSED = 1 << 21  # bytes that polars gets at a time where the file is rewritten
 def scan_csv(
     path: Path, *, separator: str = ",", header: Sequence[str] | None = None, row: str | None = None
 ) -> pl.LazyFrame:
-    """As `scan_delimited`, for a file with double quotes."""
+    """All columns of a file with double quotes as text."""
     text = as_text(path, Reading(format="csv", separator=separator, header=header, quote='"'))
     assert text, "format is csv"
     return scan_delimited(text, row)

@@ -17,7 +17,6 @@ from fieldctr.data.bad_lines import explained, refuse_bad_lines
 from fieldctr.data.budget import Budget
 from fieldctr.data.coverage import Coverage
 from fieldctr.data.dataset import FACTS_FILE, SCHEMA_FILE, Split, refuse_other_rows
-from fieldctr.data.distributed import Recipe, write_with_ray
 from fieldctr.data.encoders.encoder import Encoder, Learned, Loading, Training
 from fieldctr.data.encoders.histories import Histories
 from fieldctr.data.encoders.numbers import Numbers
@@ -30,6 +29,7 @@ from fieldctr.data.in_memory import NewBlock
 from fieldctr.data.kinds import Spec
 from fieldctr.data.lists import resolved
 from fieldctr.data.matrices import Groups, matrices, write_split
+from fieldctr.data.ray_engine import Recipe, write_with_ray
 from fieldctr.data.reader import GROUP, Reader
 from fieldctr.data.reading import Reading
 from fieldctr.data.row_counts import weight_facts

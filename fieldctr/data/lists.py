@@ -134,8 +134,8 @@ def _cut(found: Ragged, null_words: np.ndarray, spec: FieldSpec) -> Coded:
     if not more.any():
         return Coded(found, more, null_words)
     first = np.repeat(more if spec.keep == "last" else np.zeros_like(more), found.lengths)
-    places = found.places - first
-    return Coded(found.kept((places >= 0) & (places < spec.max_length)), more, null_words)
+    positions = found.positions - first
+    return Coded(found.kept((positions >= 0) & (positions < spec.max_length)), more, null_words)
 
 
 def _texts(spec: FieldSpec, column: pl.Series) -> tuple[pl.Series, np.ndarray]:

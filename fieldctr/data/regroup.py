@@ -19,7 +19,7 @@ from fieldctr.errors import UserError, nearest
 
 @dataclass(frozen=True)
 class Regrouping:
-    """Node `schema`."""
+    """How to cut the columns into other fields. Node `schema`."""
 
     change: Literal["merge", "split", "shuffle"]
     fields: list[str] | None  # which; null: all categorical ones with a table of their own (shuffle: all of any kind)

@@ -303,7 +303,7 @@ def test_shards_chunks_and_pieces_change_no_byte(
     monkeypatch.setattr(budget.Budget, "limits", lambda self, columns: limits)
     monkeypatch.setattr(lists, "LEAST", 5)
     monkeypatch.setattr(lists, "TYPICAL", 1)
-    monkeypatch.setattr(matrices, "CELLS", 100)
+    monkeypatch.setattr(matrices, "PIECE_IDS", 100)
     many = made(rows, tmp_path / "many")
     assert files_of(many.folder) == whole
 

@@ -234,12 +234,12 @@ def test_without_ray_the_error_says_how_to_get_it(node: dict[str, Any], tmp_path
 RAY_PROGRAM = """
 import json, sys
 from pathlib import Path
-from fieldctr.data import distributed
+from fieldctr.data import ray_engine
 from fieldctr.data.prepare import prepared
 from fieldctr.data.specs import field_specs
 from fieldctr.data.table import EVENTS, SPLITS, Table
 from fieldctr.errors import UserError
-distributed.ROWS = 1 << 16
+ray_engine.TASK_ROWS = 1 << 16
 try:  # with memory for one worker on each core, however many there are
     print(prepared(json.loads(sys.argv[1]), data_dir=Path(sys.argv[2]), engine=sys.argv[3], max_memory_gb=1000).folder)
 except UserError as error:

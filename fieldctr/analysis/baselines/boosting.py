@@ -32,11 +32,11 @@ class BoostingConfig:
 
 
 def version() -> str | None:
-    """Of the library, or None where it is not installed."""
+    """The library's version, or None where it is not installed."""
     return metadata.version("lightgbm") if importlib.util.find_spec("lightgbm") else None
 
 
-def boosted(
+def fit_trees(
     features: BySplit,
     label: BySplit,
     config: BoostingConfig,

@@ -12,7 +12,7 @@ import polars as pl
 
 from fieldctr.data.json_lines import json_lines
 from fieldctr.data.new_rows import NewRows, with_side_tables
-from fieldctr.data.profiles import repeats
+from fieldctr.data.side_tables import repeats
 from fieldctr.data.splits import with_split
 from fieldctr.data.table import LABEL, Table, required_all
 

@@ -18,7 +18,7 @@ from fieldctr.data.table import Table
 from fieldctr.errors import UserError
 from fieldctr.trust import VARIABLE
 
-ROWS = 1 << 20  # of a task
+TASK_ROWS = 1 << 20
 WORKER = {"POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1"}  # the tasks themselves take all cores
 
 
@@ -53,9 +53,12 @@ def write_with_ray(recipe: Recipe, max_memory_gb: float) -> int:
                 first, rows = next(pieces)
                 pending[task.remote(recipe, first, rows, max_memory_gb / workers)] = first, rows
             (done, *_), _ = ray.wait(list(pending))
-            found, (first, rows) = ray.get(done), pending.pop(done)
-            ended |= found < rows
-            end = max(end, first + found if found else 0)
+            first, rows = pending.pop(done)
+            rows_read = ray.get(done)
+            if rows_read < rows:
+                ended = True
+            if rows_read:
+                end = max(end, first + rows_read)
         return end
     except ray.exceptions.RayTaskError as error:
         raise error.cause from None  # with the words of the worker, not its traceback
@@ -77,7 +80,7 @@ def _pieces(folder: Path) -> Iterator[tuple[int, int]]:
     for first, rows in list(gaps(folder)):
         done = 0
         while rows is None or done < rows:
-            piece = ROWS if rows is None else min(ROWS, rows - done)
+            piece = TASK_ROWS if rows is None else min(TASK_ROWS, rows - done)
             yield first + done, piece
             done += piece
 
