@@ -28,7 +28,7 @@ class Field:
 
     @property
     def num_rows(self) -> int:
-        """Its own rows of the embedding table."""
+        """How many rows of the embedding table are its own."""
         return 0 if self.shares or self.vector else self.vocab_size
 
 

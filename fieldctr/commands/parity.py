@@ -115,7 +115,7 @@ def check_counts(protocol: Protocol) -> Iterator[Check]:
 
 
 def built_parameters(schema: Schema, count: Count) -> int:
-    """Of the model of conf/model with the record's settings; its weights take no memory."""
+    """How many parameters the model of conf/model has with the record's settings; its weights take no memory."""
     node = model_node(count.model)
     settings = {"hidden_dims": [*count.hidden_dims], "batch_norm": count.batch_norm, "num_layers": count.num_layers}
     node |= {key: value for key, value in settings.items() if key in node}

@@ -81,7 +81,7 @@ class Reader:
         return len(self.texts) - len(self.lists) + len(self.numbers) + sum(lists) + len(self.times)
 
     def dictionaries(self) -> dict[str, Dictionary]:
-        """An empty one for each entry of `texts`."""
+        """An empty dictionary for each entry of `texts`."""
         return {name: Dictionary(spec.column, meaning(spec)) for name, spec in self.texts.items()}
 
     def chunks(self, frame: pl.LazyFrame, extra: Mapping[str, pl.Expr], rows: int = CHUNK) -> Iterator[Chunk]:
@@ -98,7 +98,7 @@ class Reader:
     def codes(
         self, dictionaries: Mapping[str, Dictionary], texts: pl.DataFrame
     ) -> tuple[dict[str, Codes], dict[str, LeftOut]]:
-        """Of each column of `texts` its codes uint32, (n,) or ragged; and of those with lists what is left out."""
+        """The codes uint32 of each column of `texts`, (n,) or ragged; and what is left out of those with lists."""
         columns, left_out = {}, {}
         for (name, spec), column in zip(self.texts.items(), texts.get_columns(), strict=True):
             if spec.kind == "multi":

@@ -62,9 +62,7 @@ def with_side_table(frame: pl.LazyFrame, side: SideTable) -> Joined:
             f"{side.name}: rows": side.rows.select(pl.len()),
             f"{side.name}: rows without {theirs}": table.select(pl.any_horizontal(pl.col(keys).is_null()).sum()),
             f"{side.name}: rows after the first of their {theirs}": keyed.select(pl.len() - pl.struct(keys).n_unique()),
-            f"samples whose {own} is not in {side.name}": keyed_samples.join(first, on=keys, how="anti").select(
-                pl.len()
-            ),
+            f"samples whose {own} is not in {side.name}": lost.select(pl.len()),
             f"samples without {own}": samples.select(pl.any_horizontal(pl.col(keys).is_null()).sum()),
         },
     )

@@ -79,20 +79,20 @@ def by_column(
 
 
 def by_file(frame: pl.LazyFrame, valid: float, seed: int) -> pl.LazyFrame:
-    """As the source says of its files; a fraction `valid` of train becomes valid."""
+    """Rows go where the source says of their file; a fraction `valid` of train becomes valid."""
     if FILE not in frame.collect_schema():
         raise UserError("split.by=file needs source.files as {train: FILE, valid: FILE, test: FILE}")
     return by_column(frame, FILE, None, valid, seed).drop(FILE)
 
 
 def by_random(frame: pl.LazyFrame, fractions: Sequence[float], seed: int) -> pl.LazyFrame:
-    """By a hash of the row's number."""
+    """Rows go by a hash of their number."""
     split = _cut(_unit_interval(pl.col(ROW), seed), *_inner(fractions))
     return _numbered(frame).with_columns(split.alias(SPLIT)).drop(ROW)
 
 
 def by_hash(frame: pl.LazyFrame, name: str, fractions: Sequence[float], seed: int) -> pl.LazyFrame:
-    """By a hash of the column's text; a blank is nobody's, and its row goes by its number."""
+    """Rows go by a hash of the column's text; a blank is nobody's, and its row goes by its number."""
     text = value_texts(column(name), frame.collect_schema()[name])
     keys = by_word(lambda known: unit_interval(hashed(known, seed)).tolist(), pl.Float64())
     where = text.map_batches(keys, return_dtype=pl.Float64, is_elementwise=True)
@@ -101,7 +101,7 @@ def by_hash(frame: pl.LazyFrame, name: str, fractions: Sequence[float], seed: in
 
 
 def by_time(frame: pl.LazyFrame, name: str, fractions: Sequence[float], unit: str | None) -> pl.LazyFrame:
-    """By quantiles of the time, for which the column is read once more. Rows of one instant stay together."""
+    """Rows go by quantiles of the time, for which the column is read once more. Rows of one instant stay together."""
     time = _time(frame, name, unit)
     names = (f"{ROW} valid", f"{ROW} test")
     cuts = frame.select(**{n: time.quantile(q, "higher") for n, q in zip(names, _inner(fractions), strict=True)})

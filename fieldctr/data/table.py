@@ -60,7 +60,7 @@ class Table(NamedTuple):
 
     @classmethod
     def named(cls, frame: pl.LazyFrame) -> Self:
-        """Of a frame in which label, split, drop and pctr are no raw columns, but what these names say."""
+        """A table from a frame in which label, split, drop and pctr are no raw columns, but what these names say."""
         own = {name: f"{OWN}{name}" for name in ("label", "split", "drop", "pctr")}
         return cls(frame.rename(own, strict=False))
 

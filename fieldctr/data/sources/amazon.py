@@ -65,5 +65,5 @@ def _entries(path: Path) -> pl.DataFrame:
 
 
 def _text(value: object) -> str | None:
-    """As Python writes it; half a surrogate pair, which JSON can hold and UTF-8 cannot, becomes a question mark."""
+    """What Python writes for a value; half a surrogate pair, which UTF-8 cannot hold, becomes a question mark."""
     return None if value is None else str(value).encode(errors="replace").decode()
