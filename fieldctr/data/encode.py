@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 import polars as pl
 
 from fieldctr.data.bad_lines import explained, refuse_bad_lines
-from fieldctr.data.budget import Budget
+from fieldctr.data.budget import Budget, Limits
 from fieldctr.data.coverage import Coverage
 from fieldctr.data.dataset import FACTS_FILE, SCHEMA_FILE, Split, refuse_other_rows
 from fieldctr.data.encoders.encoder import Encoder, Learned, Loading, Training
@@ -56,6 +56,7 @@ def encode(
     weight: str | None = None,
     work: Path | None = None,
     max_memory_gb: float | None = None,
+    limits: Limits | None = None,
     source: Callable[[], Table] | None = None,
     raw_dir: Path = Path(),
 ) -> None:
@@ -64,7 +65,8 @@ def encode(
     `group` names the column whose values group the samples for gAUC, `weight` that of the sample
     weights. UserError for a table that cannot be trained on.
     Shards that lie in `work` from an earlier call are not read again. Without it they live in `folder`.
-    A table that needs more than `max_memory_gb` is refused; None allows half of what the machine has left.
+    A table that needs more than `max_memory_gb` is refused; None allows half of what the machine has left. `limits` of
+    what is in memory at a time follow from it, unless they are given.
     With `source`, which gives the table once more, the workers of Ray make the shards. `raw_dir` is where the files of
     fields lie.
     """
@@ -74,9 +76,9 @@ def encode(
         specs = resolved(specs, list(table.frame.collect_schema()))
     refuse_duplicates(specs)
     reader = Reader.of(specs, group)
-    recipe = Recipe(source or (lambda: table), reader, group, weight, shards_folder.resolve())
+    recipe = Recipe(source or (lambda: table), reader, group, weight, shards_folder.resolve(), limits)
     rows_read, counts = _pass_one(table, recipe, budget, with_ray=source is not None)
-    shards = Shards.of(reader, shards_folder, folder)
+    shards = Shards.of(reader, shards_folder, folder, (limits or Limits()).block_rows)
     row_counts = shards.row_counts
     refuse_gaps(shards_folder, row_counts, rows_read)
     with labels_explained(table):
@@ -165,7 +167,7 @@ def _pass_one(table: Table, recipe: Recipe, budget: Budget, *, with_ray: bool) -
 
 def _write_here(frame: pl.LazyFrame, recipe: Recipe, budget: Budget) -> int:
     """The shards one after the other; polars uses all cores for each. Gives how many rows there are."""
-    limits = budget.limits(recipe.reader.num_columns)
+    limits = recipe.limits_of(budget)
     extra = row_columns(frame.collect_schema(), recipe.group, recipe.weight)
     end = 0
     for first, rows in list(gaps(recipe.folder)):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fieldctr import signals
-from fieldctr.data.budget import Budget
+from fieldctr.data.budget import Budget, Limits
 from fieldctr.data.reader import Reader
 from fieldctr.data.samples import row_columns
 from fieldctr.data.shards import gaps, write_shards
@@ -30,6 +30,11 @@ class Recipe(NamedTuple):
     group: str | None
     weight: str | None
     folder: Path  # for the shards
+    limits: Limits | None = None  # None: what the memory allows
+
+    def limits_of(self, budget: Budget) -> Limits:
+        """What is in memory at a time."""
+        return self.limits or budget.limits(self.reader.num_columns)
 
 
 def write_with_ray(recipe: Recipe, max_memory_gb: float) -> int:
@@ -70,7 +75,7 @@ def write_with_ray(recipe: Recipe, max_memory_gb: float) -> int:
 def write_rows(recipe: Recipe, first: int, rows: int, max_memory_gb: float) -> int:
     """Make the shards of `rows` rows from number `first` on; how many there were."""
     frame = recipe.source().frame
-    limits = Budget.of(max_memory_gb).limits(recipe.reader.num_columns)
+    limits = recipe.limits_of(Budget.of(max_memory_gb))
     extra = row_columns(frame.collect_schema(), recipe.group, recipe.weight)
     return write_shards(recipe.reader, frame.slice(first, rows), extra, recipe.folder, first=first, limits=limits)
 

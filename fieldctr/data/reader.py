@@ -17,7 +17,7 @@ from fieldctr.data.ragged import Codes, Ragged, values_of
 from fieldctr.data.times import instant
 from fieldctr.errors import UserError, nearest
 
-CHUNK = 1 << 16  # rows in memory at a time; what is fitted to numbers sees so many at once
+BLOCK_ROWS = 1 << 16  # that encoders see at a time
 # polars would keep a subplan that two branches share in memory, whole: what a table larger than memory cannot afford.
 STREAMING = pl.QueryOptFlags(comm_subplan_elim=False)
 GROUP = f"{OWN}group"  # the name under which the groups are read; no field has it
@@ -84,7 +84,7 @@ class Reader:
         """An empty dictionary for each entry of `texts`."""
         return {name: Dictionary(spec.column, meaning(spec)) for name, spec in self.texts.items()}
 
-    def chunks(self, frame: pl.LazyFrame, extra: Mapping[str, pl.Expr], rows: int = CHUNK) -> Iterator[Chunk]:
+    def chunks(self, frame: pl.LazyFrame, extra: Mapping[str, pl.Expr], rows: int = BLOCK_ROWS) -> Iterator[Chunk]:
         """The frame's rows in order, so many at a time."""
         schema = frame.collect_schema()
         read = (column for spec in (*self.fields, *self.texts.values()) for column in spec.reads)

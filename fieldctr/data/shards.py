@@ -2,7 +2,7 @@
 
 A shard is a folder, named by the number of its first row, that has this name only when it is whole: what was killed
 goes on behind the shards that are there. Nothing in one depends on another: they can be made anywhere, in any order.
-A shard ends where a CHUNK of rows ends. Its size changes no byte of the prepared table.
+A shard ends where a block of rows ends. Its size changes no byte of the prepared table.
 """
 
 import json
@@ -25,7 +25,7 @@ from fieldctr.data.code_files import read_codes, save_codes
 from fieldctr.data.kinds import Time
 from fieldctr.data.npy import read_blocks
 from fieldctr.data.ragged import Codes, joined, part, taken
-from fieldctr.data.reader import CHUNK, Chunk, Reader
+from fieldctr.data.reader import BLOCK_ROWS, Chunk, Reader
 from fieldctr.data.row_counts import RowCounts
 from fieldctr.data.samples import rows_of_splits
 from fieldctr.data.spelling import NOT_FINITE, NULL_WORD
@@ -41,7 +41,7 @@ SHARD_FILE, TEXTS_FILE = "shard.json", "words.arrow"
 
 @dataclass(frozen=True)
 class Block:
-    """Consecutive rows of one split, those of CHUNK raw rows."""
+    """Consecutive rows of one split, those of BLOCK_ROWS raw rows."""
 
     split: str  # one of SPLITS, or EVENTS; "" for new rows
     start: int  # the first row's position in the split
@@ -74,11 +74,13 @@ class Shards:
     reader: Reader
     folders: list[Path]
     work: Path
+    block_rows: int = BLOCK_ROWS
     added: list[str] = field(default_factory=list)  # the names of these numbers
 
     @classmethod
-    def of(cls, reader: Reader, folder: Path, work: Path) -> "Shards":
-        return cls(reader, finished(folder), work)
+    def of(cls, reader: Reader, folder: Path, work: Path, block_rows: int = BLOCK_ROWS) -> "Shards":
+        """The shards in `folder`."""
+        return cls(reader, finished(folder), work, block_rows)
 
     @cached_property
     def records(self) -> list[dict[str, Any]]:
@@ -171,7 +173,7 @@ class Shards:
         for shard, (folder, record) in enumerate(zip(self.folders, self.records, strict=True)):
             if split == EVENTS and not record["events"]:
                 continue  # there is no such file
-            chunks, chunks_per_block = read(folder / f"{split}.{name}"), CHUNK // record["chunk"]
+            chunks, chunks_per_block = read(folder / f"{split}.{name}"), self.block_rows // record["chunk"]
             while of_block := list(islice(chunks, chunks_per_block)):
                 yield shard, of_block[0] if len(of_block) == 1 else join(of_block)
 
@@ -233,7 +235,7 @@ def write_shards(
         writer = writer or _Writer(reader, folder, start, limits.chunk_rows)
         writer.add(chunk, frame)
         full = writer.rows >= limits.shard_rows or writer.text_bytes() >= limits.text_bytes
-        if full and writer.rows % CHUNK == 0:
+        if full and writer.rows % limits.block_rows == 0:
             start, writer = start + writer.rows, writer.finish()
     if writer:
         start, _ = start + writer.rows, writer.finish()

@@ -9,8 +9,8 @@ import polars as pl
 import pytest
 import torch
 
-from fieldctr.data import budget, shards
 from fieldctr.data.batches import Batches
+from fieldctr.data.budget import Limits
 from fieldctr.data.dataset import Dataset, Split
 from fieldctr.data.encode import encode, encode_rows
 from fieldctr.data.encoders import histories
@@ -58,10 +58,10 @@ def random_rows(seed: int, count: int = 500, splits: str = "random") -> list[Row
     return rows
 
 
-def prepare(folder: Path, rows: list[Row], fields: dict[str, Any] = FIELDS) -> Dataset:
+def prepare(folder: Path, rows: list[Row], fields: dict[str, Any] = FIELDS, limits: Limits | None = None) -> Dataset:
     folder.mkdir()
     specs = field_specs(fields, default_min_count=2)
-    encode(Table.named(pl.LazyFrame(rows, infer_schema_length=None)), specs, folder, group=None)
+    encode(Table.named(pl.LazyFrame(rows, infer_schema_length=None)), specs, folder, group=None, limits=limits)
     return Dataset.load(folder, name="test")
 
 
@@ -104,13 +104,9 @@ def twin(dataset: Dataset, name: str, rows: list[Row]) -> dict[str, list[list[in
 
 
 @pytest.mark.parametrize(("seed", "chunk", "splits"), [(0, 1 << 16, "random"), (1, 7, "random"), (2, 50, "time")])
-def test_a_history_is_what_a_look_at_all_rows_finds(
-    seed: int, chunk: int, splits: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for module in (budget, shards):
-        monkeypatch.setattr(module, "CHUNK", chunk)
+def test_a_history_is_what_a_look_at_all_rows_finds(seed: int, chunk: int, splits: str, tmp_path: Path) -> None:
     rows = random_rows(seed, splits=splits)
-    dataset = prepare(tmp_path / "data", rows)
+    dataset = prepare(tmp_path / "data", rows, limits=Limits(chunk, block_rows=chunk))
     assert [field.name for field in dataset.schema.fields[-3:]] == ["past", "seen_here", "in_town"]
     for name in KEYS:
         expected = twin(dataset, name, rows)

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from tables import small
 
-from fieldctr.data import budget, encode, lists, matrices, samples, shards
+from fieldctr.data import encode, lists, matrices, samples, shards
 from fieldctr.data.budget import Limits
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.describe import describe
@@ -252,10 +253,10 @@ def plain_specs() -> list[FieldSpec]:
     return [spec for spec in specs_of() if isinstance(spec, FieldSpec)]
 
 
-def made(rows: list[Row], folder: Path, **more: Any) -> Dataset:
+def made(rows: list[Row], folder: Path, limits: Limits | None = None, **more: Any) -> Dataset:
     """All fields, those in `more` besides, in a folder of their own."""
     folder.mkdir()
-    encode.encode(Table.named(frame_of(rows)), specs_of(**more), folder, group="item")
+    encode.encode(Table.named(frame_of(rows)), specs_of(**more), folder, group="item", limits=limits)
     return Dataset.load(folder, name="t")
 
 
@@ -291,20 +292,19 @@ def test_ids_and_counts_are_those_of_the_plain_twin(seed: int, tmp_path: Path) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("limits", [Limits(16, 16), Limits(4, 32), Limits(8, text_bytes=1)])
+@pytest.mark.parametrize(
+    "limits", [small(16), small(16, chunk_rows=4, shard_rows=32), Limits(8, text_bytes=1, block_rows=16)]
+)
 @pytest.mark.parametrize("seed", [7, 8])
 def test_shards_chunks_and_pieces_change_no_byte(
     seed: int, limits: Limits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = random_rows(seed)
     whole = files_of(made(rows, tmp_path / "whole").folder)
-    for module in (shards, budget):
-        monkeypatch.setattr(module, "CHUNK", 16)
-    monkeypatch.setattr(budget.Budget, "limits", lambda self, columns: limits)
     monkeypatch.setattr(lists, "LEAST", 5)
     monkeypatch.setattr(lists, "TYPICAL", 1)
     monkeypatch.setattr(matrices, "PIECE_IDS", 100)
-    many = made(rows, tmp_path / "many")
+    many = made(rows, tmp_path / "many", limits)
     assert files_of(many.folder) == whole
 
 

@@ -13,7 +13,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from fieldctr.data import budget, counts, reader, shards
+from fieldctr.data import counts, reader
+from fieldctr.data.budget import Limits
 from fieldctr.data.counts import Counting
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.encode import encode, encode_rows
@@ -66,9 +67,9 @@ def frame(rows: list[Row]) -> pl.LazyFrame:
     return pl.LazyFrame(rows, schema_overrides={"user": pl.String, "item": pl.Int64}, infer_schema_length=None)
 
 
-def prepare(folder: Path, rows: list[Row], fields: dict[str, Any] = FIELDS) -> Dataset:
+def prepare(folder: Path, rows: list[Row], fields: dict[str, Any] = FIELDS, limits: Limits | None = None) -> Dataset:
     folder.mkdir()
-    encode(Table.named(frame(rows)), field_specs(fields, default_min_count=2), folder, group=None)
+    encode(Table.named(frame(rows)), field_specs(fields, default_min_count=2), folder, group=None, limits=limits)
     return Dataset.load(folder, name="test")
 
 
@@ -139,11 +140,9 @@ def numbers(dataset: Dataset, name: str, split: str = "train") -> np.ndarray:
 def test_statistics_are_their_plain_twin(
     seed: int, chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (budget, shards):
-        monkeypatch.setattr(module, "CHUNK", chunk)
     monkeypatch.setattr(counts, "PENDING_ENTRIES", 10)
     rows = random_rows(seed)
-    dataset = prepare(tmp_path / "data", rows)
+    dataset = prepare(tmp_path / "data", rows, limits=Limits(chunk, block_rows=chunk))
     assert [field.name for field in dataset.schema.fields[:4]] == ["item", "tags", "price", "hour"], "statistics last"
     for spec in STATISTICS:
         expected = twin(spec, rows)

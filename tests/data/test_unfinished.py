@@ -9,34 +9,28 @@ import random
 import shutil
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+from tables import small
 
 from fieldctr import disk, locks, raw_files
 from fieldctr.checksums import keep
-from fieldctr.data import budget, dataset, encode, prepare, shards
-from fieldctr.data.budget import Limits
-from fieldctr.data.prepare import prepared
+from fieldctr.data import dataset, encode, prepare, shards
 from fieldctr.data.specs import field_specs
 from fieldctr.data.table import EVENTS, SPLITS, Table
 from fieldctr.errors import UserError
 from fieldctr.locks import LOCKED, lock
 
 CHUNK = 1 << 6  # in place of 1 << 16: three shards
+prepared = partial(prepare.prepared, limits=small(CHUNK))
 ALL_MOMENTS = os.environ.get("ALL_MOMENTS") == "1"
 FILES = ("one.csv", "two.csv", "users.csv")
 KNOWN: dict[tuple[bytes, ...], tuple[str, dict[str, str]]] = {}  # what `expected` has found
-
-
-@pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (shards, budget):
-        monkeypatch.setattr(module, "CHUNK", CHUNK)
-    monkeypatch.setattr(budget.Budget, "limits", lambda self, columns: Limits(CHUNK, CHUNK))
 
 
 def raw(folder: Path, *, seed: int = 0) -> Path:
@@ -244,7 +238,7 @@ def test_a_file_of_a_shard_that_vanishes_is_missed(lost: str, tmp_path: Path, mo
 
     monkeypatch.setattr(encode, "fit", losing)
     with pytest.raises(FileNotFoundError, match=lost):
-        encode.encode(Table.named(pl.LazyFrame(rows)), specs, tmp_path, group=None)
+        encode.encode(Table.named(pl.LazyFrame(rows)), specs, tmp_path, group=None, limits=small(CHUNK))
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
