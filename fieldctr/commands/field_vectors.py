@@ -12,8 +12,8 @@ from torch import Tensor
 
 from fieldctr.config import EncoderConfig, Template, checked, parse
 from fieldctr.data.dataset import Dataset
+from fieldctr.data.fields.specs import field_specs
 from fieldctr.data.prepare import entities
-from fieldctr.data.specs import field_specs
 from fieldctr.data.values import FieldValues, field_values, num_distinct, row_texts
 from fieldctr.errors import UserError
 from fieldctr.llm.cost import Alternatives, Units

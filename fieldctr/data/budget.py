@@ -4,8 +4,7 @@ from typing import NamedTuple, Self
 
 import polars as pl
 
-from fieldctr.data.reader import BLOCK_ROWS
-from fieldctr.data.table import MOST_CSV_BYTES
+from fieldctr.data.table import BLOCK_ROWS, MOST_CSV_BYTES
 from fieldctr.errors import UserError
 from fieldctr.memory import available_mb, resident_mb
 

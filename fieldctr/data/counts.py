@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fieldctr.data.kinds import MAX_FOLDS
+from fieldctr.data.fields.kinds import MAX_FOLDS
 
 FOLD = np.uint64(MAX_FOLDS)  # the lowest 8 bits of a key: its fold
 PENDING_ENTRIES = 1 << 20  # that wait before they are merged

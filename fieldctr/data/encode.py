@@ -25,18 +25,18 @@ from fieldctr.data.encoders.texts import Texts, numbered
 from fieldctr.data.encoders.vectors import Vectors
 from fieldctr.data.encoding import Encoding
 from fieldctr.data.facts import attainable, field_facts, without_group
-from fieldctr.data.in_memory import NewBlock
-from fieldctr.data.kinds import Spec
-from fieldctr.data.lists import resolved
+from fieldctr.data.fields.kinds import Spec
+from fieldctr.data.fields.specs import refuse_duplicates
+from fieldctr.data.fields.spelling import number
 from fieldctr.data.matrices import Groups, matrices, write_split
-from fieldctr.data.ray_engine import Recipe, write_with_ray
-from fieldctr.data.reader import GROUP, Reader
 from fieldctr.data.reading import Reading
-from fieldctr.data.row_counts import weight_facts
-from fieldctr.data.samples import row_columns
 from fieldctr.data.shards import Shards, gaps, refuse_gaps, write_shards
-from fieldctr.data.specs import refuse_duplicates
-from fieldctr.data.spelling import number
+from fieldctr.data.shards.in_memory import NewBlock
+from fieldctr.data.shards.lists import resolved
+from fieldctr.data.shards.ray_engine import Recipe, write_with_ray
+from fieldctr.data.shards.reader import GROUP, Reader
+from fieldctr.data.shards.row_counts import weight_facts
+from fieldctr.data.shards.samples import row_columns
 from fieldctr.data.table import LABEL, PCTR, SPLITS, Table, labels_explained
 from fieldctr.disk import write_json
 from fieldctr.schema import Schema

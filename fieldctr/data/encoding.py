@@ -8,9 +8,9 @@ from typing import Any
 
 import polars as pl
 
-from fieldctr.data.dictionary import VOCABULARY
-from fieldctr.data.kinds import LATER, Spec, spec_type
+from fieldctr.data.fields.kinds import LATER, Spec, spec_type
 from fieldctr.data.numbers import Binning, Scaling
+from fieldctr.data.shards.dictionary import VOCABULARY
 from fieldctr.disk import write_json
 
 ENCODING_FILE = "encoding.json"

@@ -9,11 +9,11 @@ import numpy as np
 import polars as pl
 
 from fieldctr.data.encoders.encoder import Columns, Encoder
-from fieldctr.data.kinds import Spec
+from fieldctr.data.fields.kinds import Spec
 from fieldctr.data.npy import NpyWriter
-from fieldctr.data.ragged import values_of
-from fieldctr.data.reader import GROUP
 from fieldctr.data.shards import SCALARS, Block, Shards
+from fieldctr.data.shards.ragged import values_of
+from fieldctr.data.shards.reader import GROUP
 
 PIECE_IDS = 1 << 23  # in memory at a time
 TURNED_ROWS = 1024  # at a time

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fieldctr.data.spelling import LARGEST
+from fieldctr.data.fields.spelling import LARGEST
 
 SAMPLE_NUMBERS = 1_000_000
 

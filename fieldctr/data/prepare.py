@@ -14,13 +14,13 @@ from fieldctr.data.bad_lines import in_a_sentence
 from fieldctr.data.budget import Limits
 from fieldctr.data.dataset import Dataset, check_table
 from fieldctr.data.encode import encode
+from fieldctr.data.fields.kinds import LATER, Spec
+from fieldctr.data.fields.regroup import Regrouping, regrouped
+from fieldctr.data.fields.specs import field_specs
 from fieldctr.data.formats import obstacle
-from fieldctr.data.kinds import LATER, Spec
 from fieldctr.data.new_rows import NewRows
 from fieldctr.data.published import Published, refuse_other_files, refuse_other_rows
-from fieldctr.data.regroup import Regrouping, regrouped
 from fieldctr.data.scan import say
-from fieldctr.data.specs import field_specs
 from fieldctr.data.splits import THINNED, thinned
 from fieldctr.data.table import Table, refused_if_changed
 from fieldctr.data.unfinished import shards_folder, unfinished

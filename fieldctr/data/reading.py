@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 from fieldctr.config import as_name
-from fieldctr.data.spelling import meant
+from fieldctr.data.fields.spelling import meant
 from fieldctr.errors import UserError, nearest
 
 FORMATS = ("auto", "csv", "parquet", "jsonl", "arrow", "libsvm")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import polars as pl
 
 from fieldctr.data.columns import OWN, column
-from fieldctr.data.spelling import value_texts
+from fieldctr.data.fields.spelling import value_texts
 from fieldctr.errors import UserError, nearest
 
 

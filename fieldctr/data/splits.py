@@ -7,10 +7,10 @@ from typing import Any
 import polars as pl
 
 from fieldctr.data.columns import OWN, column
+from fieldctr.data.fields.spelling import by_word, meant, number, value_texts
+from fieldctr.data.fields.times import moment
 from fieldctr.data.hashing import hashed, unit_interval, unit_interval_of_rows
-from fieldctr.data.spelling import by_word, meant, number, value_texts
 from fieldctr.data.table import DROP, SPLIT
-from fieldctr.data.times import moment
 from fieldctr.errors import UserError, nearest
 
 THINNING = 0x5EED  # added to a seed, so that thinning does not repeat the draw of a random split

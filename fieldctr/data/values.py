@@ -7,8 +7,8 @@ import numpy as np
 import polars as pl
 
 from fieldctr.data.dataset import Dataset
-from fieldctr.data.dictionary import VOCABULARY
 from fieldctr.data.encoding import Encoding
+from fieldctr.data.shards.dictionary import VOCABULARY
 
 
 class FieldValues(NamedTuple):

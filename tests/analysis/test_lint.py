@@ -21,8 +21,8 @@ from fieldctr.analysis.lint.rules import effective_rows
 from fieldctr.analysis.lint.survey import KeyFacts, survey
 from fieldctr.data.dataset import Dataset, Split
 from fieldctr.data.encode import encode
+from fieldctr.data.fields.specs import field_specs
 from fieldctr.data.sources import synthetic
-from fieldctr.data.specs import field_specs
 from fieldctr.data.table import Table
 
 ROWS, USERS, ITEMS = 12_000, 400, 150

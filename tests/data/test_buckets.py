@@ -8,10 +8,10 @@ import polars as pl
 import pytest
 
 from fieldctr.data.dataset import Dataset
-from fieldctr.data.dictionary import MergedTexts, merge_buckets
 from fieldctr.data.encode import encode, encode_rows
+from fieldctr.data.fields.specs import field_specs
 from fieldctr.data.hashing import text_hashes
-from fieldctr.data.specs import field_specs
+from fieldctr.data.shards.dictionary import MergedTexts, merge_buckets
 from fieldctr.data.table import SPLITS, Table
 from fieldctr.data.values import field_values, row_texts
 

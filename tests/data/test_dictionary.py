@@ -8,8 +8,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from fieldctr.data import dictionary as module
-from fieldctr.data.dictionary import Dictionary, ids_of_texts, merge_texts, rank_texts
+from fieldctr.data.shards import dictionary as module
+from fieldctr.data.shards.dictionary import Dictionary, ids_of_texts, merge_texts, rank_texts
 
 
 def coded(dictionary: Dictionary, texts: list[str | None]) -> list[int]:

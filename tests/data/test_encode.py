@@ -16,8 +16,8 @@ import pytest
 from fieldctr.data.budget import Limits
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.encode import encode, encode_rows
-from fieldctr.data.kinds import FieldSpec
-from fieldctr.data.specs import field_specs
+from fieldctr.data.fields.kinds import FieldSpec
+from fieldctr.data.fields.specs import field_specs
 from fieldctr.data.table import DROP, LABEL, SPLIT, SPLITS, Table
 from fieldctr.errors import UserError
 from fieldctr.schema import Field, Schema

@@ -14,10 +14,10 @@ from fieldctr.data.budget import Limits
 from fieldctr.data.dataset import Dataset, Split
 from fieldctr.data.encode import encode, encode_rows
 from fieldctr.data.encoders import histories
-from fieldctr.data.kinds import HistorySpec
+from fieldctr.data.fields.kinds import HistorySpec
+from fieldctr.data.fields.regroup import Regrouping, regrouped
+from fieldctr.data.fields.specs import field_specs
 from fieldctr.data.lookups import EVENTS_FILE
-from fieldctr.data.regroup import Regrouping, regrouped
-from fieldctr.data.specs import field_specs
 from fieldctr.data.table import SPLITS, Table
 from fieldctr.errors import UserError
 

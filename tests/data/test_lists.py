@@ -13,16 +13,17 @@ import polars as pl
 import pytest
 from tables import small
 
-from fieldctr.data import encode, lists, matrices, samples, shards
+from fieldctr.data import encode, matrices
 from fieldctr.data.budget import Limits
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.describe import describe
-from fieldctr.data.dictionary import Dictionary
 from fieldctr.data.encode import encode_rows
-from fieldctr.data.kinds import FieldSpec, Spec
-from fieldctr.data.reader import Reader
-from fieldctr.data.regroup import Regrouping, regrouped
-from fieldctr.data.specs import field_specs
+from fieldctr.data.fields.kinds import FieldSpec, Spec
+from fieldctr.data.fields.regroup import Regrouping, regrouped
+from fieldctr.data.fields.specs import field_specs
+from fieldctr.data.shards import lists, samples, writer
+from fieldctr.data.shards.dictionary import Dictionary
+from fieldctr.data.shards.reader import Reader
 from fieldctr.data.table import EVENTS, LABEL, SPLIT, SPLITS, Table
 from fieldctr.errors import UserError
 
@@ -378,7 +379,7 @@ def test_work_grows_with_the_values_and_not_with_the_width(monkeypatch: pytest.M
         assert next(reader.chunks(frame, {})).texts.width == 1
         assert reader.num_columns <= lists.TYPICAL
         extra = samples.row_columns(frame.collect_schema(), None, None)
-        shards.write_shards(reader, frame, extra, tmp_path / str(width), first=0, limits=Limits())
+        writer.write_shards(reader, frame, extra, tmp_path / str(width), first=0, limits=Limits())
         sizes[width] = sum(path.stat().st_size for path in (tmp_path / str(width)).glob("*/*"))
     assert cells[10] == cells[2000] == sum(len(row.split()) for row in rows)
     assert abs(sizes[10] - sizes[2000]) < 100

@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from fieldctr.data.ragged import Ragged, joined, part, taken, values_of
+from fieldctr.data.shards.ragged import Ragged, joined, part, taken, values_of
 
 
 def ragged(lists: list[list[int]]) -> Ragged:

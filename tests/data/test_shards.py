@@ -17,9 +17,9 @@ from tables import small, tidy_node
 
 from fieldctr.data import budget, encode, shards
 from fieldctr.data.budget import Limits
+from fieldctr.data.fields.specs import field_specs
 from fieldctr.data.generated import write_generated_criteo
 from fieldctr.data.prepare import prepared
-from fieldctr.data.specs import field_specs
 from fieldctr.data.table import EVENTS, SPLITS, Table
 from fieldctr.errors import UserError
 
@@ -150,13 +150,14 @@ from pathlib import Path
 from fieldctr.data import shards
 from fieldctr.data.budget import Limits
 from fieldctr.data.prepare import prepared
+from fieldctr.data.shards import writer
 limits = Limits(1 << 12, 1 << 12, block_rows=1 << 12)
-def fatal(folder, *arguments, complete=shards.complete, **more):
+def fatal(folder, *arguments, complete=writer.complete, **more):
     complete(folder, *arguments, **more)
     if len(shards.finished(folder.parent)) == int(sys.argv[3]):
         os.kill(os.getpid(), signal.SIGKILL)
 if len(sys.argv) > 3:
-    shards.complete = fatal
+    writer.complete = fatal
 print(prepared(json.loads(sys.argv[1]), data_dir=Path(sys.argv[2]), limits=limits).folder)
 """
 
@@ -215,9 +216,9 @@ def test_without_ray_the_error_says_how_to_get_it(node: dict[str, Any], tmp_path
 RAY_PROGRAM = """
 import json, sys
 from pathlib import Path
-from fieldctr.data import ray_engine
+from fieldctr.data.shards import ray_engine
 from fieldctr.data.prepare import prepared
-from fieldctr.data.specs import field_specs
+from fieldctr.data.fields.specs import field_specs
 from fieldctr.data.table import EVENTS, SPLITS, Table
 from fieldctr.errors import UserError
 ray_engine.TASK_ROWS = 1 << 16

@@ -13,14 +13,15 @@ import numpy as np
 import polars as pl
 import pytest
 
-from fieldctr.data import counts, reader
+from fieldctr.data import counts
 from fieldctr.data.budget import Limits
 from fieldctr.data.counts import Counting
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.encode import encode, encode_rows
+from fieldctr.data.fields.kinds import StatisticSpec
+from fieldctr.data.fields.specs import field_specs
 from fieldctr.data.hashing import unit_interval_of_rows
-from fieldctr.data.kinds import StatisticSpec
-from fieldctr.data.specs import field_specs
+from fieldctr.data.shards.reader import Reader
 from fieldctr.data.table import SPLITS, Table
 from fieldctr.data.values import field_values
 from fieldctr.errors import UserError
@@ -291,6 +292,6 @@ def test_a_field_that_is_false_is_left_out_but_its_column_still_counts() -> None
     rate = {"kind": "target_mean", "of": ["user"]}
     specs = field_specs({"user": False, "hour": None, "rate": rate}, 1)
     assert [spec.name for spec in specs] == ["hour", "rate"]
-    assert [spec.column for spec in reader.Reader.of(specs).fields] == ["hour", "user"]
+    assert [spec.column for spec in Reader.of(specs).fields] == ["hour", "user"]
     with pytest.raises(UserError, match=r"dataset\.fields\.user=True"):
         field_specs({"user": True}, 1)

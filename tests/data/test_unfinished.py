@@ -21,7 +21,8 @@ from tables import small
 from fieldctr import disk, locks, raw_files
 from fieldctr.checksums import keep
 from fieldctr.data import dataset, encode, prepare, shards
-from fieldctr.data.specs import field_specs
+from fieldctr.data.fields.specs import field_specs
+from fieldctr.data.shards import writer
 from fieldctr.data.table import EVENTS, SPLITS, Table
 from fieldctr.errors import UserError
 from fieldctr.locks import LOCKED, lock
@@ -250,14 +251,14 @@ def test_an_error_of_the_disk_keeps_whole_shards_and_nothing_else(
         count = itertools.count()
 
         def fails(
-            shard: Path, *given: Any, real: Any = shards.complete, whole: int = whole, count: Any = count, **named: Any
+            shard: Path, *given: Any, real: Any = writer.complete, whole: int = whole, count: Any = count, **named: Any
         ) -> None:
             if next(count) == whole:
                 raise OSError(code, os.strerror(code), str(shard / "words.arrow"))
             real(shard, *given, **named)
 
         with monkeypatch.context() as patch:
-            patch.setattr(shards, "complete", fails)
+            patch.setattr(writer, "complete", fails)
             with pytest.raises(OSError, match="words"):
                 prepared(node(folder), data_dir=out)
         own = list(out.glob(".*.shards"))

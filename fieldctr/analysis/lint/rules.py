@@ -12,7 +12,7 @@ import polars as pl
 from fieldctr.analysis.lint.findings import SIGMAS, Finding
 from fieldctr.analysis.lint.survey import Survey, agreement, fixed_by
 from fieldctr.data.encoding import VOCABULARY_FILE
-from fieldctr.data.specs import DERIVED, STATISTICS
+from fieldctr.data.fields.specs import DERIVED, STATISTICS
 from fieldctr.data.table import SPLITS
 
 UNSEEN, ALL_UNSEEN = 0.2, 0.9  # share of a later split's values that train lacks

@@ -14,7 +14,7 @@ import numpy as np
 from fieldctr.analysis.discretizer import Discretizer
 from fieldctr.analysis.lint.counters import Moves, Numbers
 from fieldctr.data.dataset import Dataset, Split
-from fieldctr.data.specs import DERIVED
+from fieldctr.data.fields.specs import DERIVED
 from fieldctr.data.table import SPLITS
 
 KEYS = 8  # fields with the most values that stand for users and items

@@ -10,10 +10,10 @@ import polars as pl
 from fieldctr.data.budget import Budget
 from fieldctr.data.coverage import Coverage
 from fieldctr.data.encoding import Encoding
-from fieldctr.data.in_memory import NewBlock
-from fieldctr.data.kinds import Spec
+from fieldctr.data.fields.kinds import Spec
 from fieldctr.data.numbers import Binning, Scaling
 from fieldctr.data.shards import Block, Shards
+from fieldctr.data.shards.in_memory import NewBlock
 from fieldctr.schema import Field
 
 

@@ -26,14 +26,14 @@ import polars as pl
 
 from fieldctr.data.budget import Budget
 from fieldctr.data.coverage import Coverage
-from fieldctr.data.dictionary import ids_of_texts
 from fieldctr.data.encoders.encoder import Columns, FittedTexts, Learned, Loading, Training
 from fieldctr.data.encoders.texts import numbered
-from fieldctr.data.kinds import HistorySpec, Spec, history_specs
+from fieldctr.data.fields.kinds import HistorySpec, Spec, history_specs
 from fieldctr.data.lookups import EVENTS_FILE
 from fieldctr.data.npy import save_alone
-from fieldctr.data.ragged import values_of
 from fieldctr.data.shards import Block
+from fieldctr.data.shards.dictionary import ids_of_texts
+from fieldctr.data.shards.ragged import values_of
 from fieldctr.data.table import EVENTS, SPLITS
 from fieldctr.errors import UserError
 from fieldctr.schema import Field

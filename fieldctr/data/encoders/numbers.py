@@ -8,11 +8,11 @@ import numpy as np
 import polars as pl
 
 from fieldctr.data.coverage import Coverage
-from fieldctr.data.dictionary import VOCABULARY
 from fieldctr.data.encoders.encoder import Columns, Learned, Loading, Training
-from fieldctr.data.kinds import FieldSpec, Spec, StatisticSpec, number_specs
+from fieldctr.data.fields.kinds import FieldSpec, Spec, StatisticSpec, number_specs
 from fieldctr.data.numbers import Binning, Scaling, fit_bins, fit_scaling
 from fieldctr.data.shards import Block
+from fieldctr.data.shards.dictionary import VOCABULARY
 from fieldctr.schema import Field
 
 Stream = Callable[[], Iterator[np.ndarray]]  # the numbers of train, as often as they are asked for

@@ -28,11 +28,11 @@ from fieldctr.data.counts import FOLD, Counting, Counts
 from fieldctr.data.coverage import Coverage
 from fieldctr.data.encoders.encoder import Columns, FittedTexts, Learned, Loading, Training
 from fieldctr.data.encoders.numbers import encoded, fit_numbers, load_numbers
+from fieldctr.data.fields.kinds import Spec, StatisticSpec, statistic_specs
 from fieldctr.data.hashing import mixed, unit_interval_of_rows
-from fieldctr.data.kinds import Spec, StatisticSpec, statistic_specs
 from fieldctr.data.numbers import Binning, fit_bins
-from fieldctr.data.ragged import Codes, Ragged
 from fieldctr.data.shards import Block, Shards
+from fieldctr.data.shards.ragged import Codes, Ragged
 from fieldctr.data.table import SPLITS
 from fieldctr.errors import UserError
 

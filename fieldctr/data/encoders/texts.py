@@ -14,7 +14,11 @@ import polars as pl
 
 from fieldctr.data.budget import Budget
 from fieldctr.data.coverage import Coverage
-from fieldctr.data.dictionary import (
+from fieldctr.data.encoders.encoder import Columns, FittedTexts, Learned, Loading, Training
+from fieldctr.data.fields.kinds import FieldSpec, Spec, text_specs
+from fieldctr.data.hashing import hashed
+from fieldctr.data.shards import Block, Shards
+from fieldctr.data.shards.dictionary import (
     VOCABULARY,
     MergedTexts,
     bucket_codes,
@@ -25,12 +29,8 @@ from fieldctr.data.dictionary import (
     merge_vocabularies,
     rank_texts,
 )
-from fieldctr.data.encoders.encoder import Columns, FittedTexts, Learned, Loading, Training
-from fieldctr.data.hashing import hashed
-from fieldctr.data.kinds import FieldSpec, Spec, text_specs
-from fieldctr.data.ragged import Codes, Ragged
-from fieldctr.data.reader import GROUP
-from fieldctr.data.shards import Block, Shards
+from fieldctr.data.shards.ragged import Codes, Ragged
+from fieldctr.data.shards.reader import GROUP
 from fieldctr.schema import Field
 
 

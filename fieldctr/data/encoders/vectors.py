@@ -18,14 +18,14 @@ import polars as pl
 
 from fieldctr.data.columns import column
 from fieldctr.data.coverage import Coverage
-from fieldctr.data.dictionary import VOCABULARY, ids_of_texts
 from fieldctr.data.encoders.encoder import Columns, Learned, Loading, Training
-from fieldctr.data.kinds import Spec, VectorSpec, vector_specs
+from fieldctr.data.fields.kinds import Spec, VectorSpec, vector_specs
+from fieldctr.data.fields.spelling import value_texts
 from fieldctr.data.lookups import vectors_file
 from fieldctr.data.npy import NpyWriter
-from fieldctr.data.reader import require
 from fieldctr.data.shards import Block
-from fieldctr.data.spelling import value_texts
+from fieldctr.data.shards.dictionary import VOCABULARY, ids_of_texts
+from fieldctr.data.shards.reader import require
 from fieldctr.data.table import SPLITS
 from fieldctr.errors import UserError
 from fieldctr.schema import Field

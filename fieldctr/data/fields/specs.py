@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any, get_type_hints
 
 from fieldctr.config import as_name, checked
-from fieldctr.data.kinds import (
+from fieldctr.data.fields.kinds import (
     DERIVED,
     STATISTICS,
     FieldSpec,
@@ -19,7 +19,7 @@ from fieldctr.data.kinds import (
     VectorKind,
     VectorSpec,
 )
-from fieldctr.data.spelling import text_of
+from fieldctr.data.fields.spelling import text_of
 from fieldctr.errors import UserError, nearest
 
 SHARED = ("kind", "text", "synonym")

@@ -9,15 +9,15 @@ import numpy as np
 import polars as pl
 
 from fieldctr.data.columns import OWN
-from fieldctr.data.dictionary import Dictionary
-from fieldctr.data.expressions import meaning, values
-from fieldctr.data.kinds import FieldSpec, Spec, Time
-from fieldctr.data.lists import TYPICAL, cells, coded
-from fieldctr.data.ragged import Codes, Ragged, values_of
-from fieldctr.data.times import instant
+from fieldctr.data.fields.expressions import meaning, values
+from fieldctr.data.fields.kinds import FieldSpec, Spec, Time
+from fieldctr.data.fields.times import instant
+from fieldctr.data.shards.dictionary import Dictionary
+from fieldctr.data.shards.lists import TYPICAL, cells, coded
+from fieldctr.data.shards.ragged import Codes, Ragged, values_of
+from fieldctr.data.table import BLOCK_ROWS
 from fieldctr.errors import UserError, nearest
 
-BLOCK_ROWS = 1 << 16  # that encoders see at a time
 # polars would keep a subplan that two branches share in memory, whole: what a table larger than memory cannot afford.
 STREAMING = pl.QueryOptFlags(comm_subplan_elim=False)
 GROUP = f"{OWN}group"  # the name under which the groups are read; no field has it

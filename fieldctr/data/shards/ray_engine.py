@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 from fieldctr import signals
 from fieldctr.data.budget import Budget, Limits
-from fieldctr.data.reader import Reader
-from fieldctr.data.samples import row_columns
-from fieldctr.data.shards import gaps, write_shards
+from fieldctr.data.shards.reader import Reader
+from fieldctr.data.shards.samples import row_columns
+from fieldctr.data.shards.shards import gaps
+from fieldctr.data.shards.writer import write_shards
 from fieldctr.data.table import Table
 from fieldctr.errors import UserError
 from fieldctr.trust import VARIABLE

@@ -4,9 +4,9 @@ import numpy as np
 import polars as pl
 
 from fieldctr.data.columns import column
-from fieldctr.data.reader import require
-from fieldctr.data.row_counts import RowCounts
-from fieldctr.data.spelling import LARGEST, number
+from fieldctr.data.fields.spelling import LARGEST, number
+from fieldctr.data.shards.reader import require
+from fieldctr.data.shards.row_counts import RowCounts
 from fieldctr.data.table import DROP, EVENTS, LABEL, PCTR, SPLIT, SPLITS
 from fieldctr.errors import LabelError, UserError
 

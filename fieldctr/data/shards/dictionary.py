@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
+from fieldctr.data.fields.spelling import LARGEST, NULL_WORDS, canonical
 from fieldctr.data.hashing import text_hashes
-from fieldctr.data.spelling import LARGEST, NULL_WORDS, canonical
 from fieldctr.data.table import SPLITS
 
 BYTES_PER_TEXT, BYTES_PER_LETTER = 160, 3  # of a distinct text, without and for each byte of it

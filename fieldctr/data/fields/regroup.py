@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import numpy as np
 
 from fieldctr.config import Between
-from fieldctr.data.kinds import FieldSpec, Spec, derived_specs, raw_specs
+from fieldctr.data.fields.kinds import FieldSpec, Spec, derived_specs, raw_specs
 from fieldctr.errors import UserError, nearest
 
 

@@ -20,10 +20,10 @@ import numpy as np
 import polars as pl
 
 from fieldctr.data.columns import OWN, column
-from fieldctr.data.dictionary import Dictionary
-from fieldctr.data.kinds import FieldSpec, Spec, raw_specs
-from fieldctr.data.ragged import Ragged
-from fieldctr.data.spelling import NULL_WORDS, canonical, spelled
+from fieldctr.data.fields.kinds import FieldSpec, Spec, raw_specs
+from fieldctr.data.fields.spelling import NULL_WORDS, canonical, spelled
+from fieldctr.data.shards.dictionary import Dictionary
+from fieldctr.data.shards.ragged import Ragged
 from fieldctr.errors import UserError, nearest
 
 TYPICAL = 8  # values of a row that memory is planned for; rows with more are read fewer at a time

@@ -31,7 +31,7 @@ class FieldSpec:
     kind: Kind = "categorical"
     min_count: Positive = 1
     missing: str = ""  # categorical, log_square: one encoded value that means missing, such as -1
-    null_words: bool = True  # nan, NULL, None and their like mean missing: fieldctr.data.spelling.NULL_WORDS
+    null_words: bool = True  # nan, NULL, None and their like mean missing: fieldctr.data.fields.spelling.NULL_WORDS
     separator: str = ","  # multi; a list column needs none
     max_length: Positive = 8  # multi: values kept per row
     shares: str = ""  # this categorical field's vocabulary and table. multi: a history of its values; repeats stay

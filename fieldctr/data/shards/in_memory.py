@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from fieldctr.data.ragged import joined
-from fieldctr.data.reader import Reader
-from fieldctr.data.shards import Block, finite
+from fieldctr.data.shards.ragged import joined
+from fieldctr.data.shards.reader import Reader
+from fieldctr.data.shards.shards import Block, finite
 
 
 @dataclass(frozen=True)
