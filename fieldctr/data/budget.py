@@ -4,7 +4,7 @@ from typing import NamedTuple, Self
 
 import polars as pl
 
-from fieldctr.data.table import BLOCK_ROWS, MOST_CSV_BYTES
+from fieldctr.data.table import CHUNK, MOST_CSV_BYTES
 from fieldctr.errors import UserError
 from fieldctr.memory import available_mb, resident_mb
 
@@ -20,11 +20,11 @@ LEAST_CSV_BYTES = 1 << 16  # that polars parses at a time
 class Limits(NamedTuple):
     """What is in memory at a time in pass one. Only `block_rows` changes the table: last digits of fitted scales."""
 
-    chunk_rows: int = BLOCK_ROWS  # that are read at a time: a block, or less by a power of 2
+    chunk_rows: int = CHUNK  # that are read at a time: a block, or less by a power of 2
     shard_rows: int = MOST_ROWS
     text_bytes: float = 1e9  # of a shard's distinct texts; its last block is read to the end
     csv_bytes: int = MOST_CSV_BYTES  # that polars parses at a time
-    block_rows: int = BLOCK_ROWS
+    block_rows: int = CHUNK
 
 
 class Budget(NamedTuple):
@@ -58,11 +58,11 @@ class Budget(NamedTuple):
                 f"{(self.base + BASE_BYTES) / 2**30:.2f} GB, and {columns:,} columns more. Set "
                 f"{(self.base + BASE_BYTES + 4 * least) / 2**30 + 0.005:.2f} or more."
             )
-        chunk = BLOCK_ROWS
+        chunk = CHUNK
         while chunk * columns * BYTES_PER_CELL > quarter:
             chunk //= 2
         csv_bytes = min(MOST_CSV_BYTES, int(quarter / BYTES_PER_PARSED_BYTE / pl.thread_pool_size()))
-        return Limits(chunk, MOST_ROWS, quarter, csv_bytes)
+        return Limits(chunk, MOST_ROWS, quarter, csv_bytes, CHUNK)
 
     def less(self, held: float) -> Self:
         """What is left when so many bytes are held besides."""

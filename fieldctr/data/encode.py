@@ -77,8 +77,9 @@ def encode(
     refuse_duplicates(specs)
     reader = Reader.of(specs, group)
     recipe = Recipe(source or (lambda: table), reader, group, weight, shards_folder.resolve(), limits)
+    block_rows = recipe.limits_of(budget).block_rows
     rows_read, counts = _pass_one(table, recipe, budget, with_ray=source is not None)
-    shards = Shards.of(reader, shards_folder, folder, (limits or Limits()).block_rows)
+    shards = Shards.of(reader, shards_folder, folder, block_rows)
     row_counts = shards.row_counts
     refuse_gaps(shards_folder, row_counts, rows_read)
     with labels_explained(table):

@@ -21,7 +21,7 @@ SPLIT = f"{OWN}split"  # train, valid, test, or EVENTS
 DROP = f"{OWN}drop"  # null keeps the row, else the reason to leave it out
 PCTR = f"{OWN}pctr"  # the true click probability, where a generator knows it
 EVENTS = "events"  # in the place of a split: a row that is no sample, only something that happened; for histories
-BLOCK_ROWS = 1 << 16  # that encoders see at a time
+CHUNK = 1 << 16  # rows in memory at a time, and of a block, which encoders see at once
 MOST_CSV_BYTES = 1 << 21  # bytes that polars parses at a time
 
 

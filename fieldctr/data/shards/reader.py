@@ -15,7 +15,7 @@ from fieldctr.data.fields.times import instant
 from fieldctr.data.shards.dictionary import Dictionary
 from fieldctr.data.shards.lists import TYPICAL, cells, coded
 from fieldctr.data.shards.ragged import Codes, Ragged, values_of
-from fieldctr.data.table import BLOCK_ROWS
+from fieldctr.data.table import CHUNK
 from fieldctr.errors import UserError, nearest
 
 # polars would keep a subplan that two branches share in memory, whole: what a table larger than memory cannot afford.
@@ -84,7 +84,7 @@ class Reader:
         """An empty dictionary for each entry of `texts`."""
         return {name: Dictionary(spec.column, meaning(spec)) for name, spec in self.texts.items()}
 
-    def chunks(self, frame: pl.LazyFrame, extra: Mapping[str, pl.Expr], rows: int = BLOCK_ROWS) -> Iterator[Chunk]:
+    def chunks(self, frame: pl.LazyFrame, extra: Mapping[str, pl.Expr], rows: int = CHUNK) -> Iterator[Chunk]:
         """The frame's rows in order, so many at a time."""
         schema = frame.collect_schema()
         read = (column for spec in (*self.fields, *self.texts.values()) for column in spec.reads)

@@ -23,7 +23,7 @@ from fieldctr.data.shards.code_files import read_codes
 from fieldctr.data.shards.ragged import Codes, joined, part
 from fieldctr.data.shards.reader import Reader
 from fieldctr.data.shards.row_counts import RowCounts
-from fieldctr.data.table import BLOCK_ROWS, EVENTS, SPLITS
+from fieldctr.data.table import CHUNK, EVENTS, SPLITS
 from fieldctr.errors import UserError
 
 T = TypeVar("T")
@@ -34,7 +34,7 @@ SHARD_FILE, TEXTS_FILE = "shard.json", "words.arrow"
 
 @dataclass(frozen=True)
 class Block:
-    """Consecutive rows of one split, those of BLOCK_ROWS raw rows."""
+    """Consecutive rows of one split, those of `Limits.block_rows` raw rows."""
 
     split: str  # one of SPLITS, or EVENTS; "" for new rows
     start: int  # the first row's position in the split
@@ -67,11 +67,11 @@ class Shards:
     reader: Reader
     folders: list[Path]
     work: Path
-    block_rows: int = BLOCK_ROWS
+    block_rows: int = CHUNK
     added: list[str] = field(default_factory=list)  # the names of these numbers
 
     @classmethod
-    def of(cls, reader: Reader, folder: Path, work: Path, block_rows: int = BLOCK_ROWS) -> "Shards":
+    def of(cls, reader: Reader, folder: Path, work: Path, block_rows: int = CHUNK) -> "Shards":
         """The shards in `folder`."""
         return cls(reader, finished(folder), work, block_rows)
 
