@@ -20,7 +20,7 @@ BLOCK = 1 << 18  # bytes at a time: what the cache holds
 
 
 def checksum(path: Path) -> str:
-    """Of a file's bytes, as 32 hex digits."""
+    """The checksum of a file's bytes, as 32 hex digits."""
     found, buffer = xxhash.xxh3_128(), memoryview(bytearray(BLOCK))
     with blamed(path), path.open("rb", buffering=0) as file:
         for size in iter(partial(file.readinto, buffer), 0):

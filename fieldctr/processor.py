@@ -9,5 +9,5 @@ def native_bf16() -> bool:
 
 
 def native_bf16_on(device: torch.device) -> bool:
-    """The same of a torch device; of NVIDIA's GPUs those since Ampere do."""
+    """Whether a torch device computes in bf16 by itself; of NVIDIA's GPUs those since Ampere do."""
     return torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else native_bf16()

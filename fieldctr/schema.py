@@ -28,7 +28,7 @@ class Field:
 
     @property
     def num_rows(self) -> int:
-        """Its own rows of the embedding table."""
+        """How many rows of the embedding table are its own."""
         return 0 if self.shares or self.vector else self.vocab_size
 
 
@@ -40,7 +40,7 @@ class Schema:
 
     @property
     def num_fields(self) -> int:
-        """F."""
+        """F, the number of fields."""
         return len(self.fields)
 
     @property
@@ -87,12 +87,12 @@ class Schema:
                 return position
         raise KeyError(name)
 
-    def apart(self) -> "Schema":
-        """The same without shared rows: what a table needs whose rows mean another thing in each field."""
+    def unshared(self) -> "Schema":
+        """The schema without shared rows: what a table needs whose rows mean another thing in each field."""
         return Schema(tuple(replace(field, shares="") for field in self.fields))
 
     def by_key(self) -> "Schema":
-        """The same with a row for each vector, in its place: a vector field as the categories that its keys are."""
+        """The schema with a row for each vector, in its place: a vector field as the categories that its keys are."""
         return Schema(tuple(replace(field, vector=0) for field in self.fields))
 
     def fingerprint(self) -> str:
@@ -103,7 +103,7 @@ class Schema:
         write_json(path, self._record())
 
     def _record(self) -> dict[str, Any]:
-        """Without keys that say nothing and came later: tables of before keep their fingerprint."""
+        """For JSON: without keys that say nothing and came later, so that earlier tables keep their fingerprint."""
         later = {("shares", ""), ("vector", 0)}
         records = [asdict(field) for field in self.fields]
         said = [{key: value for key, value in record.items() if (key, value) not in later} for record in records]

@@ -1,7 +1,9 @@
-"""The node of a table in a delimited file, as the tests write one."""
+"""The node of a table in a delimited file, as the tests write one, and limits that cut few rows into many pieces."""
 
 from pathlib import Path
 from typing import Any
+
+from fieldctr.data.budget import Limits
 
 
 def tidy_node(folder: Path, files: str, fields: dict[str, Any], **source: Any) -> dict[str, Any]:
@@ -23,3 +25,8 @@ def tidy_node(folder: Path, files: str, fields: dict[str, Any], **source: Any) -
         "fields": fields,
         "source": read | source,
     }
+
+
+def small(rows: int, **limits: int) -> Limits:
+    """Blocks, chunks and shards of so few rows."""
+    return Limits(**{"block_rows": rows, "chunk_rows": rows, "shard_rows": rows} | limits)

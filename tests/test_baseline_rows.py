@@ -15,7 +15,7 @@ from fieldctr.commands.baseline import BaselineConfig, measure, place
 from fieldctr.config import parse
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.encode import encode
-from fieldctr.data.specs import field_specs
+from fieldctr.data.fields.specs import field_specs
 from fieldctr.data.table import Table
 
 

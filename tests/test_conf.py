@@ -9,9 +9,9 @@ from omegaconf import OmegaConf
 
 from fieldctr.catalog import conf_dir, options
 from fieldctr.config import EncoderConfig, Kind, TrainConfig, locate, parse
+from fieldctr.data.fields.specs import field_specs
 from fieldctr.data.prepare import SOURCE as READS
 from fieldctr.data.prepare import DatasetConfig
-from fieldctr.data.specs import field_specs
 from fieldctr.models.ctr_model import KINDS, SOURCE, reads_field_embeddings
 
 ROOTS = sorted(path.stem for path in conf_dir().glob("*.yaml") if path.stem != "base")

@@ -1,6 +1,7 @@
 """The house's rules that a machine can check: layers, homes of dependencies, sizes."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -70,3 +71,17 @@ def test_a_dependency_has_one_home(path: Path) -> None:
 def test_no_module_outgrows_its_room() -> None:
     sizes = {path: sum(1 for line in path.read_text(encoding="utf-8").splitlines() if line.strip()) for path in MODULES}
     assert max(sizes.values()) <= 400, max(sizes, key=lambda path: sizes[path])
+
+
+LEANING = re.compile(
+    r"(The same (for|where|with|as|without|of|to|in|part|many)\b|Those |That of|Its [^,]*$|Both\.|Undo it)"
+)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_docstring_makes_sense_without_its_neighbour(path: Path) -> None:
+    """help() and an editor show one at a time."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            first = (ast.get_docstring(node) or "").partition("\n")[0]
+            assert not LEANING.match(first), f"{node.name}: {first}"

@@ -1,4 +1,4 @@
-"""Parity with the public boards: counts from published vocabularies, losses against twins, what each level finds."""
+"""Parity with the public boards: counts from published vocabularies, losses against reference models, and findings."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from fieldctr.analysis.parity import fixed_batch
 from fieldctr.analysis.parity.fixed_batch import first_rows, losses, made_rows
 from fieldctr.analysis.parity.parameter_counts import board_parameters, parameters_here
 from fieldctr.analysis.parity.protocol import FOLDER, Count, Protocol
-from fieldctr.analysis.parity.twins import MODELS
+from fieldctr.analysis.parity.reference_models import MODELS
 from fieldctr.catalog import conf_dir, options
 from fieldctr.commands import parity
 from fieldctr.data.dataset import Dataset, Split

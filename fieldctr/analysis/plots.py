@@ -75,5 +75,5 @@ def save(figure: Figure, stem: Path) -> Path:
 
 
 def plain(text: str) -> str:
-    """Without mathtext: a dollar in a field's name is a dollar."""
+    """A text without mathtext: a dollar in a field's name is a dollar."""
     return text.replace("$", r"\$")

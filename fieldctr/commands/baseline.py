@@ -23,9 +23,9 @@ from fieldctr.analysis.baselines.baselines import (
     target_mean_logits,
     tree_features,
 )  # fmt: skip
-from fieldctr.analysis.baselines.boosting import BoostingConfig, boosted
+from fieldctr.analysis.baselines.boosting import BoostingConfig, fit_trees
 from fieldctr.analysis.baselines.logistic import LogisticConfig, logistic
-from fieldctr.analysis.baselines.target_means import BySplit, Coded, coded, logit
+from fieldctr.analysis.baselines.target_means import BySplit, Discretized, discretize, logit
 from fieldctr.artifacts import cached, check_stage, digest
 from fieldctr.commands.trained import downsampled
 from fieldctr.config import Between, Positive, parse
@@ -117,7 +117,7 @@ def load(folder: Path) -> list[Row]:
 
 def measure(config: BaselineConfig, dataset: Dataset) -> tuple[list[Row], list[str]]:
     """All rows (the click rate, target means, logistic regression, trees, ceilings), and what is to say of them."""
-    table = coded(dataset, train_rows=config.train_rows)
+    table = discretize(dataset, train_rows=config.train_rows)
     names = [field.name for field in dataset.schema.fields]
     say(f"target means of {len(names)} fields and {dataset.schema.num_pairs} pairs")
     chosen = chosen_of(config, table)
@@ -133,7 +133,7 @@ def measure(config: BaselineConfig, dataset: Dataset) -> tuple[list[Row], list[s
     return rows, [*(note for _, note in fits), ceilings_note(left_out)]
 
 
-def scored(name: str, kind: str, logits: BySplit, table: Coded) -> Row:
+def scored(name: str, kind: str, logits: BySplit, table: Discretized) -> Row:
     """A row from logits (n,) of valid and test."""
     scores = {}
     for split, own in logits.items():
@@ -142,7 +142,7 @@ def scored(name: str, kind: str, logits: BySplit, table: Coded) -> Row:
     return Row(name, kind, scores)
 
 
-def logistic_regression(config: BaselineConfig, dataset: Dataset, table: Coded) -> tuple[Row | None, str]:
+def logistic_regression(config: BaselineConfig, dataset: Dataset, table: Discretized) -> tuple[Row | None, str]:
     """The fit at its optimum, and a note on it; no row where scikit-learn is absent."""
     if not lr.version():
         return None, f"No logistic regression: {lr.CURE}"
@@ -152,7 +152,7 @@ def logistic_regression(config: BaselineConfig, dataset: Dataset, table: Coded) 
     return scored(f"logistic regression (C = {found.fit.C:g})", "lr", found.logits, table), found.note
 
 
-def trees(config: BaselineConfig, table: Coded, pairs: list[tuple[int, int]]) -> tuple[Row | None, str]:
+def trees(config: BaselineConfig, table: Discretized, pairs: list[tuple[int, int]]) -> tuple[Row | None, str]:
     """Boosted trees, and a note on them; no row where LightGBM is absent."""
     if not boosting.version():
         return None, f"No boosted trees: {boosting.CURE}"
@@ -161,14 +161,14 @@ def trees(config: BaselineConfig, table: Coded, pairs: list[tuple[int, int]]) ->
     return scored("boosted trees on target means", "trees", logits, table), f"Trees by LightGBM {boosting.version()}."
 
 
-def tree_logits(config: BaselineConfig, table: Coded, pairs: list[tuple[int, int]]) -> BySplit:
+def tree_logits(config: BaselineConfig, table: Discretized, pairs: list[tuple[int, int]]) -> BySplit:
     """Logits (n,) of valid and test by trees on out-of-fold target means of all fields and of these pairs."""
     features = tree_features(table, pairs, smoothing=config.smoothing, seed=config.seed)
     threads = choose_threads() if config.threads == "auto" else config.threads
-    return boosted(features, table.label, config.boosting, threads=threads, seed=config.seed, weight=table.weight)
+    return fit_trees(features, table.label, config.boosting, threads=threads, seed=config.seed, weight=table.weight)
 
 
-def chosen_of(config: BaselineConfig, table: Coded) -> Chosen:
+def chosen_of(config: BaselineConfig, table: Discretized) -> Chosen:
     """The single fields and the pairs that are best on valid, on a part of the rows."""
     thin = table.thinned(config.screen_rows)
     return choose(thin, num_fields=config.num_fields, num_pairs=config.num_pairs, smoothing=config.smoothing)

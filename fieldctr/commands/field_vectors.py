@@ -1,5 +1,6 @@
 """From a prepared table and an encoder's node to field vectors: what `ssft` and `train` share."""
 
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,8 +12,8 @@ from torch import Tensor
 
 from fieldctr.config import EncoderConfig, Template, checked, parse
 from fieldctr.data.dataset import Dataset
+from fieldctr.data.fields.specs import field_specs
 from fieldctr.data.prepare import entities
-from fieldctr.data.specs import field_specs
 from fieldctr.data.values import FieldValues, field_values, num_distinct, row_texts
 from fieldctr.errors import UserError
 from fieldctr.llm.cost import Alternatives, Units
@@ -22,8 +23,8 @@ from fieldctr.llm.placebo import Source, stand_in
 from fieldctr.llm.prompts import field_prompts, opaque
 from fieldctr.training.progress import Progress
 
-SAMPLE = 16  # texts of each kind in the cost account
-TOGETHER = 0.05  # rise of the mean cosine that is worth a warning
+SAMPLE_TEXTS = 16  # of each kind in the cost account
+COSINE_RISE = 0.05  # rise of the mean cosine that is worth a warning
 
 
 def drawn(num_fields: int) -> dict[str, Tensor]:
@@ -31,10 +32,10 @@ def drawn(num_fields: int) -> dict[str, Tensor]:
     return dict.fromkeys(("model", "enhancer"), torch.randn(num_fields, 384))
 
 
-def embedded(
+def embed_fields(
     dataset: Dataset,
-    described: Mapping[str, Any],
-    encoder: Mapping[str, Any],
+    dataset_node: Mapping[str, Any],
+    encoder_node: Mapping[str, Any],
     *,
     names: list[str],
     outputs: Path,
@@ -42,25 +43,25 @@ def embedded(
 ) -> FieldEmbeddings:
     """The cached vectors of the dataset's fields under these names, made now if they are not there.
 
-    `described` is the dataset's node.
+    `dataset_node` and `encoder_node` are those of the configuration.
     """
-    config, values = settled(parse(EncoderConfig, encoder, "encoder"), device), field_values(dataset.folder)
-    found = field_embeddings(
+    config, values = settled(parse(EncoderConfig, encoder_node, "encoder"), device), field_values(dataset.folder)
+    embeddings = field_embeddings(
         config,
         field_prompts(values, names, config),
         root=outputs / "field_embeddings",
         device=device,
-        others=lambda: alternatives(dataset, described, values, names, config),
+        others=lambda: alternatives(dataset, dataset_node, values, names, config),
         watch=lambda steps: Progress(total_steps=steps, step=0, batch_size=config.tuning.batch_size),
     )
-    before, after = (found.account["history"][i].get("mean_cosine", 0.0) for i in (0, -1))
-    if after > before + TOGETHER:
+    before, after = (embeddings.account["history"][i].get("mean_cosine", 0.0) for i in (0, -1))
+    if after > before + COSINE_RISE:
         print(f"warning: SSFT pulled the fields together: mean cosine {before:.3f} -> {after:.3f}", file=sys.stderr)
-    return found
+    return embeddings
 
 
 def settled(config: EncoderConfig, device: torch.device) -> EncoderConfig:
-    """The same with a dtype in place of dtype=auto, and a line that says which; no dtype concerns kind random."""
+    """The configuration with a dtype in place of dtype=auto, which a line names; kind random has no dtype."""
     if config.dtype != "auto" or config.kind == "random":
         return config
     config, here = with_dtype(config, device), "GPU" if device.type == "cuda" else "processor"
@@ -71,7 +72,7 @@ def settled(config: EncoderConfig, device: torch.device) -> EncoderConfig:
 
 def alternatives(
     dataset: Dataset,
-    described: Mapping[str, Any],
+    dataset_node: Mapping[str, Any],
     values: list[FieldValues],
     names: list[str],
     config: EncoderConfig,
@@ -79,13 +80,14 @@ def alternatives(
     """For the cost account: the same prompts in both templates, and the rows, users, items ... of train."""
     templates = {}
     for template in sorted(get_args(Template), key=lambda template: template != config.template):
-        asked = field_prompts(values, names, replace(config, template=template)).train
-        templates[template] = asked[:: -(-len(asked) // SAMPLE) or 1]
+        prompts = field_prompts(values, names, replace(config, template=template)).train
+        step = max(1, math.ceil(len(prompts) / SAMPLE_TEXTS))
+        templates[template] = prompts[::step]
     schema, units = dataset.schema, {}
-    rows = row_texts(dataset, values, list(range(schema.num_fields)), count=SAMPLE, seed=config.seed)
-    for kind, fields in entities(described.get("entities"), described["fields"]).items():
+    rows = row_texts(dataset, values, list(range(schema.num_fields)), count=SAMPLE_TEXTS, seed=config.seed)
+    for kind, fields in entities(dataset_node.get("entities"), dataset_node["fields"]).items():
         chosen = [schema.index(name) for name in fields]
-        texts = row_texts(dataset, values, chosen, count=SAMPLE, seed=config.seed)
+        texts = row_texts(dataset, values, chosen, count=SAMPLE_TEXTS, seed=config.seed)
         units[kind] = Units(texts, num_distinct(dataset, chosen))
     return Alternatives(templates, Units(rows, len(dataset.train)), units)
 
@@ -95,38 +97,39 @@ def field_names(dataset: Dataset) -> list[str]:
     return [field.text or field.name for field in dataset.schema.fields]
 
 
-def synonyms(described: Mapping[str, Any], key: str) -> list[str]:
-    """The same in other words, as the dataset's node gives them; a field without keeps its text."""
-    specs = field_specs(described["fields"], described["min_count"])
+def synonyms(dataset_node: Mapping[str, Any], key: str) -> list[str]:
+    """The fields' names in other words, as the dataset's node gives them; a field without keeps its text."""
+    specs = field_specs(dataset_node["fields"], dataset_node["min_count"])
     if not any(spec.synonym for spec in specs):
         raise UserError(
-            f"{key}=synonyms: no field of dataset '{described['name']}' has a synonym. "
+            f"{key}=synonyms: no field of dataset '{dataset_node['name']}' has a synonym. "
             "Give some in its YAML, such as user_id: {synonym: account number}, or take another source"
         )
     return [spec.synonym or spec.text or spec.name for spec in specs]
 
 
 def vectors_for(
-    reader: Mapping[str, Any],
+    reader_node: Mapping[str, Any],
     name: str,
     dataset: Dataset,
-    described: Mapping[str, Any],
-    encoder: Mapping[str, Any],
+    dataset_node: Mapping[str, Any],
+    encoder_node: Mapping[str, Any],
     *,
     outputs: Path,
     device: torch.device,
     seed: int,
 ) -> tuple[Tensor, FieldEmbeddings]:
-    """The vectors that `source` and `epoch` of the node called `name` ask for, and where they come from."""
-    if not encoder:
+    """The vectors that `source` and `epoch` of the `reader_node`, called `name`, ask for, and where they come from."""
+    if not encoder_node:
         raise UserError(f"the {name} reads field embeddings but there is no encoder: add encoder=minilm")
-    source: Source = checked(reader.get("source"), Source, f"{name}.source")
-    epoch = checked(reader.get("epoch"), int | None, f"{name}.epoch")
+    source: Source = checked(reader_node.get("source"), Source, f"{name}.source")
+    epoch = checked(reader_node.get("epoch"), int | None, f"{name}.epoch")
     if source == "synonyms":
-        names = synonyms(described, f"{name}.source")
+        names = synonyms(dataset_node, f"{name}.source")
     else:
         names = opaque(dataset.schema.num_fields) if source == "opaque" else field_names(dataset)
-    found = embedded(dataset, described, encoder, names=names, outputs=outputs, device=device)
-    if epoch is not None and not 0 <= epoch < len(found.vectors):
-        raise UserError(f"{name}.epoch={epoch} is not allowed: expected null or 0 to {len(found.vectors) - 1}")
-    return stand_in(found.vectors, source, epoch=epoch, seed=seed), found
+    embeddings = embed_fields(dataset, dataset_node, encoder_node, names=names, outputs=outputs, device=device)
+    last = len(embeddings.vectors) - 1
+    if epoch is not None and not 0 <= epoch <= last:
+        raise UserError(f"{name}.epoch={epoch} is not allowed: expected null or 0 to {last}")
+    return stand_in(embeddings.vectors, source, epoch=epoch, seed=seed), embeddings

@@ -9,8 +9,8 @@ from fieldctr.analysis.lint.findings import SEVERITIES, Finding
 from fieldctr.analysis.lint.lint import field_grid, lint, spell, worst_first
 from fieldctr.config import build, parse
 from fieldctr.data.bad_lines import explained
+from fieldctr.data.fields.specs import field_specs
 from fieldctr.data.prepare import SOURCE, DatasetConfig, prepared
-from fieldctr.data.specs import field_specs
 from fieldctr.data.table import Table
 
 

@@ -15,7 +15,7 @@ import yaml
 from fieldctr.analysis.parity.fixed_batch import first_rows, losses, made_rows
 from fieldctr.analysis.parity.parameter_counts import board_parameters, parameters_here
 from fieldctr.analysis.parity.protocol import Count, Protocol
-from fieldctr.analysis.parity.twins import MODELS
+from fieldctr.analysis.parity.reference_models import MODELS
 from fieldctr.catalog import conf_dir, options
 from fieldctr.config import parse
 from fieldctr.data.dataset import Dataset
@@ -115,7 +115,7 @@ def check_counts(protocol: Protocol) -> Iterator[Check]:
 
 
 def built_parameters(schema: Schema, count: Count) -> int:
-    """Of the model of conf/model with the record's settings; its weights take no memory."""
+    """How many parameters the model of conf/model has with the record's settings; its weights take no memory."""
     node = model_node(count.model)
     settings = {"hidden_dims": [*count.hidden_dims], "batch_norm": count.batch_norm, "num_layers": count.num_layers}
     node |= {key: value for key, value in settings.items() if key in node}
@@ -125,7 +125,7 @@ def built_parameters(schema: Schema, count: Count) -> int:
 
 
 def check_losses(protocol: Protocol, dataset: Dataset | None) -> Iterator[Check]:
-    """Level 4: the loss of one batch with fixed weights, against numpy twins of the models' equations."""
+    """Level 4: the loss of one batch with fixed weights, against reference models: their equations in numpy."""
     if dataset is None and not protocol.vocab_size:
         yield Check(4, "open", "no prepared table and no published vocabulary to make a batch of")
         return

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fieldctr.commands.field_vectors import embedded, field_names
+from fieldctr.commands.field_vectors import embed_fields, field_names
 from fieldctr.commands.ssft_cache import report, write_pictures
 from fieldctr.config import RuntimeConfig, parse
 from fieldctr.data.prepare import prepared
@@ -29,6 +29,6 @@ def main(node: dict[str, Any]) -> None:
     runtime = Runtime.start(config.runtime, precision="fp32", deterministic=True, cache=outputs / "machine")
     dataset = prepared(config.dataset, data_dir=outputs / "data")
     names = field_names(dataset)
-    found = embedded(dataset, config.dataset, config.encoder, names=names, outputs=outputs, device=runtime.device)
+    found = embed_fields(dataset, config.dataset, config.encoder, names=names, outputs=outputs, device=runtime.device)
     write_pictures(found)
     print(report(found))

@@ -117,7 +117,7 @@ def table_of(folder: Path, result: Mapping[str, Any], *, outputs: Path, key: str
 
 
 def downsampled(negative_rate: float) -> str:
-    """Of which rows the metrics are."""
+    """A line that says of which rows the metrics are."""
     return (
         f"dataset.negative_rate={negative_rate:g}: loss and metrics are those of the table as it is, non-clicks "
         "down-sampled; fieldctr predict gives the pCTR of all rows"

@@ -17,7 +17,7 @@ from fieldctr.errors import UserError
 from fieldctr.models.ctr_model import CTRModel, build_model
 from fieldctr.runs import MODEL, load_config, load_result
 from fieldctr.schema import Schema
-from fieldctr.training.warm_start import known, take_over
+from fieldctr.training.warm_start import match_tables, take_over
 
 OWN = ("model", "enhancer", "embedding_dim")  # keys that must be the run's
 
@@ -34,8 +34,8 @@ def warm_start(
     table = table_of(folder, result, outputs=Path(config.outputs), key="warm_start")
     check_table(table, ())
     now, then = dataset.schema, Schema.load(table / SCHEMA_FILE)
-    values, values_then = ([field.texts for field in field_values(place)] for place in (dataset.folder, table))
-    shared = known(now, then, values=values, values_before=values_then)
+    values, values_then = ([field.texts for field in field_values(path)] for path in (dataset.folder, table))
+    matches = match_tables(now, then, values=values, values_before=values_then)
 
     def build(schema: Schema) -> CTRModel:
         return build_model(
@@ -48,11 +48,11 @@ def warm_start(
         )
 
     try:
-        take_over(model, load_weights(folder, key="warm_start"), shared, now, build)
+        take_over(model, load_weights(folder, key="warm_start"), matches, now, build)
     except UserError as error:
         raise UserError(f"warm_start={folder}: {error}") from error
-    new = [field.name for field, absent in zip(now.fields, shared.new.tolist(), strict=True) if absent]
-    features = int((shared.rows >= 0).sum())
+    new = [field.name for field, absent in zip(now.fields, matches.new.tolist(), strict=True) if absent]
+    features = int((matches.rows >= 0).sum())
     print(
         f"warm start from {folder}: {now.num_fields - len(new)} of {now.num_fields} fields, {features:,} of "
         f"{now.vocab_size:,} embedding rows; new: {', '.join(new) or 'none'}",

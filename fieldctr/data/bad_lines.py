@@ -102,7 +102,7 @@ def reason(error: BaseException) -> str:
 
 
 def refuse_short_lines(path: Path, separator: str) -> None:
-    """As `refuse_bad_lines`, for a file with double quotes."""
+    """UserError for a line with too few or too many cells, in a file with double quotes."""
     refuse_bad_lines(path, Reading(separator=separator, quote='"'))
 
 

@@ -6,7 +6,7 @@ Histories are sliced where the split is, and vectors gathered.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fieldctr.data.dataset import Split
-from fieldctr.data.past import places
+from fieldctr.data.lookups import event_positions
 from fieldctr.errors import UserError
 from fieldctr.inputs import Inputs
 
@@ -29,56 +29,70 @@ class Batch(NamedTuple):
     weight: Tensor | None = None  # (B,) float32, over the mean of the split; None: each sample counts once
 
 
+class Rows(NamedTuple):
+    """What a split has of some rows."""
+
+    ids: Tensor
+    label: Tensor
+    weight: Tensor | None
+    values: Tensor | None
+    windows: Tensor | None
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Rows":
+        """Each tensor changed."""
+        return Rows(*(None if tensor is None else change(tensor) for tensor in self))  # ty: ignore
+
+
 class Batches:
     """Batches of a split on `device`; the last one of a pass may be smaller."""
 
     def __init__(self, split: Split, *, batch_size: int, device: torch.device) -> None:
-        self.batch_size, self.device, self.rows = batch_size, device, len(split)
-        self.weighted = split.weight is not None
+        self.batch_size, self.device, self.num_rows = batch_size, device, len(split)
         weight = None if split.weight is None else over_mean(split.weight)
-        arrays = [split.ids, split.label, weight, split.values, split.windows, split.past and split.past.events]
-        tensors = [torch.from_numpy(array) for array in arrays if array is not None]  # memory-mapped, still on disk
+        arrays = (split.ids, split.label, weight, split.values, split.windows)
+        rows = Rows(*(None if array is None else torch.from_numpy(array) for array in arrays))  # ty: ignore
+        events = None if split.histories is None else torch.from_numpy(split.histories.events)
         cpu = torch.device("cpu")
-        self.resident = device.type == "cpu" or _fits([*tensors, *(own.on(cpu) for own in split.vectors)], device)
-        self.tensors = [tensor.to(device) for tensor in tensors] if self.resident else tensors
-        self.vectors = [own.on(device if self.resident else cpu) for own in split.vectors]
-        self.vector_columns = [own.column for own in split.vectors]
-        self.events = self.tensors.pop() if split.past else None
-        self.steps = [_steps(width, self.tensors[-1]) for width in (split.past.widths if split.past else ())]
+        on_disk = [tensor for tensor in (*rows, events) if tensor is not None]  # memory-mapped
+        vectors = [field.on(cpu) for field in split.vectors]
+        self.resident = device.type == "cpu" or _fits([*on_disk, *vectors], device)
+        home = device if self.resident else cpu
+        self.rows = rows.map(lambda tensor: tensor.to(home))
+        self.events = None if events is None else events.to(home)
+        self.vectors = [(field.column, field.on(home)) for field in split.vectors]
+        widths = split.histories.widths if split.histories else ()
+        self.steps = [_steps(width, self.rows.windows) for width in widths if self.rows.windows is not None]
 
     def __len__(self) -> int:
-        """Batches per pass."""
-        return math.ceil(self.rows / self.batch_size)
+        """Batches of one pass."""
+        return math.ceil(self.num_rows / self.batch_size)
 
     def shuffled(self, seed: int, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         """All rows in an order that depends on (seed, epoch) alone; the first `start_step` batches are passed over."""
-        order = permutation(self.rows, seed, epoch)
+        order = permutation(self.num_rows, seed, epoch)
         if self.resident:
             order = order.to(self.device)
-        for rows in order.split(self.batch_size)[start_step:]:
-            yield self._batch([tensor.index_select(0, rows) for tensor in self.tensors])
+        for chosen in order.split(self.batch_size)[start_step:]:
+            yield self._batch(self.rows.map(lambda tensor, chosen=chosen: tensor.index_select(0, chosen)))
 
     def ordered(self) -> Iterator[Batch]:
         """All rows in their order."""
-        for start in range(0, self.rows, self.batch_size):
-            yield self._batch([tensor[start : start + self.batch_size] for tensor in self.tensors])
+        for start in range(0, self.num_rows, self.batch_size):
+            stop = start + self.batch_size
+            yield self._batch(self.rows.map(lambda tensor, start=start, stop=stop: tensor[start:stop]))
 
-    def _batch(self, parts: list[Tensor]) -> Batch:
-        if self.events is not None:
-            *parts, windows = parts
-            past = [_at(self.events, place) for place in places(windows, self.steps)]
-            parts[0] = torch.cat([parts[0], *past], dim=1)
+    def _batch(self, rows: Rows) -> Batch:
+        if self.events is not None and rows.windows is not None:
+            histories = [_at(self.events, positions) for positions in event_positions(rows.windows, self.steps)]
+            rows = rows._replace(ids=torch.cat([rows.ids, *histories], dim=1), windows=None)
         if self.vectors:
-            given = parts[2 + self.weighted :]  # values, if any
-            looked_up = zip(self.vectors, self.vector_columns, strict=True)
-            gathered = [vectors.index_select(0, parts[0][:, column]) for vectors, column in looked_up]
-            parts = [*parts[: 2 + self.weighted], torch.cat([*given, *gathered], dim=1)]
+            values = [] if rows.values is None else [rows.values]
+            gathered = [vectors.index_select(0, rows.ids[:, column]) for column, vectors in self.vectors]
+            rows = rows._replace(values=torch.cat([*values, *gathered], dim=1))
         if not self.resident:
             # The host allocator keeps a pinned block until the stream has read it, so none is overwritten too early.
-            parts = [part.pin_memory().to(self.device, non_blocking=True) for part in parts]
-        ids, label, *values = parts
-        weight = values.pop(0) if self.weighted else None
-        return Batch(Inputs(ids, *values), label, weight)
+            rows = rows.map(lambda tensor: tensor.pin_memory().to(self.device, non_blocking=True))
+        return Batch(Inputs(rows.ids, rows.values), rows.label, rows.weight)
 
 
 def over_mean(weight: np.ndarray) -> np.ndarray:
@@ -100,8 +114,8 @@ def _steps(width: int, windows: Tensor) -> Tensor:
     return torch.arange(width, dtype=windows.dtype, device=windows.device)
 
 
-def _at(events: Tensor, place: Tensor) -> Tensor:
-    return events.index_select(0, place.view(-1)).view_as(place)  # 3x the speed of events[place]
+def _at(events: Tensor, positions: Tensor) -> Tensor:
+    return events.index_select(0, positions.view(-1)).view_as(positions)  # 3x the speed of events[positions]
 
 
 def _fits(tensors: list[Tensor], device: torch.device) -> bool:

@@ -9,7 +9,7 @@ CHANCE = 1e-3  # how rarely it is so by chance
 
 
 class Coverage(NamedTuple):
-    """Of one field."""
+    """What is missing and unseen of one field."""
 
     rows: int
     missing: int  # rows without a value
@@ -33,12 +33,12 @@ def by_field(coverage: Mapping[str, Coverage], facts: Mapping[str, Any]) -> dict
 def warnings(coverage: Mapping[str, Coverage], facts: Mapping[str, Any]) -> Iterator[str]:
     """A sentence for each field whose new values are not those that the model was trained on."""
     for name, own in coverage.items():
-        for what, part, whole in (("unseen", own.unseen, own.values), ("missing", own.missing, own.rows)):
+        for what, count, total in (("unseen", own.unseen, own.values), ("missing", own.missing, own.rows)):
             usual = facts[name][what]["valid"]
-            if not whole or usual > 1 - FAR:
+            if not total or usual > 1 - FAR:
                 continue
-            share = part / whole
-            if share < 1 and (share < usual + FAR or _by_chance(part, whole, usual) > CHANCE):
+            share = count / total
+            if share < 1 and (share < usual + FAR or _by_chance(count, total, usual) > CHANCE):
                 continue
             unseen = "have no vector" if facts[name]["kind"] == "vector" else "were not seen in train"
             said = f"of the values {unseen}" if what == "unseen" else "of the rows have no value"
@@ -48,14 +48,14 @@ def warnings(coverage: Mapping[str, Coverage], facts: Mapping[str, Any]) -> Iter
             )
 
 
-def _share(part: int, whole: int) -> float | None:
-    return part / whole if whole else None
+def _share(count: int, total: int) -> float | None:
+    return count / total if total else None
 
 
-def _by_chance(part: int, whole: int, usual: float) -> float:
-    """Bound on the probability of `part` or more of `whole` at the usual share (Chernoff 1952)."""
-    share, usual = part / whole, min(max(usual, 1 / whole), 1 - 1e-9)
+def _by_chance(count: int, total: int, usual: float) -> float:
+    """Bound on the probability of `count` or more of `total` at the usual share (Chernoff 1952)."""
+    share, usual = count / total, min(max(usual, 1 / total), 1 - 1e-9)
     if share <= usual:
         return 1.0
     rest = (1 - share) * math.log((1 - share) / (1 - usual)) if share < 1 else 0.0
-    return math.exp(-whole * (share * math.log(share / usual) + rest))
+    return math.exp(-total * (share * math.log(share / usual) + rest))

@@ -12,7 +12,7 @@ import numpy as np
 
 from fieldctr.artifacts import check_stage, is_earlier
 from fieldctr.checksums import sealed
-from fieldctr.data.past import EVENTS_FILE, Past, Vectors, vectors_file
+from fieldctr.data.lookups import EVENTS_FILE, HistoryEvents, Vectors, vectors_file
 from fieldctr.data.table import SPLITS
 from fieldctr.errors import UserError
 from fieldctr.schema import Schema
@@ -26,7 +26,7 @@ PARTS = ("ids", "label", "values", "group", "pctr", "weight", "windows")
 class Split:
     """Encoded samples of one split. All arrays share their first axis, the rows."""
 
-    ids: np.ndarray  # (R, S') int32 local ids, those of histories aside: ask `ids_of` for all S
+    ids: np.ndarray  # (R, columns) int32 local ids, those of histories aside: ask `ids_of` for all S
     label: np.ndarray  # (R,) float32, 1.0 = click
     values: np.ndarray | None = None  # (R, N) float32, numeric fields; 0 where missing
     group: np.ndarray | None = (
@@ -34,8 +34,8 @@ class Split:
     )
     pctr: np.ndarray | None = None  # (R,) float32, true click probability, where a generator knows it
     weight: np.ndarray | None = None  # (R,) float32 sample weights; None: each row counts once
-    windows: np.ndarray | None = None  # (R, 2H) int32 or int64 starts, then ends, of each history in `past`
-    past: Past | None = None
+    windows: np.ndarray | None = None  # (R, 2 histories) int32 or int64 starts, then ends, of each history
+    histories: HistoryEvents | None = None
     vectors: tuple[Vectors, ...] = ()  # of the vector fields, in their order
 
     def __len__(self) -> int:
@@ -43,23 +43,23 @@ class Split:
 
     @property
     def mean_weight(self) -> float | None:
-        """Of its samples; None where they have no weights."""
+        """The mean weight of its samples; None where they have no weights."""
         return None if self.weight is None else float(self.weight.mean(dtype=np.float64))
 
     def ids_of(self, rows: slice) -> np.ndarray:
         """(n, S) int32 local ids of some rows, their histories sliced."""
-        if self.windows is None or self.past is None:
+        if self.windows is None or self.histories is None:
             return self.ids[rows]
-        return np.concatenate([self.ids[rows], *self.past.ids(self.windows[rows])], axis=1)
+        return np.concatenate([self.ids[rows], *self.histories.ids(self.windows[rows])], axis=1)
 
     def take(self, rows: slice | np.ndarray) -> "Split":
-        """Some rows as a split. Their histories and vectors stay whole."""
+        """The `rows` as a split. HistoryEvents and vectors are not cut."""
         arrays = {part: getattr(self, part) for part in PARTS}
         taken = {part: array[rows] for part, array in arrays.items() if array is not None}
-        return Split(**taken, past=self.past, vectors=self.vectors)
+        return Split(**taken, histories=self.histories, vectors=self.vectors)
 
     def sample(self, rows: int, *, seed: int) -> "Split":
-        """So many drawn rows in their order; a smaller sample is part of a larger one. UserError if it has fewer."""
+        """A random sample of the rows, in their order; smaller ones are part of larger ones. UserError for too many."""
         if rows > len(self):
             raise UserError(f"train_rows={rows} is not allowed: the train split has {len(self)} rows, or say all")
         return self.take(np.sort(np.random.default_rng(seed).permutation(len(self))[:rows]))
@@ -73,11 +73,12 @@ class Split:
     @classmethod
     def of(cls, folder: Path, schema: Schema, **arrays: np.ndarray) -> "Split":
         """Rows of a prepared folder's table; what their windows point into is memory-mapped."""
-        past = None
+        histories = None
         if "windows" in arrays:
-            fields = schema.fields[-(arrays["windows"].shape[1] // 2) :]
-            past = Past(load(folder / EVENTS_FILE), tuple(field.width for field in fields))
-        return cls(**arrays, past=past, vectors=load_vectors(folder, schema))
+            num_histories = arrays["windows"].shape[1] // 2
+            widths = tuple(field.width for field in schema.fields[-num_histories:])
+            histories = HistoryEvents(load(folder / EVENTS_FILE), widths)
+        return cls(**arrays, histories=histories, vectors=load_vectors(folder, schema))
 
     @classmethod
     def empty(cls, schema: Schema) -> "Split":
@@ -87,7 +88,7 @@ class Split:
 
 
 def load_vectors(folder: Path, schema: Schema) -> tuple[Vectors, ...]:
-    """Those of the vector fields, memory-mapped."""
+    """The vectors of the vector fields, memory-mapped."""
     columns = [start for field, start in zip(schema.fields, schema.column_offsets, strict=True) if field.vector]
     return tuple(Vectors(column, load(folder / vectors_file(i))) for i, column in enumerate(columns))
 
@@ -142,5 +143,5 @@ def check_table(folder: Path, splits: Iterable[str] = SPLITS, *, cure: str = "")
 def refuse_other_rows(folder: Path, split: str, rows: int) -> None:
     """UserError where a matrix of a split has not so many rows."""
     for path in folder.glob(f"{split}.*.npy"):
-        if (found := len(np.load(path, mmap_mode="r"))) != rows:
-            raise UserError(f"{path.name} has {found:,} rows, and {rows:,} were counted. Nothing was written")
+        if (written := len(np.load(path, mmap_mode="r"))) != rows:
+            raise UserError(f"{path.name} has {written:,} rows, and {rows:,} were counted. Nothing was written")

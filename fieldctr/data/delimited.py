@@ -20,7 +20,7 @@ PARSED = 1 << 21  # bytes that polars gets at a time where the file is rewritten
 def scan_csv(
     path: Path, *, separator: str = ",", header: Sequence[str] | None = None, row: str | None = None
 ) -> pl.LazyFrame:
-    """As `scan_delimited`, for a file with double quotes."""
+    """All columns of a file with double quotes as text."""
     text = as_text(path, Reading(format="csv", separator=separator, header=header, quote='"'))
     assert text, "format is csv"
     return scan_delimited(text, row)
@@ -84,9 +84,9 @@ def _refuse_header(text: Text, names: list[str]) -> None:
     path, separator = text.path, text.reading.separator
     if longest := max((name for name in names if len(name) > LONGEST_NAME), default=""):
         raise UserError(f"{path} line 1: a column's name has {len(longest):,} characters. Is this the header?")
-    twins = [name for name in names if names.count(name) > 1]
-    if twins:
-        raise UserError(f"{path}: two columns are called '{twins[0]}'. Rename one in the header.")
+    duplicates = [name for name in names if names.count(name) > 1]
+    if duplicates:
+        raise UserError(f"{path}: two columns are called '{duplicates[0]}'. Rename one in the header.")
     refuse_own(names, path)
     meant = [other for other in OTHERS if len(names) == 1 and other in names[0]]
     if meant:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from fieldctr.data.dataset import Dataset
-from fieldctr.data.spelling import LARGEST, NULL_WORDS
+from fieldctr.data.fields.spelling import LARGEST, NULL_WORDS
 from fieldctr.data.table import SPLITS
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import polars as pl
 
-from fieldctr.data.kinds import LATER, Spec, spec_type
-from fieldctr.data.lexicon import WORDS
+from fieldctr.data.fields.kinds import LATER, Spec, spec_type
 from fieldctr.data.numbers import Binning, Scaling
+from fieldctr.data.shards.dictionary import VOCABULARY
 from fieldctr.disk import write_json
 
 ENCODING_FILE = "encoding.json"
@@ -22,17 +22,17 @@ class Encoding:
     """The specs of a table, and what was learned of its fields, by their names."""
 
     specs: tuple[Spec, ...]  # statistics behind fields, histories behind both
-    words: Mapping[str, pl.DataFrame]  # of value, id, count by id; none for a number and for a hash
+    vocabularies: Mapping[str, pl.DataFrame]  # of value, id, count by id; none for a number and for a hash
     scales: Mapping[str, Binning | Scaling]
 
     def save(self, folder: Path) -> None:
         scales = [self.scales.get(spec.name) for spec in self.specs]
         record = {"fields": list(map(_node, self.specs)), "scales": [scale and scale._asdict() for scale in scales]}
         write_json(folder / ENCODING_FILE, record)
-        tables = [pl.DataFrame(schema={"field": pl.String, **WORDS})]
+        tables = [pl.DataFrame(schema={"field": pl.String, **VOCABULARY})]
         for spec in self.specs:
-            if spec.name in self.words:
-                tables.append(self.words[spec.name].select(pl.lit(spec.name).alias("field"), *WORDS))
+            if spec.name in self.vocabularies:
+                tables.append(self.vocabularies[spec.name].select(pl.lit(spec.name).alias("field"), *VOCABULARY))
         pl.concat(tables).write_parquet(folder / VOCABULARY_FILE)
 
     @classmethod

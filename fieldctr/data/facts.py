@@ -7,11 +7,11 @@ import numpy as np
 
 from fieldctr.data.coverage import Coverage
 from fieldctr.data.encoders.encoder import Learned
-from fieldctr.data.kinds import Spec
+from fieldctr.data.fields.kinds import Spec
 from fieldctr.data.npy import read_chunks
 from fieldctr.data.shards import Shards
+from fieldctr.data.shards.row_counts import by_split
 from fieldctr.data.table import SPLITS
-from fieldctr.data.tally import by_split
 from fieldctr.ranking import auc
 
 

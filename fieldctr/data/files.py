@@ -10,10 +10,10 @@ from urllib.parse import unquote
 import polars as pl
 
 from fieldctr.data.columns import column
+from fieldctr.data.fields.spelling import spelled
 from fieldctr.data.formats import FOLDER, MISSING, obstacle, refuse_unreadable_path
 from fieldctr.data.reading import Reading
 from fieldctr.data.scan import say, scan, settled
-from fieldctr.data.spelling import spelled
 from fieldctr.data.table import required_all
 from fieldctr.errors import UserError
 from fieldctr.raw_files import KEY_FOLDER, key_folders

@@ -232,7 +232,7 @@ def refuse_strangers(path: Path, start: bytes) -> None:
 
 
 def _encoding(path: Path, start: bytes, reading: Reading) -> str:
-    """As the reading says, else the byte order mark; a start that is no text is refused."""
+    """The encoding that the reading says, else the byte order mark; a start that is no text is refused."""
     marked = next((name for mark, name in MARKS.items() if start.startswith(mark)), None)
     if reading.encoding != "auto" or marked:
         return marked or "utf-8" if reading.encoding == "auto" else reading.encoding

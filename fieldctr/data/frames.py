@@ -40,7 +40,7 @@ AnyFrame = pl.DataFrame | pl.LazyFrame | PandasFrame
 def in_place_of_files(node: Mapping[str, Any], frame: AnyFrame, outputs: Path) -> dict[str, Any]:
     """The `dataset` node with a frame instead of its source's files: it is stored below `outputs`, once per content.
 
-    Side tables stay where the node has them. UserError for a source that has no key `files`.
+    SideTable tables stay where the node has them. UserError for a source that has no key `files`.
     """
     source = checked(node.get("source"), dict, "dataset.source")
     if not isinstance(source.get("files"), str):

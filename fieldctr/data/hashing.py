@@ -42,11 +42,11 @@ def text_hashes(texts: pl.Series) -> np.ndarray:
     return hashes
 
 
-def place(hashes: np.ndarray) -> np.ndarray:
+def unit_interval(hashes: np.ndarray) -> np.ndarray:
     """[0, 1) from uint64."""
     return (hashes >> np.uint64(11)).astype(np.float64) / 2**53
 
 
-def row_places(rows: np.ndarray, seed: int) -> np.ndarray:
+def unit_interval_of_rows(rows: np.ndarray, seed: int) -> np.ndarray:
     """[0, 1) from row numbers."""
-    return place(mixed((rows.astype(np.uint64) + np.uint64((seed % 2**32) << 32)) * GOLDEN))
+    return unit_interval(mixed((rows.astype(np.uint64) + np.uint64((seed % 2**32) << 32)) * GOLDEN))

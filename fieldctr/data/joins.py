@@ -1,4 +1,4 @@
-"""Side tables of users and items that a dataset names, read and joined to its samples."""
+"""SideTable tables of users and items that a dataset names, read and joined to its samples."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -9,8 +9,8 @@ import polars as pl
 
 from fieldctr.config import as_name
 from fieldctr.data.files import find, scan_all
-from fieldctr.data.profiles import Side, with_side, without
 from fieldctr.data.reading import Reading
+from fieldctr.data.side_tables import SideTable, with_side_table, without
 from fieldctr.errors import UserError
 
 
@@ -25,7 +25,7 @@ class Sides(NamedTuple):
 def with_joins(
     frame: pl.LazyFrame, joins: Mapping[str, Any], raw_dir: Path, reading: Reading, *, lacking: bool = False
 ) -> Sides:
-    """`joins` is {name: {files, on, ...}}, joined in this order, see `fieldctr.data.profiles.with_side`.
+    """`joins` is {name: {files, on, ...}}, joined in this order, see `fieldctr.data.side_tables.with_side_table`.
 
     `files` is a name, a glob or a folder in `raw_dir`; `on` a column that both tables have, {column of the samples:
     column of the side table}, or a list of such columns. Further keys are those of `Reading`; the separator, quotes,
@@ -40,7 +40,7 @@ def with_joins(
                 side = without(side, frame.collect_schema())
             if side is None:
                 continue
-            joined = with_side(frame, side)
+            joined = with_side_table(frame, side)
         except UserError as error:
             raise UserError(f"joins.{name}: {error}") from error
         frame = joined.frame
@@ -49,14 +49,14 @@ def with_joins(
     return Sides(frame, counts, readings)
 
 
-def _side(name: str, node: Any, raw_dir: Path, usual: Reading) -> tuple[Side, dict[Path, Reading]]:
+def _side(name: str, node: Any, raw_dir: Path, usual: Reading) -> tuple[SideTable, dict[Path, Reading]]:
     if isinstance(node, Mapping) and True in node:
         raise UserError('YAML reads an unquoted on as true: write "on" with its quotes')
     if not isinstance(node, Mapping) or not {"files", "on"} <= node.keys():
         raise UserError("expected {files: a name or a glob, on: a column}")
     own = {key: value for key, value in node.items() if key not in ("files", "on")}
     rows, readings = scan_all(find(raw_dir, as_name(node["files"], "files")), Reading.of(own, usual), base=raw_dir)
-    return Side(name, rows, _columns(node["on"])), readings
+    return SideTable(name, rows, _columns(node["on"])), readings
 
 
 def _columns(on: Any) -> dict[str, str]:

@@ -7,7 +7,7 @@ import polars as pl
 
 from fieldctr.config import checked
 from fieldctr.data.columns import OWN, column
-from fieldctr.data.spelling import meant_texts, number, spelled, value_texts
+from fieldctr.data.fields.spelling import meant_texts, number, spelled, value_texts
 from fieldctr.data.table import LABEL
 from fieldctr.errors import UserError, nearest
 

@@ -54,7 +54,7 @@ def _names(text: Text) -> tuple[bool, list[str]]:
 
 
 def _entries(text: Text) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
-    """Per block (AT, LABEL) of its lines and (AT, first, second, value) of their entries; value: null if two."""
+    """Per block its lines, with AT and LABEL, and its entries: AT, first, second, and value, null if there are two."""
     before = 0
     for block in text.blocks(BLOCK):
         lines = pl.DataFrame({"text": block.text.decode().splitlines()}).with_row_index(AT)

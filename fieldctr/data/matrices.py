@@ -9,14 +9,14 @@ import numpy as np
 import polars as pl
 
 from fieldctr.data.encoders.encoder import Columns, Encoder
-from fieldctr.data.kinds import Spec
+from fieldctr.data.fields.kinds import Spec
 from fieldctr.data.npy import NpyWriter
-from fieldctr.data.ragged import values_of
-from fieldctr.data.reader import GROUP
 from fieldctr.data.shards import SCALARS, Block, Shards
+from fieldctr.data.shards.ragged import values_of
+from fieldctr.data.shards.reader import GROUP
 
-CELLS = 1 << 23  # ids that are in memory at a time
-TURNED = 1024  # rows
+PIECE_IDS = 1 << 23  # in memory at a time
+TURNED_ROWS = 1024  # at a time
 
 
 class Groups(NamedTuple):
@@ -36,7 +36,7 @@ class Groups(NamedTuple):
 
 
 def matrices(specs: Sequence[Spec], encoders: Iterable[Encoder], block: Block) -> dict[str, np.ndarray]:
-    """By name the matrices of a block's rows that have a column: ids (n, S), values (n, N), windows (n, 2H).
+    """The matrices of a block's rows, by name, that have a column: ids (n, S), values (n, N), windows (n, 2 histories).
 
     Each has the fields in their order; windows have all starts, then all ends.
     """
@@ -78,8 +78,8 @@ def write_split(
 
 
 def _pieces(shards: Shards, split: str, columns: int) -> Iterator[Block]:
-    """The blocks of a split in pieces of at most CELLS ids."""
-    rows = max(CELLS // columns, 1)
+    """The blocks of a split in pieces of at most PIECE_IDS ids."""
+    rows = max(PIECE_IDS // columns, 1)
     for block in shards.blocks(split):
         for start in range(0, len(block), rows):
             yield block.part(start, start + rows) if rows < len(block) else block
@@ -88,6 +88,6 @@ def _pieces(shards: Shards, split: str, columns: int) -> Iterator[Block]:
 def _transposed(columns: np.ndarray) -> np.ndarray:
     """(S, n) to (n, S), some rows at a time: what the cache holds is turned at twice the speed."""
     turned = np.empty(columns.shape[::-1], columns.dtype)
-    for start in range(0, len(turned), TURNED):
-        turned[start : start + TURNED] = columns[:, start : start + TURNED].T
+    for start in range(0, len(turned), TURNED_ROWS):
+        turned[start : start + TURNED_ROWS] = columns[:, start : start + TURNED_ROWS].T
     return turned

@@ -10,9 +10,9 @@ import polars as pl
 from fieldctr.data.bad_lines import refuse_bad_lines
 from fieldctr.data.files import scan_all
 from fieldctr.data.formats import MISSING, obstacle
-from fieldctr.data.profiles import Side, with_side, without
 from fieldctr.data.reading import Reading
 from fieldctr.data.scan import say, with_nulls
+from fieldctr.data.side_tables import SideTable, with_side_table, without
 from fieldctr.errors import UserError
 
 
@@ -67,6 +67,6 @@ def with_side_tables(
         known = frame.collect_schema()
         if obstacle(path) == MISSING:
             say(f"{path} is not there: of its columns there are those that the input has")
-        elif key in known and (side := without(Side(path.name, read(path), {key: key}), known)):
-            frame = with_side(frame, side).frame
+        elif key in known and (side := without(SideTable(path.name, read(path), {key: key}), known)):
+            frame = with_side_table(frame, side).frame
     return frame

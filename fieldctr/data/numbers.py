@@ -1,6 +1,6 @@
 """Numbers as bins or as scaled values; what is fitted on train and kept as JSON. NaN is missing.
 
-Bins are (edge, next edge], cut at empirical quantiles of train. Above SAMPLE numbers the edges come from an evenly
+Bins are (edge, next edge], cut at empirical quantiles of train. Above SAMPLE_NUMBERS the edges come from an evenly
 spaced sample of at least half that size, which moves a cut by about 0.1 % of the ranks.
 """
 
@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fieldctr.data.spelling import LARGEST
+from fieldctr.data.fields.spelling import LARGEST
 
-SAMPLE = 1_000_000
+SAMPLE_NUMBERS = 1_000_000
 
 
 class Binning(NamedTuple):
@@ -56,15 +56,18 @@ class Scaling(NamedTuple):
 
 
 class Sample:
-    """Every k-th number of a stream, k doubling whenever SAMPLE is exceeded: even spacing in bounded memory."""
+    """Every k-th number of a stream, k doubling whenever `limit` is exceeded: even spacing in bounded memory."""
 
-    def __init__(self, limit: int = SAMPLE) -> None:
-        self.limit, self.step, self.seen, self.parts = limit, 1, 0, [np.empty(0)]
+    def __init__(self, limit: int = SAMPLE_NUMBERS) -> None:
+        self.limit, self.step = limit, 1
+        self.num_seen = 0
+        self.parts = [np.empty(0)]
 
     def add(self, x: np.ndarray) -> None:
         """Take in the next numbers of the stream."""
-        self.parts.append(x[-self.seen % self.step :: self.step])
-        self.seen += len(x)
+        to_next = -self.num_seen % self.step  # numbers before the next one that is kept
+        self.parts.append(x[to_next :: self.step])
+        self.num_seen += len(x)
         while sum(map(len, self.parts)) > self.limit:
             self.parts, self.step = [np.concatenate(self.parts)[::2]], 2 * self.step
 

@@ -11,15 +11,16 @@ from typing import Annotated, Any, Literal
 from fieldctr.artifacts import cached, read_key, stage_folder
 from fieldctr.config import Between, Kind, Positive, Share, as_name, build, checked, locate, parse
 from fieldctr.data.bad_lines import in_a_sentence
+from fieldctr.data.budget import Limits
 from fieldctr.data.dataset import Dataset, check_table
 from fieldctr.data.encode import encode
+from fieldctr.data.fields.kinds import LATER, Spec
+from fieldctr.data.fields.regroup import Regrouping, regrouped
+from fieldctr.data.fields.specs import field_specs
 from fieldctr.data.formats import obstacle
-from fieldctr.data.kinds import LATER, Spec
 from fieldctr.data.new_rows import NewRows
 from fieldctr.data.published import Published, refuse_other_files, refuse_other_rows
-from fieldctr.data.regroup import Regrouping, regrouped
 from fieldctr.data.scan import say
-from fieldctr.data.specs import field_specs
 from fieldctr.data.splits import THINNED, thinned
 from fieldctr.data.table import Table, refused_if_changed
 from fieldctr.data.unfinished import shards_folder, unfinished
@@ -44,7 +45,7 @@ SOURCE = Kind(
 )
 Engine = Literal["polars", "ray"]
 VERSION = 3  # of what the sources and the encoder write; raise it when the same input gives other files
-SILENT = {  # keys that came later: tables without stay found
+DEFAULTS_NOT_HASHED = {  # keys that came later: tables without stay found
     "missing": "",
     "null_words": True,
     "columns": (),
@@ -82,13 +83,14 @@ def prepared(
     schema: Mapping[str, Any] | None = None,
     engine: Engine = "polars",
     max_memory_gb: float | None = None,
+    limits: Limits | None = None,
 ) -> Dataset:
     """The dataset of a resolved `dataset` node, from the cache below `data_dir` or encoded now.
 
     `schema`, the resolved node of that name, groups the fields differently. What decides the table's folder: fields,
     source with its keywords, the fraction of train, and the bytes of the raw files; not where those lie.
     Files that are not those which the node says were published are refused.
-    `engine` and `max_memory_gb` (None: half of what the machine has left) change no byte of it.
+    `engine`, `max_memory_gb` (None: half of what the machine has left) and `limits` of `encode` change no byte of it.
     """
     config = parse(DatasetConfig, with_names(node), "dataset")
     with in_a_sentence(f"dataset '{config.name}'", "cannot be prepared"):
@@ -116,12 +118,22 @@ def prepared(
         if not folder.exists() or shards_folder(folder).exists():  # a kill can leave shards of a finished table
             placed = replace(config, raw_dir=str(Path(config.raw_dir).resolve()))  # workers have their own folder
             again = partial(_table, placed) if engine == "ray" else None
-            fill = partial(encode, table, specs, group=config.group, weight=config.weight, raw_dir=Path(config.raw_dir))
+            fill = partial(
+                encode,
+                table,
+                specs,
+                group=config.group,
+                weight=config.weight,
+                max_memory_gb=max_memory_gb,
+                limits=limits,
+                source=again,
+                raw_dir=Path(config.raw_dir),
+            )
             with unfinished(data_dir, key, before) as work:
 
                 def build(folder: Path) -> None:
                     with refused_if_changed(before):
-                        fill(folder, work=work, max_memory_gb=max_memory_gb, source=again)
+                        fill(folder, work=work)
 
                 cached(data_dir, key, build)
         check_table(folder)
@@ -199,5 +211,5 @@ def entities(node: Mapping[str, Any] | None, fields: Mapping[str, Any]) -> dict[
 
 def _encoded(spec: Spec) -> dict[str, Any]:
     """What decides the prepared table: not the synonym, which is in no file of it, and no key that says nothing."""
-    silent = {("synonym", spec.synonym), *SILENT.items()}
+    silent = {("synonym", spec.synonym), *DEFAULTS_NOT_HASHED.items()}
     return {key: value for key, value in asdict(spec).items() if (key, value) not in silent}

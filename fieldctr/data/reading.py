@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 from fieldctr.config import as_name
-from fieldctr.data.spelling import meant
+from fieldctr.data.fields.spelling import meant
 from fieldctr.errors import UserError, nearest
 
 FORMATS = ("auto", "csv", "parquet", "jsonl", "arrow", "libsvm")
@@ -76,9 +76,9 @@ def _header(names: Any) -> tuple[str, ...]:
     if isinstance(names, str) or not isinstance(names, Sequence) or not names:
         raise UserError(f"header={names} is not allowed: expected a list with the name of each column")
     texts = tuple(as_name(name, "header") for name in names)
-    twins = [name for name in texts if texts.count(name) > 1]
-    if twins:
-        raise UserError(f"header: two columns are called '{twins[0]}'. Give each a name of its own.")
+    duplicates = [name for name in texts if texts.count(name) > 1]
+    if duplicates:
+        raise UserError(f"header: two columns are called '{duplicates[0]}'. Give each a name of its own.")
     return texts
 
 

@@ -12,12 +12,12 @@ import polars as pl
 from fieldctr.data.bad_lines import explained, first_misplaced, reason
 from fieldctr.data.columns import column, refuse_own
 from fieldctr.data.delimited import scan_delimited
+from fieldctr.data.fields.spelling import canonical, spelled, text_of
 from fieldctr.data.formats import BINARY, STREAM, ZLIB, content
 from fieldctr.data.json_lines import scan_json_lines
 from fieldctr.data.libsvm import scan_libsvm
 from fieldctr.data.lines import Text, as_text
 from fieldctr.data.reading import Reading
-from fieldctr.data.spelling import canonical, spelled, text_of
 from fieldctr.errors import UserError
 
 SPELLED_OTHERWISE = re.compile(r"^-?[\d.]|^true$|^false$", re.IGNORECASE)  # numbers and booleans

@@ -7,10 +7,10 @@ from typing import Any
 import polars as pl
 
 from fieldctr.data.columns import OWN, column
-from fieldctr.data.hashing import hashed, place, row_places
-from fieldctr.data.spelling import by_word, meant, number, value_texts
+from fieldctr.data.fields.spelling import by_word, meant, number, value_texts
+from fieldctr.data.fields.times import moment
+from fieldctr.data.hashing import hashed, unit_interval, unit_interval_of_rows
 from fieldctr.data.table import DROP, SPLIT
-from fieldctr.data.times import moment
 from fieldctr.errors import UserError, nearest
 
 THINNING = 0x5EED  # added to a seed, so that thinning does not repeat the draw of a random split
@@ -73,35 +73,35 @@ def by_column(
         split = pl.when(text.is_in(meant(raw))).then(pl.lit(part)).otherwise(split)
     if not valid:
         return frame.with_columns(split.alias(SPLIT))
-    moved = (split == "train") & (_place(pl.col(ROW), seed) < valid)
+    moved = (split == "train") & (_unit_interval(pl.col(ROW), seed) < valid)
     chosen = pl.when(moved).then(pl.lit("valid")).otherwise(split)
     return _numbered(frame).with_columns(chosen.alias(SPLIT)).drop(ROW)
 
 
 def by_file(frame: pl.LazyFrame, valid: float, seed: int) -> pl.LazyFrame:
-    """As the source says of its files; a fraction `valid` of train becomes valid."""
+    """Rows go where the source says of their file; a fraction `valid` of train becomes valid."""
     if FILE not in frame.collect_schema():
         raise UserError("split.by=file needs source.files as {train: FILE, valid: FILE, test: FILE}")
     return by_column(frame, FILE, None, valid, seed).drop(FILE)
 
 
 def by_random(frame: pl.LazyFrame, fractions: Sequence[float], seed: int) -> pl.LazyFrame:
-    """By a hash of the row's number."""
-    split = _cut(_place(pl.col(ROW), seed), *_inner(fractions))
+    """Rows go by a hash of their number."""
+    split = _cut(_unit_interval(pl.col(ROW), seed), *_inner(fractions))
     return _numbered(frame).with_columns(split.alias(SPLIT)).drop(ROW)
 
 
 def by_hash(frame: pl.LazyFrame, name: str, fractions: Sequence[float], seed: int) -> pl.LazyFrame:
-    """By a hash of the column's text; a blank is nobody's, and its row goes by its number."""
+    """Rows go by a hash of the column's text; a blank is nobody's, and its row goes by its number."""
     text = value_texts(column(name), frame.collect_schema()[name])
-    keys = by_word(lambda known: place(hashed(known, seed)).tolist(), pl.Float64())
+    keys = by_word(lambda known: unit_interval(hashed(known, seed)).tolist(), pl.Float64())
     where = text.map_batches(keys, return_dtype=pl.Float64, is_elementwise=True)
-    split = _cut(where.fill_null(_place(pl.col(ROW), seed)), *_inner(fractions))
+    split = _cut(where.fill_null(_unit_interval(pl.col(ROW), seed)), *_inner(fractions))
     return _numbered(frame).with_columns(split.alias(SPLIT)).drop(ROW)
 
 
 def by_time(frame: pl.LazyFrame, name: str, fractions: Sequence[float], unit: str | None) -> pl.LazyFrame:
-    """By quantiles of the time, for which the column is read once more. Rows of one instant stay together."""
+    """Rows go by quantiles of the time, for which the column is read once more. Rows of one instant stay together."""
     time = _time(frame, name, unit)
     names = (f"{ROW} valid", f"{ROW} test")
     cuts = frame.select(**{n: time.quantile(q, "higher") for n, q in zip(names, _inner(fractions), strict=True)})
@@ -118,7 +118,7 @@ def by_order(frame: pl.LazyFrame, name: str, fractions: Sequence[float], unit: s
     numbered, time = frame.with_row_index(ROW), _time(frame, name, unit)
     kept = numbered.filter(pl.col(DROP).is_null()) if DROP in frame.collect_schema() else numbered
     train, valid = ((pl.len() * fraction).cast(pl.Int64) for fraction in fractions[:2])
-    firsts = {f"{ROW} valid": train, f"{ROW} test": train + valid}  # places in the order of the first rows
+    firsts = {f"{ROW} valid": train, f"{ROW} test": train + valid}  # positions of the first rows
     parts = {f"{name} {part}": pl.col(part).gather(at) for name, at in firsts.items() for part in ("time", "row")}
     cuts = kept.select(time=time, row=ROW).sort("time", "row").select(**parts)
 
@@ -148,7 +148,7 @@ def thinned(frame: pl.LazyFrame, fraction: float, seed: int) -> pl.LazyFrame:
 
     By a hash of the row's number: with one seed, the rows of a smaller fraction are among those of a larger one.
     """
-    left_out = (pl.col(SPLIT) == "train") & (_place(pl.col(ROW), seed + THINNING) >= fraction)
+    left_out = (pl.col(SPLIT) == "train") & (_unit_interval(pl.col(ROW), seed + THINNING) >= fraction)
     before = pl.col(DROP) if DROP in frame.collect_schema() else pl.lit(None, pl.String)
     drop = before.fill_null(pl.when(left_out).then(pl.lit(THINNED)))
     return frame.with_row_index(ROW).with_columns(drop.alias(DROP)).drop(ROW)
@@ -180,15 +180,17 @@ def _instant(cut: float | str) -> float:
         raise UserError(f"split.cuts: {cut} is neither a number nor a date such as 2024-05-31") from error
 
 
-def _cut(place: pl.Expr, first: float | pl.Expr, second: float | pl.Expr) -> pl.Expr:
+def _cut(position: pl.Expr, first: float | pl.Expr, second: float | pl.Expr) -> pl.Expr:
     """train below `first`, valid below `second`, else test; null stays null."""
-    late = pl.when(place < second).then(pl.lit("valid")).when(place.is_not_null()).then(pl.lit("test"))
-    return pl.when(place < first).then(pl.lit("train")).otherwise(late)
+    late = pl.when(position < second).then(pl.lit("valid")).when(position.is_not_null()).then(pl.lit("test"))
+    return pl.when(position < first).then(pl.lit("train")).otherwise(late)
 
 
-def _place(row: pl.Expr, seed: int) -> pl.Expr:
+def _unit_interval(row: pl.Expr, seed: int) -> pl.Expr:
     return row.map_batches(
-        lambda rows: pl.Series(row_places(rows.to_numpy(), seed)), return_dtype=pl.Float64, is_elementwise=True
+        lambda rows: pl.Series(unit_interval_of_rows(rows.to_numpy(), seed)),
+        return_dtype=pl.Float64,
+        is_elementwise=True,
     )
 
 

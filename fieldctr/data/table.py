@@ -21,7 +21,8 @@ SPLIT = f"{OWN}split"  # train, valid, test, or EVENTS
 DROP = f"{OWN}drop"  # null keeps the row, else the reason to leave it out
 PCTR = f"{OWN}pctr"  # the true click probability, where a generator knows it
 EVENTS = "events"  # in the place of a split: a row that is no sample, only something that happened; for histories
-MOST_CSV = 1 << 21  # bytes that polars parses at a time
+CHUNK = 1 << 16  # rows in memory at a time, and of a block, which encoders see at once
+MOST_CSV_BYTES = 1 << 21  # bytes that polars parses at a time
 
 
 def parse_at_a_time(size: int) -> None:
@@ -34,7 +35,7 @@ def parse_at_a_time(size: int) -> None:
 
 
 if "POLARS_CSV_CHUNK_SIZE" not in os.environ:
-    parse_at_a_time(MOST_CSV)
+    parse_at_a_time(MOST_CSV_BYTES)
 
 
 class Table(NamedTuple):
@@ -60,7 +61,7 @@ class Table(NamedTuple):
 
     @classmethod
     def named(cls, frame: pl.LazyFrame) -> Self:
-        """Of a frame in which label, split, drop and pctr are no raw columns, but what these names say."""
+        """A table from a frame in which label, split, drop and pctr are no raw columns, but what these names say."""
         own = {name: f"{OWN}{name}" for name in ("label", "split", "drop", "pctr")}
         return cls(frame.rename(own, strict=False))
 

@@ -16,7 +16,7 @@ from fieldctr.errors import UserError
 from fieldctr.locks import HeldError, lock
 from fieldctr.raw_files import stamp
 
-UNLIKE = {"files": None, "format": None, "stamps": None}  # keys of which a difference makes a table no other one
+KEYS_OF_FILES = {"files": None, "format": None, "stamps": None}  # a table stays the same one where these differ
 
 
 def shards_folder(folder: Path) -> Path:
@@ -69,7 +69,7 @@ def _remove_stale(root: Path, own: Mapping[str, object], folder: Path) -> None:
             shutil.rmtree(shard)
     for path in root.glob(f".*.shards/{KEY_FILE}"):
         other = _key(path.parent)
-        if path.parent != folder and other is not None and other | UNLIKE == {**own, **UNLIKE}:
+        if path.parent != folder and other is not None and other | KEYS_OF_FILES == {**own, **KEYS_OF_FILES}:
             try:
                 release = lock(path.parent)
             except HeldError:

@@ -8,7 +8,7 @@ import polars as pl
 
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.encoding import Encoding
-from fieldctr.data.lexicon import WORDS
+from fieldctr.data.shards.dictionary import VOCABULARY
 
 
 class FieldValues(NamedTuple):
@@ -21,7 +21,7 @@ class FieldValues(NamedTuple):
 def field_values(folder: Path) -> list[FieldValues]:
     """One entry per field of a prepared folder."""
     encoding = Encoding.load(folder)
-    tables = [encoding.words.get(spec.name, pl.DataFrame(schema=WORDS)) for spec in encoding.specs]
+    tables = [encoding.vocabularies.get(spec.name, pl.DataFrame(schema=VOCABULARY)) for spec in encoding.specs]
     return [FieldValues(words["value"].to_list(), words["count"].to_numpy()) for words in tables]
 
 

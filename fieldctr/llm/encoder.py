@@ -70,7 +70,7 @@ class Encoder:
         place = size - 1 if self.pooling == "last" else torch.zeros_like(size)
         return hidden[torch.arange(len(place), device=size.device), place]
 
-    def surprise(self, tokens: Sequence[list[int]], answers: Sequence[list[int]]) -> Tensor:
+    def nll(self, tokens: Sequence[list[int]], answers: Sequence[list[int]]) -> Tensor:
         """One forward pass: the sum over n texts of -log P(answer | text), ().
 
         The head reads only where it predicts an answer's token: it costs more than a small model's layers.
@@ -138,7 +138,7 @@ def load_encoder(config: EncoderConfig, device: torch.device, *, converted: Path
 
 
 def with_dtype(config: EncoderConfig, device: torch.device) -> EncoderConfig:
-    """The same with the dtype that encoder.dtype=auto means on this device: bf16 where it is native, else fp32."""
+    """With the dtype in place of encoder.dtype=auto: bf16 where this device has it, else fp32."""
     if config.dtype != "auto":
         return config
     return replace(config, dtype="bf16" if processor.native_bf16_on(device) else "fp32")

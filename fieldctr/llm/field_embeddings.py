@@ -61,7 +61,9 @@ def field_embeddings(
             save(folder, gaussian(len(prompts.fields), config), prompts, {})
             return
         with refused_if_changed(before):
-            found = tuned(config, prompts, device=device, converted=root.parent / "models", others=others, watch=watch)
+            found = tune_encoder(
+                config, prompts, device=device, converted=root.parent / "models", others=others, watch=watch
+            )
         save(folder, *found)
 
     return load(cached(root, key, build))
@@ -100,7 +102,7 @@ def gaussian(num_fields: int, config: EncoderConfig) -> Tuning:
     return Tuning(vectors, [{"epoch": 0, **closeness(vectors[0])}])
 
 
-def tuned(
+def tune_encoder(
     config: EncoderConfig,
     prompts: Prompts,
     *,
@@ -109,7 +111,7 @@ def tuned(
     others: Callable[[], Alternatives],
     watch: WatchFor,
 ) -> tuple[Tuning, Prompts, dict[str, Any]]:
-    """Load, tune, and account for it."""
+    """Load the encoder and tune it on the prompts; gives also what that cost."""
     loading = Clock(device)
     encoder = load_encoder(config, device, converted=converted)
     load_s, tuning = loading.seconds(), Clock(device)

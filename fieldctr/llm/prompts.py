@@ -37,7 +37,7 @@ class Prompt(NamedTuple):
 
 
 class Prompts(NamedTuple):
-    """What SSFT reads."""
+    """Texts that SSFT reads, and the fields that they are about."""
 
     fields: list[str]  # F names
     train: list[Prompt]

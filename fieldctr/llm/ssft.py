@@ -34,7 +34,7 @@ class Watch(Protocol):
 
 
 class Tuning(NamedTuple):
-    """What SSFT leaves."""
+    """What SSFT leaves: field vectors by epoch, and its history."""
 
     vectors: Tensor  # (epochs + 1, F, E) not normalised; the first before any step
     history: list[Record]  # one for each of them
@@ -140,7 +140,7 @@ def generation(
     total = 0.0
     for chosen in by_length(tokens, settings.micro_batch):
         wanted = [answers[field] for field in labels[chosen].tolist()]
-        loss = encoder.surprise([tokens[i] for i in chosen], wanted) / len(tokens)
+        loss = encoder.nll([tokens[i] for i in chosen], wanted) / len(tokens)
         loss.backward()
         total += loss.item()
     return total

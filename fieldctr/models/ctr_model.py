@@ -22,7 +22,7 @@ from fieldctr.config import Kind, Weight, build, checked, locate
 from fieldctr.errors import UserError
 from fieldctr.inputs import Inputs
 from fieldctr.models.hooks import FIELD_EMBEDDINGS, Backbone, Enhancer, check_hooks, hook
-from fieldctr.nn.embedding import FeatureEmbedding, NoEmbedding, Table
+from fieldctr.nn.embedding import EmbeddingTable, FeatureEmbedding, NoEmbedding
 from fieldctr.nn.flops import FlopCounter
 from fieldctr.schema import Schema
 
@@ -101,7 +101,7 @@ class CTRModel(nn.Module):
     def num_parameters(self) -> dict[str, int]:
         """Counts: `embedding` (all tables, first-order weights too), `dense` (the rest), `total`."""
         total = sum(parameter.numel() for parameter in self.parameters())
-        embedding = sum(module.weight.numel() for module in self.modules() if isinstance(module, Table))
+        embedding = sum(module.weight.numel() for module in self.modules() if isinstance(module, EmbeddingTable))
         return {"embedding": embedding, "dense": total - embedding, "total": total}
 
 

@@ -43,8 +43,8 @@ from fieldctr.nn.readout import Head, Pooling, readout
 from fieldctr.nn.width import learn_by_width
 from fieldctr.schema import Schema
 
-ATTENTION = 1 << 22  # entries of alpha that `diagnostics` averages
-STUCK = 0.01  # pair weights that have moved by less, as a root mean square, are still what they were
+ATTENTION_ENTRIES = 1 << 22  # entries of alpha that `diagnostics` averages
+UNMOVED = 0.01  # pair weights that have moved by less, as a root mean square, are still what they were
 PairInit = Literal["normal", "ones", "similarity"]
 PairTables = Literal["shared", "head", "layer", "layer_head"]  # one F x F table of w, or one for each
 
@@ -113,7 +113,7 @@ class FAT(nn.Module):
         self.pair_weight = None
         if modulation != "none":
             tables = num_layers if pair_tables.startswith("layer") else 1, num_heads if "head" in pair_tables else 1
-            self.pair_weight = nn.Parameter(torch.ones(*tables, fields, fields))  # 1 or L, 1 or H, F, F
+            self.pair_weight = nn.Parameter(torch.ones(*tables, fields, fields))  # (1 or L, 1 or H, F, F)
             _start(self.pair_weight, pair_init, vectors)
             self.register_buffer("pair_start", self.pair_weight.detach().clone(), persistent=False)
         self.layers = nn.ModuleList(
@@ -161,7 +161,7 @@ class FAT(nn.Module):
         weight = self.pair_weight
         if self.columns is not None:
             of = self.columns.field_of
-            weight = weight[..., of, :][..., of]  # 1 or L, 1 or H, T, T
+            weight = weight[..., of, :][..., of]  # (1 or L, 1 or H, T, T)
         return [Pairs(self.modulation, table, absent) for table in weight]
 
     def of_tokens(self, by_field: Tensor) -> Tensor:
@@ -197,7 +197,7 @@ class FAT(nn.Module):
             moved = float((self.pair_weight - self.pair_start).square().mean().sqrt())
             numbers |= {"pair_weight_moved": moved, "pair_weight_mean": float(self.pair_weight.mean())}
             numbers["pair_weight_std"] = float(self.pair_weight.std(correction=0))
-            if moved < STUCK:
+            if moved < UNMOVED:
                 warned.append(
                     f"the field-pair weights are stuck near their start (moved by {moved:.4f}): attention has not "
                     "learned which fields belong together. Set model.pair_init=ones, or raise optimizer.lr"
@@ -214,7 +214,7 @@ class FAT(nn.Module):
     def mean_attention(self, emb: Tensor, inputs: Inputs) -> Tensor:
         """alpha averaged over samples, heads and layers, by field: (F, F), rows sum to 1."""
         num_tokens = emb.shape[1]
-        rows = slice(max(1, ATTENTION // (num_tokens**2 * self.layers[0].num_heads)))  # ty: ignore
+        rows = slice(max(1, ATTENTION_ENTRIES // (num_tokens**2 * self.layers[0].num_heads)))  # ty: ignore
         inputs = Inputs(inputs.ids[rows], None if inputs.values is None else inputs.values[rows])
         matrices, pairs, z, means = self.matrices(), self.pairs(inputs), self.tokens(emb[rows]), []
         for layer, block in enumerate(self.layers):

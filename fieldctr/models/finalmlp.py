@@ -53,12 +53,12 @@ class Gate(nn.Module):
         self.last = xavier(nn.Linear([dim, *hidden_dims][-1], width))
 
     def forward(self) -> Tensor:
-        """(1, width)."""
+        """The factors of one stream's inputs, equal for all samples: (1, width)."""
         return 2 * self.last(self.hidden(self.context)).sigmoid()
 
 
 class Fusion(nn.Module):
-    """Both streams linearly, and their products head by head."""
+    """Logit of two streams: each of them linearly, and their products head by head."""
 
     def __init__(self, first_dim: int, second_dim: int, num_heads: int) -> None:
         super().__init__()

@@ -60,12 +60,12 @@ class CIN(nn.Module):
         maps, sums = first, []
         for layer in self.layers:
             maps = crossed(maps, first, layer)
-            sums.append(maps.unflatten(0, (len(emb), -1)).float().sum(1))  # B,H
+            sums.append(maps.unflatten(0, (len(emb), -1)).float().sum(1))  # B,maps
         return (torch.cat(sums, 1) * self.weight).sum(1)
 
 
 def crossed(maps: Tensor, first: Tensor, layer: nn.Module) -> Tensor:
-    """All products of a row's H maps and F fields through a linear layer: (N, H), (N, F) -> (N, H').
+    """All products of a row's maps and fields through a linear layer: (n, maps), (n, F) -> (n, next_maps).
 
     Piece by piece, and the products made again for the backward pass: at 39 fields, 100 maps, dim 16 and batch 4,096
     they would fill 1 GB a layer.

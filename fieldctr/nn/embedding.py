@@ -17,7 +17,7 @@ from fieldctr.nn.width import learn_by_width
 from fieldctr.schema import Field, Schema
 
 
-class Table(nn.Module):
+class EmbeddingTable(nn.Module):
     """The rows of all features. Every embedding weight of a model is the `weight` (V, dim) of one of these.
 
     `sparse` is for the optimizer: True makes the gradient a sparse tensor that holds the batch's rows only.
@@ -47,7 +47,7 @@ class FeatureEmbedding(nn.Module):
 
     def __init__(self, schema: Schema, dim: int, *, init_std: float) -> None:
         super().__init__()
-        self.table = Table(schema.vocab_size, dim, init_std=init_std)
+        self.table = EmbeddingTable(schema.vocab_size, dim, init_std=init_std)
         self.spans = _spans(schema)
         self.maps = nn.ModuleDict()  # by field name, as a state dict can spell it
         for field in schema.fields:
@@ -134,7 +134,7 @@ class LinearTerm(nn.Module):
 
     def __init__(self, schema: Schema, *, bias: bool = True) -> None:
         super().__init__()
-        self.weight = FeatureEmbedding(schema.apart(), 1, init_std=0.0)
+        self.weight = FeatureEmbedding(schema.unshared(), 1, init_std=0.0)
         self.bias = nn.Parameter(torch.zeros(())) if bias else None
 
     def forward(self, inputs: Inputs) -> Tensor:

@@ -18,8 +18,8 @@ from fieldctr.errors import UserError
 
 Modulation = Literal["pre", "post", "none"]
 # Scores that are kept; above that they are computed again, which costs a sixth of the attention's products.
-KEPT = {"cpu": 1 << 18, "cuda": 1 << 26}  # 1 MB, 256 MB
-AT_A_TIME = {"cpu": 1 << 18, "cuda": 1 << 22}  # scores then, 1 MB and 16 MB
+KEPT_SCORES = {"cpu": 1 << 18, "cuda": 1 << 26}  # 1 MB, 256 MB
+SLICE_SCORES = {"cpu": 1 << 18, "cuda": 1 << 22}  # scores then, 1 MB and 16 MB
 
 
 class Pairs(NamedTuple):
@@ -31,7 +31,7 @@ class Pairs(NamedTuple):
     scale: float | None = None  # of all scores; null: 1 / sqrt(d_head)
 
     def of(self, rows: slice) -> "Pairs":
-        """Those of some samples."""
+        """The pairs of the samples in `rows`."""
         return self if self.absent is None else self._replace(absent=self.absent[rows])
 
 
@@ -45,14 +45,14 @@ def field_attention(qkv: Tensor, pairs: Pairs, num_heads: int) -> Tensor:
     """Queries, keys and values of T tokens, (T, B, 3 D) -> (T, B, D)."""
     num_tokens, batch, _ = qkv.shape
     scores = batch * num_heads * num_tokens**2
-    if torch.compiler.is_compiling() or scores <= KEPT[qkv.device.type]:  # compiled, parts would be unrolled
+    if torch.compiler.is_compiling() or scores <= KEPT_SCORES[qkv.device.type]:  # compiled, slices would be unrolled
         q, k, v = by_head(qkv, 3, num_heads)
         return joined(mixed(attention(q @ k.transpose(1, 2), q.shape[-1], pairs), v, pairs), num_heads)
     return _Attention.apply(qkv, pairs.weight, pairs, num_heads)
 
 
 def pair_attention(qkv: Tensor, pairs: Pairs, num_heads: int) -> Tensor:
-    """With a query of its own for each key's field, <z_i W_Q^(ij), z_j W_K^(j)>: (T, B, T D + 2 D) -> (T, B, D).
+    """Attention with a query for each key's field, <z_i W_Q^(ij), z_j W_K^(j)>: (T, B, T D + 2 D) -> (T, B, D).
 
     The O(F^2 d^2) form that FAT decomposes (section 3.2).
     """
@@ -61,7 +61,7 @@ def pair_attention(qkv: Tensor, pairs: Pairs, num_heads: int) -> Tensor:
 
 
 def pair_dots(qkv: Tensor, num_heads: int) -> tuple[Tensor, Tensor]:
-    """Its inner products and values: (BH, T, T), (BH, T, D/H)."""
+    """Inner products and values of `pair_attention`: (BH, T, T), (BH, T, D/H)."""
     num_tokens, _, width = qkv.shape
     dim = width // (num_tokens + 2)
     query, key_value = qkv.split([num_tokens * dim, 2 * dim], dim=2)
@@ -96,7 +96,7 @@ def scored(dots: Tensor, pairs: Pairs, size: int) -> Tensor:
 
 
 def scale_of(pairs: Pairs, size: int) -> float:
-    """That of the inner products of vectors with `size` entries."""
+    """The factor of inner products of vectors with `size` entries."""
     return float(size**-0.5) if pairs.scale is None else pairs.scale
 
 
@@ -118,7 +118,7 @@ def joined(tokens: Tensor, num_heads: int) -> Tensor:
 
 
 class _Attention(torch.autograd.Function):
-    """The same part by part: scores, alpha and their gradients are never whole."""
+    """Attention in slices of the batch, computed again in the backward pass: scores and alpha are never whole."""
 
     @staticmethod
     def forward(ctx: Any, qkv: Tensor, weight: Tensor | None, pairs: Pairs, num_heads: int) -> Tensor:
@@ -126,10 +126,10 @@ class _Attention(torch.autograd.Function):
         ctx.save_for_backward(qkv)
         ctx.pairs, ctx.num_heads = pairs, num_heads
         out = qkv.new_empty(*qkv.shape[:2], qkv.shape[2] // 3)
-        for rows in parts(qkv, num_heads):
-            part = pairs.of(rows)
+        for rows in slices(qkv, num_heads):
+            some = pairs.of(rows)
             q, k, v = by_head(qkv[:, rows], 3, num_heads)
-            out[:, rows] = joined(mixed(attention(q @ k.transpose(1, 2), q.shape[-1], part), v, part), num_heads)
+            out[:, rows] = joined(mixed(attention(q @ k.transpose(1, 2), q.shape[-1], some), v, some), num_heads)
         return out
 
     @staticmethod
@@ -137,7 +137,7 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (qkv,) = ctx.saved_tensors
         d_qkv, d_weight = torch.empty_like(qkv), None
-        for rows in parts(qkv, ctx.num_heads):
+        for rows in slices(qkv, ctx.num_heads):
             d_q, d_k, d_v, d_part = _gradients(qkv[:, rows], grad[:, rows], ctx.pairs.of(rows), ctx.num_heads)
             d_qkv[:, rows] = torch.cat([joined(d, ctx.num_heads) for d in (d_q, d_k, d_v)], dim=2)
             d_weight = d_part if d_weight is None or d_part is None else d_weight + d_part
@@ -145,7 +145,7 @@ class _Attention(torch.autograd.Function):
 
 
 def _gradients(qkv: Tensor, grad: Tensor, pairs: Pairs, num_heads: int) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """With respect to q, k, v, (BH, T, D/H), and the weight."""
+    """Gradients with respect to q, k, v, (BH, T, D/H), and the pairs' weight."""
     q, k, v = by_head(qkv, 3, num_heads)
     (g,) = by_head(grad, 1, num_heads)
     dots, size, d_weight = q @ k.transpose(1, 2), q.shape[-1], None
@@ -162,10 +162,10 @@ def _gradients(qkv: Tensor, grad: Tensor, pairs: Pairs, num_heads: int) -> tuple
     return d_dots @ k, d_dots.transpose(1, 2) @ q, d_v, d_weight
 
 
-def parts(qkv: Tensor, num_heads: int) -> Iterator[slice]:
-    """Slices of the batch with about AT_A_TIME scores."""
+def slices(qkv: Tensor, num_heads: int) -> Iterator[slice]:
+    """Slices of the batch with about SLICE_SCORES scores."""
     num_tokens, batch, _ = qkv.shape
-    step = max(1, AT_A_TIME[qkv.device.type] // (num_heads * num_tokens**2))
+    step = max(1, SLICE_SCORES[qkv.device.type] // (num_heads * num_tokens**2))
     yield from (slice(start, start + step) for start in range(0, batch, step))
 
 

@@ -49,7 +49,7 @@ class FreeMatrices(nn.Module):
         return cls({role: torch.empty(count, *shape).normal_(std=shape[0] ** -0.5) for role, shape in shapes.items()})
 
     def forward(self) -> dict[str, Tensor]:
-        """By role."""
+        """The matrices by role."""
         return dict(self.weight.items())
 
 
@@ -96,7 +96,7 @@ class ComposedMatrices(nn.Module):
         """Put the `new` (F,) fields' meta-embeddings among the others' as they were drawn, if a language model did."""
         if self.phi == "learned":
             return
-        self.meta[new] = placed(drawn, self.meta, new)
+        self.meta[new] = aligned(drawn, self.meta, new)
         if self.anchor is not None:
             self.anchor[new] = self.meta[new]
 
@@ -125,7 +125,7 @@ def meta_embeddings(vectors: Tensor, size: int) -> Tensor:
     return torch.where(equal, torch.zeros_like(points), points * (META_STD / points.std()))
 
 
-def placed(points: Tensor, settled: Tensor, new: Tensor) -> Tensor:
+def aligned(points: Tensor, settled: Tensor, new: Tensor) -> Tensor:
     """Where `points` (F, k) has its `new` (F,) rows, seen from the others, which now are as in `settled`: (new, k).
 
     Turned, moved and scaled so that the others meet best: principal components of other vectors have other axes.

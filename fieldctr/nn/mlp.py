@@ -53,7 +53,7 @@ class BatchNorm(nn.BatchNorm1d):
 
 
 def xavier(layer: nn.Linear) -> nn.Linear:
-    """The same layer, its weight drawn Xavier-normal and its bias, if it has one, set to zero."""
+    """Give the layer back, its weight drawn Xavier-normal and its bias, if it has one, set to zero."""
     nn.init.xavier_normal_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)

@@ -43,8 +43,8 @@ class Adam:
             adam_step(
                 [group[name] for name in gradients],
                 list(gradients.values()),
-                [self.moments[name].first for name in gradients],
-                [self.moments[name].second for name in gradients],
+                [self.moments[name].exp_avg for name in gradients],
+                [self.moments[name].exp_avg_sq for name in gradients],
                 lr=lr * rates.lr_scale,
                 step=step,
                 scale=scale,
@@ -55,8 +55,9 @@ class Adam:
                 group[name].grad = None
 
     def tensors(self) -> dict[str, Tensor]:
-        first = {f"first/{name}": moments.first for name, moments in self.moments.items()}
-        return first | {f"second/{name}": moments.second for name, moments in self.moments.items()}
+        """By the names that checkpoints have."""
+        exp_avg = {f"first/{name}": moments.exp_avg for name, moments in self.moments.items()}
+        return exp_avg | {f"second/{name}": moments.exp_avg_sq for name, moments in self.moments.items()}
 
 
 class Rates(NamedTuple):
@@ -69,15 +70,15 @@ class Rates(NamedTuple):
 class Moments(NamedTuple):
     """Running means of a weight's gradient and of its square."""
 
-    first: Tensor
-    second: Tensor
+    exp_avg: Tensor
+    exp_avg_sq: Tensor
 
 
 def adam_step(
     weights: list[Tensor],
     gradients: list[Tensor],
-    first: list[Tensor],
-    second: list[Tensor],
+    exp_avgs: list[Tensor],
+    exp_avg_sqs: list[Tensor],
     *,
     lr: float,
     step: int,
@@ -92,8 +93,8 @@ def adam_step(
     torch._fused_adam_(
         weights,
         gradients,
-        first,
-        second,
+        exp_avgs,
+        exp_avg_sqs,
         [],
         [steps] * len(weights),
         lr=lr,

@@ -21,7 +21,7 @@ from fieldctr.training.runtime import Runtime
 
 
 class Costs(NamedTuple):
-    """Of one step. FLOPs are those of matrix products, two for a multiplication and its addition."""
+    """What one step costs. FLOPs are those of matrix products, two for a multiplication and its addition."""
 
     parameters: dict[str, int]  # as CTRModel.num_parameters counts them
     forward_flops: int
@@ -51,7 +51,7 @@ def step_costs(build: Callable[[], CTRModel], schema: Schema, settings: TrainerC
 
 
 def loss_of(model: CTRModel, inputs: Inputs, label: Tensor, runtime: Runtime) -> Tensor:
-    """As the trainer computes it."""
+    """The loss of a batch, as the trainer computes it."""
     with runtime.autocast():
         output = model(inputs)
     return batch_loss(output, label)

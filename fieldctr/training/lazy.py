@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from fieldctr.config import OptimizerConfig
 from fieldctr.errors import UserError
-from fieldctr.nn.embedding import Table
+from fieldctr.nn.embedding import EmbeddingTable
 from fieldctr.training.adam import adam_step
-from fieldctr.training.rows import RowSums
+from fieldctr.training.sparse_gradients import RowSums
 
 FORGOTTEN = 1e-12  # a share of a row's displacement that no float32 sees
 FLUSH_ROWS = 1 << 18  # rows caught up at a time: bounds the memory of a flush
@@ -36,28 +36,29 @@ class Schedule:
         self.config, self.averaged, self.steps = config, averaged, 0
         self.rate = config.beta1 / math.sqrt(config.beta2)
         reach = math.ceil(math.log(FORGOTTEN) / math.log(self.rate)) if self.rate else 1
-        self.fading = self.rate ** torch.arange(reach, 0, -1, dtype=torch.float64)  # r^reach .. r^1
-        self.known = _fresh(1024)  # t -> G, H, P
+        self.powers = self.rate ** torch.arange(reach, 0, -1, dtype=torch.float64)  # r^reach .. r^1
+        self.ghp = _fresh(1024)  # t -> G_t, H_t, P_t
 
-    def advance(self, lr: float, keep: float) -> None:
-        """Step `self.steps + 1` was taken at learning rate `lr`; the average kept the share `keep` of itself."""
+    def advance(self, lr: float, decay: float) -> None:
+        """Step n = `self.steps` + 1 was taken at learning rate `lr`, with `decay` = d_n of the average."""
         self.steps += 1
         n, beta1, beta2 = self.steps, self.config.beta1, self.config.beta2
-        if n == len(self.known):
-            self.known = torch.cat([self.known, _fresh(n)])
-        recent = self.known[max(0, n - len(self.fading)) : n, 0]
-        recent += lr * math.sqrt(1 - beta2**n) / (1 - beta1**n) * self.fading[-len(recent) :]
+        if n == len(self.ghp):
+            self.ghp = torch.cat([self.ghp, _fresh(n)])
+        recent_g = self.ghp[max(0, n - len(self.powers)) : n, 0]
+        recent_g += lr * math.sqrt(1 - beta2**n) / (1 - beta1**n) * self.powers[-len(recent_g) :]
         if self.averaged:
-            moved, lag, kept = self.known[:n].unbind(1)
-            lag.mul_(keep).add_(moved, alpha=1 - keep)
-            kept.mul_(keep)
+            g, h, p = self.ghp[:n].unbind(1)
+            h.mul_(decay).add_(g, alpha=1 - decay)
+            p.mul_(decay)
 
     def tensors(self) -> dict[str, Tensor]:
-        return {"known": self.known[: self.steps + 1]}
+        """By the names that checkpoints have."""
+        return {"known": self.ghp[: self.steps + 1]}
 
-    def load(self, known: Tensor, steps: int) -> None:
+    def load(self, ghp: Tensor, steps: int) -> None:
         """Take over what a checkpoint of step `steps` holds."""
-        self.steps, self.known = steps, torch.cat([known, _fresh(len(known))])
+        self.steps, self.ghp = steps, torch.cat([ghp, _fresh(len(ghp))])
 
 
 class Rows(NamedTuple):
@@ -65,8 +66,8 @@ class Rows(NamedTuple):
 
     index: Tensor  # (U,)
     weight: Tensor  # (U, D)
-    first: Tensor  # (U, D)
-    second: Tensor  # (U, D)
+    exp_avg: Tensor  # (U, D), m
+    exp_avg_sq: Tensor  # (U, D), v
     mean: Tensor | None  # (U, D), the moving average
 
 
@@ -76,10 +77,10 @@ class LazyTable:
     On CUDA it waits for the device in each step: how many rows a batch reads is known there only.
     """
 
-    def __init__(self, table: Table, schedule: Schedule, sums: RowSums) -> None:
+    def __init__(self, table: EmbeddingTable, schedule: Schedule, sums: RowSums) -> None:
         self.table, self.schedule, self.sums, self.config = table, schedule, sums, schedule.config
         self.weight = table.weight.detach()
-        self.first, self.second = torch.zeros_like(self.weight), torch.zeros_like(self.weight)
+        self.exp_avg, self.exp_avg_sq = torch.zeros_like(self.weight), torch.zeros_like(self.weight)
         self.mean = self.weight.clone() if schedule.averaged else None
         self.last = torch.zeros(len(self.weight), dtype=torch.int64, device=self.weight.device)  # step of each row
         self.reads: list[Tensor] = []
@@ -107,21 +108,22 @@ class LazyTable:
     def caught_up(self, index: Tensor) -> Rows:
         """The rows as their missed steps leave them; nothing is written."""
         last = self.last.index_select(0, index)
-        moved, lag, kept = (
-            self.schedule.known.to(self.weight.device)[last].to(self.weight.dtype).unsqueeze(2).unbind(1)
-        )  # U,1
+        ghp = self.schedule.ghp.to(self.weight.device)[last].to(self.weight.dtype)
+        g, h, p = ghp.unsqueeze(2).unbind(1)  # U,1
         missed = (self.schedule.steps - last).unsqueeze(1).to(self.weight.dtype)  # U,1
         beta1, beta2 = self.config.beta1, self.config.beta2
         eps = self.config.eps * (1 - beta2 ** (last + 1).unsqueeze(1)).sqrt() / math.sqrt(beta2)  # U,1
-        weight, first, second = (part.index_select(0, index) for part in (self.weight, self.first, self.second))
-        unit = first / (second.sqrt() + eps)
+        weight = self.weight.index_select(0, index)
+        exp_avg = self.exp_avg.index_select(0, index)
+        exp_avg_sq = self.exp_avg_sq.index_select(0, index)
+        u = exp_avg / (exp_avg_sq.sqrt() + eps)
         mean = (
             None
             if self.mean is None
-            else torch.lerp(weight, self.mean.index_select(0, index), kept).addcmul_(unit, lag, value=-1)
+            else torch.lerp(weight, self.mean.index_select(0, index), p).addcmul_(u, h, value=-1)
         )
-        weight.addcmul_(unit, moved, value=-1)
-        return Rows(index, weight, first * beta1**missed, second * beta2**missed, mean)
+        weight.addcmul_(u, g, value=-1)
+        return Rows(index, weight, exp_avg * beta1**missed, exp_avg_sq * beta2**missed, mean)
 
     def gradient(self) -> Tensor | None:
         """(U, D) gradients of the pending rows, in their order; None when nothing was read."""
@@ -136,20 +138,20 @@ class LazyTable:
         index, sums = self.sums.of(gradient)
         if torch.equal(index, self.pending.index):
             return sums
-        places = torch.searchsorted(self.pending.index, index)  # the loss depends on some of the rows only
-        return torch.zeros_like(self.pending.weight).index_copy_(0, places, sums)
+        positions = torch.searchsorted(self.pending.index, index)  # the loss depends on some of the rows only
+        return torch.zeros_like(self.pending.weight).index_copy_(0, positions, sums)
 
     @torch.no_grad()
-    def update(self, lr: float, step: int, gradient: Tensor | None, scale: Tensor | None, keep: float) -> None:
-        """Step number `step` for the pending rows; `gradient` (U, D) is divided by `scale`."""
+    def update(self, lr: float, step: int, gradient: Tensor | None, scale: Tensor | None, decay: float) -> None:
+        """Step number `step` for the pending rows: `gradient` (U, D) is divided by `scale`, `decay` the average's."""
         rows, self.pending = self.pending, None
         if rows is None:
             return
         adam_step(
             [rows.weight],
             [torch.zeros_like(rows.weight) if gradient is None else gradient],
-            [rows.first],
-            [rows.second],
+            [rows.exp_avg],
+            [rows.exp_avg_sq],
             lr=lr,
             step=step,
             scale=scale,
@@ -157,7 +159,7 @@ class LazyTable:
             config=self.config,
         )
         if rows.mean is not None:
-            rows.mean.lerp_(rows.weight, 1 - keep)
+            rows.mean.lerp_(rows.weight, 1 - decay)
         self.write(rows, step)
         self.table.weight.grad = None
 
@@ -170,8 +172,8 @@ class LazyTable:
     def write(self, rows: Rows, step: int) -> None:
         """Put rows back, as of `step`."""
         self.weight.index_copy_(0, rows.index, rows.weight)
-        self.first.index_copy_(0, rows.index, rows.first)
-        self.second.index_copy_(0, rows.index, rows.second)
+        self.exp_avg.index_copy_(0, rows.index, rows.exp_avg)
+        self.exp_avg_sq.index_copy_(0, rows.index, rows.exp_avg_sq)
         if self.mean is not None and rows.mean is not None:
             self.mean.index_copy_(0, rows.index, rows.mean)
         self.last.index_fill_(0, rows.index, step)
@@ -183,10 +185,11 @@ class LazyTable:
             weight.data, self.mean.data = self.mean.data, weight.data
 
     def tensors(self) -> dict[str, Tensor]:
-        found = {"first": self.first, "second": self.second, "last": self.last}
-        return found if self.mean is None else found | {"mean": self.mean}
+        """By the names that checkpoints have."""
+        tensors = {"first": self.exp_avg, "second": self.exp_avg_sq, "last": self.last}
+        return tensors if self.mean is None else tensors | {"mean": self.mean}
 
 
 def _fresh(steps: int) -> Tensor:
-    """Steps that lie ahead: nothing moved, nothing lags, all of the average is kept."""
+    """(steps, 3) G, H and P of steps that lie ahead: 0, 0 and 1."""
     return torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64).repeat(steps, 1)

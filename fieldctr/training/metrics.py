@@ -132,7 +132,7 @@ class _ByGroup(NamedTuple):
 
 
 def _by_group(label: np.ndarray, logit: np.ndarray, group: np.ndarray, weight: np.ndarray | None) -> _ByGroup:
-    """Of at least one row; integers stay integers."""
+    """Sums by group, each of at least one row; integers stay integers."""
     key, mass = _sort_key(label, logit, group), None
     if weight is None:
         key = np.sort(key)  # one sort: by group, then logit, then label

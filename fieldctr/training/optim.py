@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from fieldctr.config import OptimizerConfig
 from fieldctr.errors import UserError
 from fieldctr.models.hooks import hook
-from fieldctr.nn.embedding import Table
+from fieldctr.nn.embedding import EmbeddingTable
 from fieldctr.training.adam import Adam
 from fieldctr.training.lazy import LazyTable, Schedule
-from fieldctr.training.rows import BufferedTable, RowSums
+from fieldctr.training.sparse_gradients import BufferedTable, RowSums
 
 
 class Optimizer:
@@ -31,7 +31,7 @@ class Optimizer:
         self, model: nn.Module, config: OptimizerConfig, *, clip_norm: float | None, ema_decay: float | None
     ) -> None:
         self.clip_norm, self.ema_decay, self.steps = clip_norm, ema_decay, 0
-        tables = {name: module for name, module in model.named_modules() if isinstance(module, Table)}
+        tables = {name: module for name, module in model.named_modules() if isinstance(module, EmbeddingTable)}
         self.lazy: dict[str, LazyTable] = {}
         self.buffered: list[BufferedTable] = []
         sums, on_cpu = RowSums(), next(model.parameters()).device.type == "cpu"
@@ -45,18 +45,18 @@ class Optimizer:
         self.frozen = frozen(model)
         for weight in self.frozen:
             weight.grad = torch.zeros_like(weight)
-        self.apart, scales = apart(model), lr_scales(model, config.base_width)
+        self.clip_groups, scales = clip_groups(model), lr_scales(model, config.base_width)
         if lazy & scales.keys():
             raise UserError(
                 "optimizer.embedding_update=lazy: a module with an embedding table sets lr_scale or lr_width, and lazy "
                 "tables learn at the rate itself. Set them on other modules, or optimizer.embedding_update=dense"
             )
-        still = lazy | {id(weight) for weight in self.frozen}
+        not_dense = lazy | {id(weight) for weight in self.frozen}
         self.dense = Adam(
             {
                 name: weight
                 for name, weight in model.named_parameters()
-                if weight.requires_grad and id(weight) not in still
+                if weight.requires_grad and id(weight) not in not_dense
             },
             config,
             tables={id(table.weight) for table in tables.values()},
@@ -67,30 +67,30 @@ class Optimizer:
     def step(self, lr: float) -> None:
         """Apply the gradients at learning rate `lr` and clear them."""
         self.steps += 1
-        keep = decay_at(self.ema_decay, self.steps) if self.ema_decay else 0.0
+        decay = decay_at(self.ema_decay, self.steps) if self.ema_decay else 0.0
         rows = [table.gradient() for table in self.lazy.values()]
         buffered = {id(table.table.weight): table.gradient() for table in self.buffered}
         scale = None
         if self.clip_norm is not None:
             # Of a buffered table, only the rows that are not zero.
-            apart = {id(weight) for group in self.apart for weight in group.weights}
+            clipped = {id(weight) for group in self.clip_groups for weight in group.weights}
             plain = [
-                buffered.get(id(weight), weight.grad) for weight in self.dense.weights() if id(weight) not in apart
+                buffered.get(id(weight), weight.grad) for weight in self.dense.weights() if id(weight) not in clipped
             ]
             plain += [weight.grad for weight in self.frozen]
             norm = global_norm([gradient for gradient in plain + rows if gradient is not None])
             scale = (norm / self.clip_norm).clamp_(min=1)
-        for group in self.apart:
+        for group in self.clip_groups:
             group.clip(scale)
         self.dense.update(lr, self.steps, scale)
         for table in self.buffered:
             table.clear()
         if self.lazy:
-            self.schedule.advance(lr, keep)
+            self.schedule.advance(lr, decay)
             for table, gradient in zip(self.lazy.values(), rows, strict=True):
-                table.update(lr, self.steps, gradient, scale, keep)
+                table.update(lr, self.steps, gradient, scale, decay)
         if self.average:
-            self.average.update(1 - keep)
+            self.average.update(1 - decay)
 
     def close(self) -> None:
         """Leave the model's tables as they were before; their rows must be up to date."""
@@ -116,17 +116,17 @@ class Optimizer:
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that a later `load` needs, by name."""
-        found = {"steps": torch.tensor(self.steps)} | _prefixed("dense", self.dense.tensors())
+        tensors = {"steps": torch.tensor(self.steps)} | _prefixed("dense", self.dense.tensors())
         if self.average:
-            found |= _prefixed("average", self.average.mean)
+            tensors |= _prefixed("average", self.average.mean)
         if self.lazy:
-            found |= _prefixed("schedule", self.schedule.tensors())
+            tensors |= _prefixed("schedule", self.schedule.tensors())
         for name, table in self.lazy.items():
-            found |= _prefixed(f"lazy/{name}", table.tensors())
+            tensors |= _prefixed(f"lazy/{name}", table.tensors())
         for i, weight in enumerate(self.frozen):
             assert weight.grad is not None
-            found[f"frozen/{i}"] = weight.grad
-        return found
+            tensors[f"frozen/{i}"] = weight.grad
+        return tensors
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over what `tensors` of an equal model gave."""
@@ -137,7 +137,7 @@ class Optimizer:
             tensor.copy_(tensors[name])
 
 
-class Apart(NamedTuple):
+class ClipGroup(NamedTuple):
     """Weights with a clip of their own, so that their large gradients do not shrink all others'."""
 
     weights: list[nn.Parameter]
@@ -147,8 +147,8 @@ class Apart(NamedTuple):
         """Clip the gradients in place, in advance of the division by `scale` that Adam does for all weights."""
         gradients = [weight.grad for weight in self.weights if weight.grad is not None]
         if gradients:
-            own = (global_norm(gradients) / self.clip_norm).clamp_(min=1)
-            torch._foreach_mul_(gradients, 1 / own if scale is None else scale / own)
+            excess = (global_norm(gradients) / self.clip_norm).clamp_(min=1)
+            torch._foreach_mul_(gradients, 1 / excess if scale is None else scale / excess)
 
 
 def frozen(model: nn.Module) -> list[nn.Parameter]:
@@ -156,10 +156,10 @@ def frozen(model: nn.Module) -> list[nn.Parameter]:
     return [weight for module in model.modules() if hook(module, "frozen") for weight in module.parameters()]
 
 
-def apart(model: nn.Module) -> list[Apart]:
+def clip_groups(model: nn.Module) -> list[ClipGroup]:
     """A group for each module that sets `clip_norm`."""
     limits = [(module, hook(module, "clip_norm")) for module in model.modules()]
-    return [Apart(list(module.parameters()), float(limit)) for module, limit in limits if limit is not None]
+    return [ClipGroup(list(module.parameters()), float(limit)) for module, limit in limits if limit is not None]
 
 
 def lr_scales(model: nn.Module, base_width: int) -> dict[int, float]:
@@ -168,8 +168,8 @@ def lr_scales(model: nn.Module, base_width: int) -> dict[int, float]:
     for module in model.modules():
         scale, width = hook(module, "lr_scale"), hook(module, "lr_width")
         if scale is not None or width is not None:
-            own = (1.0 if scale is None else scale) * (1.0 if width is None else min(1.0, base_width / width))
-            scales |= {id(weight): own for weight in module.parameters()}
+            factor = (1.0 if scale is None else scale) * (1.0 if width is None else min(1.0, base_width / width))
+            scales |= {id(weight): factor for weight in module.parameters()}
     return scales
 
 
@@ -178,10 +178,10 @@ def learning_rates(model: nn.Module, config: OptimizerConfig) -> dict[str, float
 
     A part whose weights all learn at one rate stands as one.
     """
-    scales, still = lr_scales(model, config.base_width), {id(weight) for weight in frozen(model)}
+    scales, unmoved = lr_scales(model, config.base_width), {id(weight) for weight in frozen(model)}
     rates = {}
     for name, weight in model.named_parameters():
-        moves = weight.requires_grad and id(weight) not in still
+        moves = weight.requires_grad and id(weight) not in unmoved
         rates[name] = config.lr * scales.get(id(weight), 1.0) if moves else 0.0
     return _by_part(rates)
 

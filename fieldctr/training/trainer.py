@@ -189,16 +189,16 @@ class Fitting:
         self.lap("train")
         try:
             with self.optimizer.averaged():
-                found = self.validated()
-                better = self.judge(found)
-                numbers = self.diagnosed()
+                metrics = self.validate()
+                better = self.judge(metrics)
+                diagnostics = self.diagnose()
                 if better:
                     self.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
         finally:
             self.lap("evaluate")
         record = {"step": self.state.step, "epoch": self.epochs, "lr": self.state.lr, "train_loss": train_loss}
-        record |= {f"valid/{name}": value for name, value in found.items()}
-        record |= {f"diagnostics/{name}": value for name, value in numbers.items()}
+        record |= {f"valid/{name}": value for name, value in metrics.items()}
+        record |= {f"diagnostics/{name}": value for name, value in diagnostics.items()}
         self.decide(better)
         self.loss_sum.zero_()
         self.losses = 0
@@ -206,9 +206,9 @@ class Fitting:
         self.state.history.append(record)
         return record, better
 
-    def validated(self) -> Record:
+    def validate(self) -> Record:
         """Metrics on the validation split; UserError when the model says nothing."""
-        found, logit = evaluate(
+        metrics, logit = evaluate(
             self.model,
             self.valid,
             batch_size=self.settings.eval_batch_size,
@@ -220,21 +220,21 @@ class Fitting:
                 f"step {self.state.step}: all validation logits are {logit[0]:.4g}: the model tells no samples apart. "
                 f"{causes(self.model, self.valid)}; or dead units (a zero initial scale)"
             )
-        complaint = "" if self.warned else worse_than_nothing(self.model, self.train, self.valid, found["ne"])
+        complaint = "" if self.warned else worse_than_nothing(self.model, self.train, self.valid, metrics["ne"])
         if complaint:
             self.warned = True
             warnings.warn(f"step {self.state.step}: {complaint}", stacklevel=2)
-        return found
+        return metrics
 
-    def diagnosed(self) -> Record:
+    def diagnose(self) -> Record:
         """Numbers from inside the model, on the same rows each time: about the cost of a step on ROWS samples."""
         eager = torch.compiler.set_stance("force_eager") if self.settings.compile else contextlib.nullcontext()
         with eager:
             return diagnose(self.model, *self.sample)
 
-    def judge(self, found: Mapping[str, float]) -> bool:
+    def judge(self, metrics: Mapping[str, float]) -> bool:
         """Whether these metrics are the best so far."""
-        score = monitored(found, self.settings.monitor)
+        score = monitored(metrics, self.settings.monitor)
         better = self.state.best_score is None or score > self.state.best_score + self.settings.min_delta
         if better:
             self.state.best_score, self.state.best_step = score, self.state.step

@@ -13,7 +13,7 @@ from fieldctr.analysis.lint.leaks import moves_with_label
 from fieldctr.analysis.lint.survey import survey
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.encode import encode
-from fieldctr.data.specs import field_specs
+from fieldctr.data.fields.specs import field_specs
 from fieldctr.data.table import Table
 
 USERS, ITEMS = 200, 80

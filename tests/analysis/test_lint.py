@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from fieldctr.analysis.codes import Coder, hashed
+from fieldctr.analysis.discretizer import Discretizer, hash_lists
 from fieldctr.analysis.lint import lint as module
 from fieldctr.analysis.lint.counters import Moves
 from fieldctr.analysis.lint.days import click_rates_by_day, odd_days, spell_days
@@ -21,8 +21,8 @@ from fieldctr.analysis.lint.rules import effective_rows
 from fieldctr.analysis.lint.survey import KeyFacts, survey
 from fieldctr.data.dataset import Dataset, Split
 from fieldctr.data.encode import encode
+from fieldctr.data.fields.specs import field_specs
 from fieldctr.data.sources import synthetic
-from fieldctr.data.specs import field_specs
 from fieldctr.data.table import Table
 
 ROWS, USERS, ITEMS = 12_000, 400, 150
@@ -372,11 +372,11 @@ def test_every_advice_has_a_number_and_a_cure(tmp_path: Path) -> None:
     frame = clean(np.random.default_rng(1)).with_columns(
         leaks=LABEL, one=pl.lit(1), twin="i" + pl.col("item").cast(pl.String), mean=LABEL.mean().over("item").round(2),
         counter=CLICKS, row="r" + pl.int_range(ROWS).cast(pl.String), moment=pl.col("ts"),
-        hashed=pl.col("user").cast(pl.String),
+        hash_lists=pl.col("user").cast(pl.String),
         phone=pl.when(pl.col("split") == "test", pl.int_range(ROWS) % 3 == 0).then(pl.lit("new")).otherwise("brand"),
     )  # fmt: skip
     more = {name: {} for name in ("leaks", "one", "twin", "mean", "counter", "row", "moment", "phone")}
-    findings = lint(prepare(frame, tmp_path, **more, hashed={"num_buckets": 300})).findings
+    findings = lint(prepare(frame, tmp_path, **more, hash_lists={"num_buckets": 300})).findings
     rules = {finding.rule for finding in findings}
     labels, values = (
         {"leak", "knows_the_future", "moves_with_label"},
@@ -416,17 +416,17 @@ def test_a_report_names_the_worst_first(tmp_path: Path) -> None:
 
 def test_lists_and_numbers_become_codes(tmp_path: Path) -> None:
     lists = np.array([[1, 2, 0], [2, 1, 0], [1, 2, 0], [0, 0, 0]])
-    codes = hashed(lists)
-    assert codes[0] == codes[2] != codes[1]
-    assert codes[3] == 0 < codes[:3].min()
+    categories = hash_lists(lists)
+    assert categories[0] == categories[2] != categories[1]
+    assert categories[3] == 0 < categories[:3].min()
     frame = clean(np.random.default_rng(1)).with_columns(
         price_value=pl.when(pl.int_range(ROWS) % 2 == 0).then("price_value")
     )
     dataset = prepare(frame, tmp_path)
-    coder = Coder.of(dataset.schema, dataset.train)
-    (_, codes), *_ = coder.blocks(dataset.train)
-    price, value = codes[FIELDS.index("price")], codes[FIELDS.index("price_value")]
+    discretizer = Discretizer.of(dataset.schema, dataset.train)
+    (_, categories), *_ = discretizer.blocks(dataset.train)
+    price, value = categories[FIELDS.index("price")], categories[FIELDS.index("price_value")]
     assert (value[1::2] == 0).all()
     assert value[::2].min() == 1
     assert np.corrcoef(price[::2], value[::2])[0, 1] > 0.99
-    assert max(codes.max(1) - np.array(coder.sizes)) < 0
+    assert max(categories.max(1) - np.array(discretizer.sizes)) < 0

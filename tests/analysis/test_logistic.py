@@ -10,7 +10,7 @@ import pytest
 
 from fieldctr.analysis.baselines.design import logits, scales
 from fieldctr.analysis.baselines.logistic import Fit, LogisticConfig, Samples, Solver, logistic, note, path
-from fieldctr.analysis.parity.twins import embed
+from fieldctr.analysis.parity.reference_models import embed
 from fieldctr.data.dataset import Dataset, Split
 from fieldctr.errors import UserError
 from fieldctr.ranking import auc
@@ -50,9 +50,9 @@ def test_the_matrix_is_the_models_first_order_table(seed: int) -> None:
     """Its product with a table's only column is the sum of the fields' embeddings, once numbers are scaled."""
     rng = np.random.default_rng(seed)
     split = drawn(rng, 50)
-    scale, weights = scales(SCHEMA, split), rng.normal(size=(SCHEMA.apart().vocab_size, 1))
+    scale, weights = scales(SCHEMA, split), rng.normal(size=(SCHEMA.unshared().vocab_size, 1))
     assert split.values is not None
-    expected = embed(weights, SCHEMA.apart(), split.ids, split.values / scale).sum((1, 2))
+    expected = embed(weights, SCHEMA.unshared(), split.ids, split.values / scale).sum((1, 2))
     np.testing.assert_allclose(logits(SCHEMA, split, scale, weights[:, 0], 0.5), expected + 0.5, atol=1e-9)
     for i, column in enumerate((1, 7)):
         known = split.values[split.ids[:, column] > 0, i].astype(np.float64)

@@ -14,6 +14,7 @@ from fieldctr.commands import clean
 from fieldctr.commands.clean import unused
 from fieldctr.data import shards
 from fieldctr.data.prepare import VERSION
+from fieldctr.data.shards.shards import SHARD_FILE
 from fieldctr.disk import write_json
 from fieldctr.errors import UserError
 from fieldctr.locks import lock
@@ -106,7 +107,7 @@ def shards_of(outputs: Path, raw: Path, name: str, **changes: Any) -> Path:
     key = {"format": shards.FORMAT, "version": VERSION, "stamps": stamps([raw]), "files": []} | changes
     folder = outputs / "data" / f".{name}.shards"
     write_json(folder / KEY_FILE, {key: value for key, value in key.items() if value is not None})
-    write_json(folder / "000000000000" / shards.SHARD_FILE, {})
+    write_json(folder / "000000000000" / SHARD_FILE, {})
     return folder
 
 

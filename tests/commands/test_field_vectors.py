@@ -10,7 +10,7 @@ import yaml
 from fieldctr import processor
 from fieldctr.catalog import conf_dir
 from fieldctr.commands import field_vectors
-from fieldctr.commands.field_vectors import alternatives, embedded, field_names, settled, synonyms
+from fieldctr.commands.field_vectors import alternatives, embed_fields, field_names, settled, synonyms
 from fieldctr.config import EncoderConfig, parse
 from fieldctr.data.prepare import prepared
 from fieldctr.data.values import field_values
@@ -19,7 +19,7 @@ from fieldctr.llm.field_embeddings import FieldEmbeddings
 
 
 @pytest.fixture
-def described() -> dict[str, Any]:
+def dataset_node() -> dict[str, Any]:
     node = yaml.safe_load((conf_dir() / "dataset/synthetic.yaml").read_text(encoding="utf-8"))
     node["source"] |= {"rows": 2000}
     return node
@@ -38,21 +38,21 @@ def test_a_dataset_has_other_words_for_each_readable_field(name: str) -> None:
         assert words != keys.get("text", field.replace("_", " ")) or keys["text"] == ""
 
 
-def test_a_dataset_without_other_words_is_named(described: dict[str, Any]) -> None:
-    described["fields"] = {"user_id": None, "gender": {"text": "gender of the user"}}
+def test_a_dataset_without_other_words_is_named(dataset_node: dict[str, Any]) -> None:
+    dataset_node["fields"] = {"user_id": None, "gender": {"text": "gender of the user"}}
     with pytest.raises(UserError, match=r"enhancer\.source=synonyms: no field of dataset 'synthetic' has a synonym"):
-        synonyms(described, "enhancer.source")
+        synonyms(dataset_node, "enhancer.source")
 
 
-def test_a_field_without_other_words_keeps_its_text(described: dict[str, Any]) -> None:
-    described["fields"] = {"user_id": {"synonym": "account"}, "gender": {"text": "sex"}, "brand": None}
-    assert synonyms(described, "enhancer.source") == ["account", "sex", "brand"]
+def test_a_field_without_other_words_keeps_its_text(dataset_node: dict[str, Any]) -> None:
+    dataset_node["fields"] = {"user_id": {"synonym": "account"}, "gender": {"text": "sex"}, "brand": None}
+    assert synonyms(dataset_node, "enhancer.source") == ["account", "sex", "brand"]
 
 
-def test_alternatives_ask_the_same_values_and_count_entities(described: dict[str, Any], tmp_path: Path) -> None:
-    dataset = prepared(described, data_dir=tmp_path)
+def test_alternatives_ask_the_same_values_and_count_entities(dataset_node: dict[str, Any], tmp_path: Path) -> None:
+    dataset = prepared(dataset_node, data_dir=tmp_path)
     config = parse(EncoderConfig, encoder(), "encoder")
-    found = alternatives(dataset, described, field_values(dataset.folder), field_names(dataset), config)
+    found = alternatives(dataset, dataset_node, field_values(dataset.folder), field_names(dataset), config)
     assert list(found.templates) == ["short", "long"]  # the one in use comes first
     short, long = found.templates.values()
     assert [prompt.field for prompt in short] == [prompt.field for prompt in long]
@@ -62,24 +62,24 @@ def test_alternatives_ask_the_same_values_and_count_entities(described: dict[str
     assert all(text.startswith("user id is") and "brand" not in text for text in found.entities["user"].texts)
 
 
-def test_an_entity_of_unknown_fields_is_refused(described: dict[str, Any], tmp_path: Path) -> None:
-    described["entities"] = {"user": ["user_di"]}
+def test_an_entity_of_unknown_fields_is_refused(dataset_node: dict[str, Any], tmp_path: Path) -> None:
+    dataset_node["entities"] = {"user": ["user_di"]}
     with pytest.raises(UserError, match=r"dataset\.entities\.user: no field 'user_di'\. Nearest: user_id"):
-        prepared(described, data_dir=tmp_path)
+        prepared(dataset_node, data_dir=tmp_path)
 
 
-def test_neither_changes_the_prepared_table(described: dict[str, Any], tmp_path: Path) -> None:
-    first = prepared(described, data_dir=tmp_path)
-    del described["entities"]
-    described["fields"]["gender"] = {}
-    assert prepared(described, data_dir=tmp_path).digest == first.digest
+def test_neither_changes_the_prepared_table(dataset_node: dict[str, Any], tmp_path: Path) -> None:
+    first = prepared(dataset_node, data_dir=tmp_path)
+    del dataset_node["entities"]
+    dataset_node["fields"]["gender"] = {}
+    assert prepared(dataset_node, data_dir=tmp_path).digest == first.digest
 
 
 @pytest.mark.parametrize(("after", "warned"), [(0.3, False), (0.4, True)])
 def test_tuning_that_pulls_fields_together_is_said(
     after: float,
     warned: bool,
-    described: dict[str, Any],
+    dataset_node: dict[str, Any],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -87,8 +87,10 @@ def test_tuning_that_pulls_fields_together_is_said(
     history = [{"epoch": 0, "mean_cosine": 0.3}, {"epoch": 1, "mean_cosine": after}]
     found = FieldEmbeddings(tmp_path, torch.zeros(2, 21, 4), {"history": history})
     monkeypatch.setattr(field_vectors, "field_embeddings", lambda *given, **named: found)
-    dataset = prepared(described, data_dir=tmp_path)
-    embedded(dataset, described, encoder(), names=field_names(dataset), outputs=tmp_path, device=torch.device("cpu"))
+    dataset = prepared(dataset_node, data_dir=tmp_path)
+    embed_fields(
+        dataset, dataset_node, encoder(), names=field_names(dataset), outputs=tmp_path, device=torch.device("cpu")
+    )
     assert ("pulled the fields together: mean cosine 0.300 -> 0.400" in capsys.readouterr().err) == warned
 
 
@@ -96,7 +98,7 @@ def test_tuning_that_pulls_fields_together_is_said(
 def test_the_dtype_that_auto_takes_is_said_in_one_line_and_asked_for(
     native: bool,
     dtype: str,
-    described: dict[str, Any],
+    dataset_node: dict[str, Any],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -107,10 +109,12 @@ def test_the_dtype_that_auto_takes_is_said_in_one_line_and_asked_for(
     monkeypatch.setattr(
         field_vectors, "field_embeddings", lambda config, *given, **named: asked.append(config) or found
     )
-    dataset = prepared(described, data_dir=tmp_path)
+    dataset = prepared(dataset_node, data_dir=tmp_path)
     capsys.readouterr()
     for node in (encoder() | {"dtype": "auto"}, encoder() | {"dtype": dtype}):
-        embedded(dataset, described, node, names=field_names(dataset), outputs=tmp_path, device=torch.device("cpu"))
+        embed_fields(
+            dataset, dataset_node, node, names=field_names(dataset), outputs=tmp_path, device=torch.device("cpu")
+        )
     assert asked[0] == asked[1]
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1

@@ -9,9 +9,9 @@ import pytest
 
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.encode import encode, encode_rows
+from fieldctr.data.fields.specs import field_specs
 from fieldctr.data.hashing import text_hashes
-from fieldctr.data.lexicon import Merged, merged_buckets
-from fieldctr.data.specs import field_specs
+from fieldctr.data.shards.dictionary import MergedTexts, merge_buckets
 from fieldctr.data.table import SPLITS, Table
 from fieldctr.data.values import field_values, row_texts
 
@@ -103,17 +103,17 @@ def test_predict_gives_what_prepare_gave(tmp_path: Path) -> None:
     assert np.array_equal(again.values, dataset.test.values)
 
 
-def merged(words: list[list[str]], num_buckets: int) -> Merged:
+def merged(words: list[list[str]], num_buckets: int) -> MergedTexts:
     """One shard per list; every word once in train."""
     shards = ((pl.Series(texts), np.eye(3, 1, dtype=np.int64) * np.ones(len(texts), np.int64)) for texts in words)
-    return merged_buckets(shards, num_buckets, lambda need: None)
+    return merge_buckets(shards, num_buckets, lambda need: None)
 
 
 def test_buckets_fill_evenly_and_values_share_them_as_chance_has_it() -> None:
     values = [f"{k:08x}" for k in range(20_000)]
     every = merged([values], 20_000)
     assert every.filled() == pytest.approx(1 - math.exp(-1), abs=0.01)
-    (codes,) = every.places
+    (codes,) = every.code_maps
     shared = np.mean(np.bincount(codes)[codes] > 1)
     assert shared == pytest.approx(every.filled(), abs=0.01)  # what lint says of a crowded field
     assert len(np.unique(text_hashes(pl.Series(values)))) == len(values)

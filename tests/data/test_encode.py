@@ -13,11 +13,11 @@ import polars as pl
 import polars.selectors as cs
 import pytest
 
-from fieldctr.data import budget, shards
+from fieldctr.data.budget import Limits
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.encode import encode, encode_rows
-from fieldctr.data.kinds import FieldSpec
-from fieldctr.data.specs import field_specs
+from fieldctr.data.fields.kinds import FieldSpec
+from fieldctr.data.fields.specs import field_specs
 from fieldctr.data.table import DROP, LABEL, SPLIT, SPLITS, Table
 from fieldctr.errors import UserError
 from fieldctr.schema import Field, Schema
@@ -162,19 +162,23 @@ def table(rows: list[Row]) -> Table:
     return Table.named(pl.LazyFrame(rows, schema=schema, strict=False))
 
 
-def prepare(folder: Path, rows: list[Row], specs: tuple[FieldSpec, ...] = SPECS, group: str | None = None) -> Dataset:
+def prepare(
+    folder: Path,
+    rows: list[Row],
+    specs: tuple[FieldSpec, ...] = SPECS,
+    group: str | None = None,
+    limits: Limits | None = None,
+) -> Dataset:
     folder.mkdir()
-    encode(table(rows), specs, folder, group=group)
+    encode(table(rows), specs, folder, group=group, limits=limits)
     return Dataset.load(folder, name="test")
 
 
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("chunk", [7, 1 << 16])
-def test_encoding_is_its_plain_twin(seed: int, chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (budget, shards):
-        monkeypatch.setattr(module, "CHUNK", chunk)
+def test_encoding_is_its_plain_twin(seed: int, chunk: int, tmp_path: Path) -> None:
     rows = random_rows(seed)
-    dataset = prepare(tmp_path / "data", rows)
+    dataset = prepare(tmp_path / "data", rows, limits=Limits(chunk, block_rows=chunk))
     for name in SPLITS:
         ids, values = encoded(SPECS, rows, name)
         split = getattr(dataset, name)
@@ -339,7 +343,7 @@ def test_tables_without_a_history_are_recorded_as_before(tmp_path: Path) -> None
     first, second = json.loads((tmp_path / "schema.json").read_text())["fields"]
     assert "shares" not in first
     assert second["shares"] == "a"
-    assert Schema.load(tmp_path / "schema.json").apart().vocab_size == 6
+    assert Schema.load(tmp_path / "schema.json").unshared().vocab_size == 6
 
 
 @pytest.mark.parametrize(

@@ -9,15 +9,15 @@ import polars as pl
 import pytest
 import torch
 
-from fieldctr.data import budget, shards
 from fieldctr.data.batches import Batches
+from fieldctr.data.budget import Limits
 from fieldctr.data.dataset import Dataset, Split
 from fieldctr.data.encode import encode, encode_rows
 from fieldctr.data.encoders import histories
-from fieldctr.data.kinds import HistorySpec
-from fieldctr.data.past import EVENTS_FILE
-from fieldctr.data.regroup import Regrouping, regrouped
-from fieldctr.data.specs import field_specs
+from fieldctr.data.fields.kinds import HistorySpec
+from fieldctr.data.fields.regroup import Regrouping, regrouped
+from fieldctr.data.fields.specs import field_specs
+from fieldctr.data.lookups import EVENTS_FILE
 from fieldctr.data.table import SPLITS, Table
 from fieldctr.errors import UserError
 
@@ -58,10 +58,10 @@ def random_rows(seed: int, count: int = 500, splits: str = "random") -> list[Row
     return rows
 
 
-def prepare(folder: Path, rows: list[Row], fields: dict[str, Any] = FIELDS) -> Dataset:
+def prepare(folder: Path, rows: list[Row], fields: dict[str, Any] = FIELDS, limits: Limits | None = None) -> Dataset:
     folder.mkdir()
     specs = field_specs(fields, default_min_count=2)
-    encode(Table.named(pl.LazyFrame(rows, infer_schema_length=None)), specs, folder, group=None)
+    encode(Table.named(pl.LazyFrame(rows, infer_schema_length=None)), specs, folder, group=None, limits=limits)
     return Dataset.load(folder, name="test")
 
 
@@ -104,13 +104,9 @@ def twin(dataset: Dataset, name: str, rows: list[Row]) -> dict[str, list[list[in
 
 
 @pytest.mark.parametrize(("seed", "chunk", "splits"), [(0, 1 << 16, "random"), (1, 7, "random"), (2, 50, "time")])
-def test_a_history_is_what_a_look_at_all_rows_finds(
-    seed: int, chunk: int, splits: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for module in (budget, shards):
-        monkeypatch.setattr(module, "CHUNK", chunk)
+def test_a_history_is_what_a_look_at_all_rows_finds(seed: int, chunk: int, splits: str, tmp_path: Path) -> None:
     rows = random_rows(seed, splits=splits)
-    dataset = prepare(tmp_path / "data", rows)
+    dataset = prepare(tmp_path / "data", rows, limits=Limits(chunk, block_rows=chunk))
     assert [field.name for field in dataset.schema.fields[-3:]] == ["past", "seen_here", "in_town"]
     for name in KEYS:
         expected = twin(dataset, name, rows)
@@ -206,7 +202,9 @@ def test_batches_are_those_of_histories_written_row_by_row(wide: bool, tmp_path:
     split = prepare(tmp_path / "data", random_rows(5)).train
     if wide:
         assert split.windows is not None
-        split = Split(split.ids, split.label, split.values, windows=split.windows.astype(np.int64), past=split.past)
+        split = Split(
+            split.ids, split.label, split.values, windows=split.windows.astype(np.int64), histories=split.histories
+        )
     device = torch.device("cpu")
     for part in (split, split.sample(50, seed=1), split.take(slice(None, None, 3))):
         one, other = (Batches(each, batch_size=16, device=device) for each in (part, per_row(part)))

@@ -11,17 +11,19 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from tables import small
 
-from fieldctr.data import budget, encode, lists, matrices, samples, shards
+from fieldctr.data import encode, matrices
 from fieldctr.data.budget import Limits
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.describe import describe
 from fieldctr.data.encode import encode_rows
-from fieldctr.data.kinds import FieldSpec, Spec
-from fieldctr.data.lexicon import Lexicon
-from fieldctr.data.reader import Reader
-from fieldctr.data.regroup import Regrouping, regrouped
-from fieldctr.data.specs import field_specs
+from fieldctr.data.fields.kinds import FieldSpec, Spec
+from fieldctr.data.fields.regroup import Regrouping, regrouped
+from fieldctr.data.fields.specs import field_specs
+from fieldctr.data.shards import lists, samples, writer
+from fieldctr.data.shards.dictionary import Dictionary
+from fieldctr.data.shards.reader import Reader
 from fieldctr.data.table import EVENTS, LABEL, SPLIT, SPLITS, Table
 from fieldctr.errors import UserError
 
@@ -31,11 +33,11 @@ QUOTELESS = ["a", "b", "ü", "long tag", "7", "-1", "0.5", "1.0"]
 
 def said(spec: FieldSpec, column: pl.Series) -> list[list[str]]:
     """The texts of the rows."""
-    frame, lexicon = pl.DataFrame({spec.column: column}), Lexicon()
+    frame, dictionary = pl.DataFrame({spec.column: column}), Dictionary()
     cells = frame.select(lists.cells(spec, frame.schema).alias("cells"))["cells"]
-    codes = lists.coded(spec, lexicon, cells).codes
-    lexicon.see(codes.values)
-    rest = iter(lexicon.texts().gather(codes.values).to_list())
+    codes = lists.coded(spec, dictionary, cells).codes
+    dictionary.see(codes.values)
+    rest = iter(dictionary.texts().gather(codes.values).to_list())
     return [[next(rest) for _ in range(length)] for length in codes.lengths]
 
 
@@ -252,10 +254,10 @@ def plain_specs() -> list[FieldSpec]:
     return [spec for spec in specs_of() if isinstance(spec, FieldSpec)]
 
 
-def made(rows: list[Row], folder: Path, **more: Any) -> Dataset:
+def made(rows: list[Row], folder: Path, limits: Limits | None = None, **more: Any) -> Dataset:
     """All fields, those in `more` besides, in a folder of their own."""
     folder.mkdir()
-    encode.encode(Table.named(frame_of(rows)), specs_of(**more), folder, group="item")
+    encode.encode(Table.named(frame_of(rows)), specs_of(**more), folder, group="item", limits=limits)
     return Dataset.load(folder, name="t")
 
 
@@ -291,20 +293,19 @@ def test_ids_and_counts_are_those_of_the_plain_twin(seed: int, tmp_path: Path) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("limits", [Limits(16, 16), Limits(4, 32), Limits(8, words=1)])
+@pytest.mark.parametrize(
+    "limits", [small(16), small(16, chunk_rows=4, shard_rows=32), Limits(8, text_bytes=1, block_rows=16)]
+)
 @pytest.mark.parametrize("seed", [7, 8])
 def test_shards_chunks_and_pieces_change_no_byte(
     seed: int, limits: Limits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = random_rows(seed)
     whole = files_of(made(rows, tmp_path / "whole").folder)
-    for module in (shards, budget):
-        monkeypatch.setattr(module, "CHUNK", 16)
-    monkeypatch.setattr(budget.Budget, "limits", lambda self, columns: limits)
     monkeypatch.setattr(lists, "LEAST", 5)
     monkeypatch.setattr(lists, "TYPICAL", 1)
-    monkeypatch.setattr(matrices, "CELLS", 100)
-    many = made(rows, tmp_path / "many")
+    monkeypatch.setattr(matrices, "PIECE_IDS", 100)
+    many = made(rows, tmp_path / "many", limits)
     assert files_of(many.folder) == whole
 
 
@@ -368,17 +369,17 @@ def test_work_grows_with_the_values_and_not_with_the_width(monkeypatch: pytest.M
     frame = pl.LazyFrame(
         {"m": rows, LABEL: [0, 1] * 150, SPLIT: ["train", "train", "valid", "valid", "test", "test"] * 50}
     )
-    real = Lexicon.code
+    real = Dictionary.code
     for width in (10, 2000):
         monkeypatch.setattr(
-            Lexicon, "code", lambda self, texts, w=width: cells.update({w: len(texts)}) or real(self, texts)
+            Dictionary, "code", lambda self, texts, w=width: cells.update({w: len(texts)}) or real(self, texts)
         )
         specs = field_specs({"m": {"kind": "multi", "separator": " ", "max_length": width}}, 1)
         reader = Reader.of(specs)
         assert next(reader.chunks(frame, {})).texts.width == 1
         assert reader.num_columns <= lists.TYPICAL
         extra = samples.row_columns(frame.collect_schema(), None, None)
-        shards.write_shards(reader, frame, extra, tmp_path / str(width), first=0, limits=Limits())
+        writer.write_shards(reader, frame, extra, tmp_path / str(width), first=0, limits=Limits())
         sizes[width] = sum(path.stat().st_size for path in (tmp_path / str(width)).glob("*/*"))
     assert cells[10] == cells[2000] == sum(len(row.split()) for row in rows)
     assert abs(sizes[10] - sizes[2000]) < 100

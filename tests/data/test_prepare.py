@@ -37,7 +37,7 @@ def run(rows: int, folder: Path, fatal: str = "") -> subprocess.Popen[str]:
     """A process that prepares; the call of `fatal` kills it."""
     code = (
         "import os, sys; from pathlib import Path; from fieldctr.data.prepare import prepared\n"
-        "from fieldctr.data import shards\n"
+        "from fieldctr.data.shards import writer\n"
         "from fieldctr.memory import peak_resident_mb\n"
         f"{f'{fatal} = lambda *given, **named: os.kill(os.getpid(), 9)' if fatal else ''}\n"
         f"print(prepared({synthetic(rows)!r}, data_dir=Path(sys.argv[1])).folder)\n"
@@ -94,7 +94,7 @@ def test_new_bytes_of_a_file_change_the_folder(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_killed_preparation_leaves_nothing_that_passes_for_data(tmp_path: Path) -> None:
-    process = run(2000, tmp_path, fatal="shards.complete")
+    process = run(2000, tmp_path, fatal="writer.complete")
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     assert list(tmp_path.glob(".*.shards/.0*/train.codes"))

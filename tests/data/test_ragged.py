@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from fieldctr.data.ragged import Ragged, joined, part, taken, values_of
+from fieldctr.data.shards.ragged import Ragged, joined, part, taken, values_of
 
 
 def ragged(lists: list[list[int]]) -> Ragged:
@@ -29,7 +29,7 @@ def test_lists_are_what_python_makes_of_them(seed: int) -> None:
     lists = drawn(draw, draw.choice([0, 1, 2, 30]))
     found = ragged(lists)
     assert found.rows.tolist() == [i for i, row in enumerate(lists) for _ in row]
-    assert found.places.tolist() == [k for row in lists for k in range(len(row))]
+    assert found.positions.tolist() == [k for row in lists for k in range(len(row))]
     rows = sorted(draw.sample(range(len(lists)), len(lists) // 2))
     assert plain(taken(found, np.array(rows, int))) == [lists[i] for i in rows]
     start = draw.randrange(len(lists) + 1)

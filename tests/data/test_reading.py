@@ -21,9 +21,9 @@ import pytest
 
 from fieldctr.data.bad_lines import refuse_bad_lines
 from fieldctr.data.columns import column
+from fieldctr.data.fields.spelling import value_texts
 from fieldctr.data.reading import Reading, null_texts
 from fieldctr.data.scan import scan, settled
-from fieldctr.data.spelling import value_texts
 from fieldctr.errors import UserError
 
 Rows = list[list[str]]

@@ -8,9 +8,9 @@ import pytest
 from tables import tidy_node
 
 from fieldctr.data.encode import encode
-from fieldctr.data.kinds import FieldSpec
+from fieldctr.data.fields.kinds import FieldSpec
+from fieldctr.data.fields.specs import field_specs
 from fieldctr.data.prepare import prepared
-from fieldctr.data.specs import field_specs
 from fieldctr.data.table import Table
 from fieldctr.errors import UserError
 

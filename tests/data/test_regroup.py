@@ -10,10 +10,10 @@ import pytest
 
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.encode import encode, encode_rows
-from fieldctr.data.kinds import FieldSpec
+from fieldctr.data.fields.kinds import FieldSpec
+from fieldctr.data.fields.regroup import Regrouping, regrouped
+from fieldctr.data.fields.specs import field_specs
 from fieldctr.data.prepare import prepared
-from fieldctr.data.regroup import Regrouping, regrouped
-from fieldctr.data.specs import field_specs
 from fieldctr.data.splits import by_random, thinned
 from fieldctr.data.table import DROP, SPLIT, SPLITS, Table
 from fieldctr.errors import UserError

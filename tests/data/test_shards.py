@@ -13,17 +13,19 @@ from typing import Any
 
 import polars as pl
 import pytest
+from tables import small, tidy_node
 
 from fieldctr.data import budget, encode, shards
 from fieldctr.data.budget import Limits
+from fieldctr.data.fields.specs import field_specs
 from fieldctr.data.generated import write_generated_criteo
 from fieldctr.data.prepare import prepared
-from fieldctr.data.specs import field_specs
 from fieldctr.data.table import EVENTS, SPLITS, Table
 from fieldctr.errors import UserError
 
 CHUNK = 1 << 8  # in place of 1 << 16: many shards of few rows
 ROWS = 9 * CHUNK + 77
+ONE = Limits(CHUNK, block_rows=CHUNK)  # shard of all rows
 HAVE_RAY = importlib.util.find_spec("ray") is not None
 
 
@@ -32,12 +34,6 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("raw")
     write_generated_criteo(folder / "train.txt", rows=ROWS, seed=3)
     return folder
-
-
-@pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (shards, budget):
-        monkeypatch.setattr(module, "CHUNK", CHUNK)
 
 
 @pytest.fixture(scope="module")
@@ -54,32 +50,28 @@ def node(raw: Path, dataset_node: Any) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def whole(node: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The bytes of the table made of one shard."""
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (shards, budget):
-            patch.setattr(module, "CHUNK", CHUNK)
-        cut(patch, Limits(CHUNK))
-        return bytes_of(prepared(node, data_dir=tmp_path_factory.mktemp("whole")).folder)
-
-
-def cut(monkeypatch: pytest.MonkeyPatch, *limits: Limits) -> None:
-    """One after the other, as if the memory changed."""
-    rest = list(limits)
-    monkeypatch.setattr(budget.Budget, "limits", lambda self, columns: rest.pop(0) if len(rest) > 1 else rest[0])
+    return bytes_of(prepared(node, data_dir=tmp_path_factory.mktemp("whole"), limits=ONE).folder)
 
 
 def bytes_of(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
 
 
-@pytest.mark.parametrize("limits", [Limits(CHUNK, CHUNK), Limits(CHUNK // 4, 3 * CHUNK), Limits(CHUNK // 2, words=1)])
+@pytest.mark.parametrize(
+    "limits",
+    [
+        small(CHUNK),
+        small(CHUNK, chunk_rows=CHUNK // 4, shard_rows=3 * CHUNK),
+        Limits(CHUNK // 2, text_bytes=1, block_rows=CHUNK),
+    ],
+)
 def test_many_shards_and_small_chunks_give_the_bytes_of_one(
-    limits: Limits, node: dict[str, Any], whole: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    limits: Limits, node: dict[str, Any], whole: dict[str, str], tmp_path: Path
 ) -> None:
-    cut(monkeypatch, limits)
-    assert bytes_of(prepared(node, data_dir=tmp_path / "many").folder) == whole
+    assert bytes_of(prepared(node, data_dir=tmp_path / "many", limits=limits).folder) == whole
 
 
-def stopped(node: dict[str, Any], data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+def stopped(node: dict[str, Any], data_dir: Path, monkeypatch: pytest.MonkeyPatch, limits: Limits) -> list[Path]:
     """The shards that lie there when the work ends between the passes, as a full disk would end it."""
 
     def full(*arguments: object) -> None:
@@ -88,7 +80,7 @@ def stopped(node: dict[str, Any], data_dir: Path, monkeypatch: pytest.MonkeyPatc
     with monkeypatch.context() as patch:
         patch.setattr(encode, "fit", full)
         with pytest.raises(OSError, match="no space"):
-            prepared(node, data_dir=data_dir)
+            prepared(node, data_dir=data_dir, limits=limits)
     (work,) = data_dir.glob(".*.shards")
     assert [path for path in data_dir.iterdir() if not path.name.startswith(".")] == []
     return shards.finished(work)
@@ -101,8 +93,7 @@ def test_what_was_stopped_goes_on_where_rows_are_missing(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    cut(monkeypatch, Limits(CHUNK, CHUNK), Limits(CHUNK // 4, 2 * CHUNK))
-    done = stopped(node, tmp_path / "out", monkeypatch)
+    done = stopped(node, tmp_path / "out", monkeypatch, small(CHUNK))
     assert len(done) == 10
     for folder in random.Random(1).sample(done, 4):
         shutil.rmtree(folder)
@@ -110,7 +101,8 @@ def test_what_was_stopped_goes_on_where_rows_are_missing(
     kept = {path: (path / "shard.json").stat().st_mtime_ns for path in shards.finished(done[0].parent)}
     seen = []
     monkeypatch.setattr(encode, "fit", spied(encode.fit, seen, kept))
-    assert bytes_of(prepared(node, data_dir=tmp_path / "out").folder) == whole
+    other = small(CHUNK, chunk_rows=CHUNK // 4, shard_rows=2 * CHUNK)
+    assert bytes_of(prepared(node, data_dir=tmp_path / "out", limits=other).folder) == whole
     assert seen == [True]
     assert "goes on behind the " in capsys.readouterr().err
     assert not list((tmp_path / "out").glob(".*.shards"))
@@ -131,11 +123,11 @@ def test_other_bytes_start_anew_and_this_is_said(
 ) -> None:
     own = tmp_path / "raw"
     shutil.copytree(node["raw_dir"], own)
-    cut(monkeypatch, Limits(CHUNK, 2 * CHUNK))
-    assert stopped(node | {"raw_dir": str(own)}, tmp_path / "out", monkeypatch)
+    limits = small(CHUNK, shard_rows=2 * CHUNK)
+    assert stopped(node | {"raw_dir": str(own)}, tmp_path / "out", monkeypatch, limits)
     text = (own / "train.txt").read_text().splitlines(keepends=True)
     (own / "train.txt").write_text("".join(text[: 5 * CHUNK]))
-    dataset = prepared(node | {"raw_dir": str(own)}, data_dir=tmp_path / "out")
+    dataset = prepared(node | {"raw_dir": str(own)}, data_dir=tmp_path / "out", limits=limits)
     assert dataset.facts["rows"]["read"] == 5 * CHUNK
     assert "train.txt changed since an earlier call was stopped: it starts anew" in capsys.readouterr().err
     assert [path for path in (tmp_path / "out").iterdir() if path.is_dir()] == [dataset.folder]
@@ -144,37 +136,29 @@ def test_other_bytes_start_anew_and_this_is_said(
 def test_a_scan_that_starts_at_a_row_knows_quoted_line_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = "".join(f'"{i} and\n""{i}""",{i % 2}\n' for i in range(4 * CHUNK))
     (tmp_path / "t.csv").write_text("a,y\n" + rows)
-    source = {
-        "_target_": "fieldctr.data.sources.tidy.read", "files": "t.csv", "origin": "", "separator": ",",
-        "null_values": ["?"], "label": {"column": "y"},
-        "split": {"by": "random", "fractions": [0.6, 0.2, 0.2], "seed": 3},
-    }  # fmt: skip
-    node = {"name": "t", "raw_dir": str(tmp_path), "min_count": 1, "group": None, "fields": {"a": {}}, "source": source}
-    cut(monkeypatch, Limits(CHUNK, CHUNK))
-    expected = bytes_of(prepared(node, data_dir=tmp_path / "whole").folder)
-    done = stopped(node, tmp_path / "out", monkeypatch)
+    node = tidy_node(tmp_path, "t.csv", {"a": {}}, null_values=["?"], label={"column": "y"})
+    expected = bytes_of(prepared(node, data_dir=tmp_path / "whole", limits=small(CHUNK)).folder)
+    done = stopped(node, tmp_path / "out", monkeypatch, small(CHUNK))
     for folder in done[2:]:
         shutil.rmtree(folder)
-    assert bytes_of(prepared(node, data_dir=tmp_path / "out").folder) == expected
+    assert bytes_of(prepared(node, data_dir=tmp_path / "out", limits=small(CHUNK)).folder) == expected
 
 
 PROGRAM = """
 import json, os, signal, sys
 from pathlib import Path
-from fieldctr.data import budget, shards
+from fieldctr.data import shards
+from fieldctr.data.budget import Limits
 from fieldctr.data.prepare import prepared
-from fieldctr.data.specs import field_specs
-from fieldctr.data.table import EVENTS, SPLITS, Table
-for module in (shards, budget):
-    module.CHUNK = 1 << 12
-budget.Budget.limits = lambda self, columns: budget.Limits(1 << 12, 1 << 12)
-def fatal(folder, *arguments, complete=shards.complete, **more):
+from fieldctr.data.shards import writer
+limits = Limits(1 << 12, 1 << 12, block_rows=1 << 12)
+def fatal(folder, *arguments, complete=writer.complete, **more):
     complete(folder, *arguments, **more)
     if len(shards.finished(folder.parent)) == int(sys.argv[3]):
         os.kill(os.getpid(), signal.SIGKILL)
 if len(sys.argv) > 3:
-    shards.complete = fatal
-print(prepared(json.loads(sys.argv[1]), data_dir=Path(sys.argv[2])).folder)
+    writer.complete = fatal
+print(prepared(json.loads(sys.argv[1]), data_dir=Path(sys.argv[2]), limits=limits).folder)
 """
 
 
@@ -211,13 +195,13 @@ def test_what_needs_more_memory_is_named_with_its_cure(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    limits = ONE if gb is None else None
     if gb is None:  # enough to read, not to hold 1,000 texts besides
-        cut(monkeypatch, Limits(CHUNK))
         monkeypatch.setattr(
-            budget.Budget, "of", classmethod(lambda cls, gb: cls(1.0, 2.0**30 - budget.FLOOR - 150_000))
+            budget.Budget, "of", classmethod(lambda cls, gb: cls(1.0, 2.0**30 - budget.BASE_BYTES - 150_000))
         )
     with pytest.raises(UserError) as error:
-        prepared(node | {"fields": {"C3": field}, "group": None}, data_dir=tmp_path, max_memory_gb=gb)
+        prepared(node | {"fields": {"C3": field}, "group": None}, data_dir=tmp_path, max_memory_gb=gb, limits=limits)
     for word in words:
         assert word in str(error.value)
     assert not list(tmp_path.glob(".*.shards"))
@@ -232,12 +216,12 @@ def test_without_ray_the_error_says_how_to_get_it(node: dict[str, Any], tmp_path
 RAY_PROGRAM = """
 import json, sys
 from pathlib import Path
-from fieldctr.data import distributed
+from fieldctr.data.shards import ray_engine
 from fieldctr.data.prepare import prepared
-from fieldctr.data.specs import field_specs
+from fieldctr.data.fields.specs import field_specs
 from fieldctr.data.table import EVENTS, SPLITS, Table
 from fieldctr.errors import UserError
-distributed.ROWS = 1 << 16
+ray_engine.TASK_ROWS = 1 << 16
 try:  # with memory for one worker on each core, however many there are
     print(prepared(json.loads(sys.argv[1]), data_dir=Path(sys.argv[2]), engine=sys.argv[3], max_memory_gb=1000).folder)
 except UserError as error:
@@ -264,10 +248,8 @@ def test_the_workers_of_ray_make_the_same_bytes(node: dict[str, Any], tmp_path: 
     assert not list((tmp_path / "ray").glob(".*.shards"))
 
 
-@pytest.mark.parametrize("limits", [Limits(CHUNK, CHUNK), Limits(CHUNK // 4, 2 * CHUNK)])
-def test_histories_and_events_do_not_know_where_shards_end(
-    limits: Limits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("limits", [small(CHUNK), small(CHUNK, chunk_rows=CHUNK // 4, shard_rows=2 * CHUNK)])
+def test_histories_and_events_do_not_know_where_shards_end(limits: Limits, tmp_path: Path) -> None:
     draw = random.Random(4)
     samples = [
         {"user": draw.randrange(20), "item": draw.randrange(30), "when": i, "label": i % 2, "split": SPLITS[i // 500]}
@@ -278,10 +260,9 @@ def test_histories_and_events_do_not_know_where_shards_end(
     history = {"kind": "history", "of": "item", "by": "user", "time": "when", "max_length": 6}
     specs = field_specs({"user": {}, "item": {}, "past": history}, 1)
     tables = []
-    for name, own in (("one", Limits(CHUNK)), ("many", limits)):
-        cut(monkeypatch, own)
+    for name, own in (("one", ONE), ("many", limits)):
         (tmp_path / name).mkdir()
-        encode.encode(Table.named(pl.LazyFrame(samples + events)), specs, tmp_path / name, group="user")
+        encode.encode(Table.named(pl.LazyFrame(samples + events)), specs, tmp_path / name, group="user", limits=own)
         tables.append(bytes_of(tmp_path / name))
     assert tables[0] == tables[1]
     assert json.loads((tmp_path / "many/facts.json").read_text())["events"] == 400

@@ -11,9 +11,9 @@ import pytest
 
 from fieldctr.catalog import conf_dir, options
 from fieldctr.config import locate, parse
+from fieldctr.data.fields.specs import field_specs
 from fieldctr.data.prepare import SOURCE, DatasetConfig, prepared
 from fieldctr.data.sources import movielens, synthetic
-from fieldctr.data.specs import field_specs
 from fieldctr.data.table import LABEL, PCTR
 from fieldctr.errors import UserError
 

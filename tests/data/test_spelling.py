@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 import yaml
 
-from fieldctr.data.spelling import (
+from fieldctr.data.fields.spelling import (
     NOT_FINITE,
     NULL_WORD,
     NULL_WORDS,

@@ -13,13 +13,15 @@ import numpy as np
 import polars as pl
 import pytest
 
-from fieldctr.data import budget, counts, reader, shards
+from fieldctr.data import counts
+from fieldctr.data.budget import Limits
 from fieldctr.data.counts import Counting
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.encode import encode, encode_rows
-from fieldctr.data.hashing import row_places
-from fieldctr.data.kinds import StatisticSpec
-from fieldctr.data.specs import field_specs
+from fieldctr.data.fields.kinds import StatisticSpec
+from fieldctr.data.fields.specs import field_specs
+from fieldctr.data.hashing import unit_interval_of_rows
+from fieldctr.data.shards.reader import Reader
 from fieldctr.data.table import SPLITS, Table
 from fieldctr.data.values import field_values
 from fieldctr.errors import UserError
@@ -66,9 +68,9 @@ def frame(rows: list[Row]) -> pl.LazyFrame:
     return pl.LazyFrame(rows, schema_overrides={"user": pl.String, "item": pl.Int64}, infer_schema_length=None)
 
 
-def prepare(folder: Path, rows: list[Row], fields: dict[str, Any] = FIELDS) -> Dataset:
+def prepare(folder: Path, rows: list[Row], fields: dict[str, Any] = FIELDS, limits: Limits | None = None) -> Dataset:
     folder.mkdir()
-    encode(Table.named(frame(rows)), field_specs(fields, default_min_count=2), folder, group=None)
+    encode(Table.named(frame(rows)), field_specs(fields, default_min_count=2), folder, group=None, limits=limits)
     return Dataset.load(folder, name="test")
 
 
@@ -90,7 +92,7 @@ def crossed(spec: StatisticSpec, row: Row) -> list[tuple[object, ...]]:
 def in_sight(spec: StatisticSpec, rows: list[Row]) -> Iterator[tuple[Row, list[Row]]]:
     """Every row with the train rows that it may see."""
     train = [row for row in rows if row["split"] == "train"]
-    places = row_places(np.arange(len(train)), spec.seed)
+    places = unit_interval_of_rows(np.arange(len(train)), spec.seed)
     fold = {id(row): int(place * spec.folds) for row, place in zip(train, places, strict=True)}
     if spec.time:
         ordered = sorted(row["when"] for row in train)
@@ -139,11 +141,9 @@ def numbers(dataset: Dataset, name: str, split: str = "train") -> np.ndarray:
 def test_statistics_are_their_plain_twin(
     seed: int, chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (budget, shards):
-        monkeypatch.setattr(module, "CHUNK", chunk)
-    monkeypatch.setattr(counts, "PENDING", 10)
+    monkeypatch.setattr(counts, "PENDING_ENTRIES", 10)
     rows = random_rows(seed)
-    dataset = prepare(tmp_path / "data", rows)
+    dataset = prepare(tmp_path / "data", rows, limits=Limits(chunk, block_rows=chunk))
     assert [field.name for field in dataset.schema.fields[:4]] == ["item", "tags", "price", "hour"], "statistics last"
     for spec in STATISTICS:
         expected = twin(spec, rows)
@@ -250,7 +250,7 @@ def test_one_seed_gives_one_result_and_decides_train_only(tmp_path: Path) -> Non
 
 
 def test_counting_holds_what_is_distinct_not_what_streams_by(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(counts, "PENDING", 100)
+    monkeypatch.setattr(counts, "PENDING_ENTRIES", 100)
     generator, counting = np.random.default_rng(8), Counting()
     rows: Counter[int] = Counter()
     clicks: Counter[int] = Counter()
@@ -292,6 +292,6 @@ def test_a_field_that_is_false_is_left_out_but_its_column_still_counts() -> None
     rate = {"kind": "target_mean", "of": ["user"]}
     specs = field_specs({"user": False, "hour": None, "rate": rate}, 1)
     assert [spec.name for spec in specs] == ["hour", "rate"]
-    assert [spec.column for spec in reader.Reader.of(specs).fields] == ["hour", "user"]
+    assert [spec.column for spec in Reader.of(specs).fields] == ["hour", "user"]
     with pytest.raises(UserError, match=r"dataset\.fields\.user=True"):
         field_specs({"user": True}, 1)

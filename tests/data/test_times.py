@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import polars as pl
 import pytest
 
-from fieldctr.data.times import TICKS, moment
+from fieldctr.data.fields.times import TICKS, moment
 from fieldctr.errors import UserError
 
 

@@ -9,34 +9,29 @@ import random
 import shutil
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+from tables import small
 
 from fieldctr import disk, locks, raw_files
 from fieldctr.checksums import keep
-from fieldctr.data import budget, dataset, encode, prepare, shards
-from fieldctr.data.budget import Limits
-from fieldctr.data.prepare import prepared
-from fieldctr.data.specs import field_specs
+from fieldctr.data import dataset, encode, prepare, shards
+from fieldctr.data.fields.specs import field_specs
+from fieldctr.data.shards import writer
 from fieldctr.data.table import EVENTS, SPLITS, Table
 from fieldctr.errors import UserError
 from fieldctr.locks import LOCKED, lock
 
 CHUNK = 1 << 6  # in place of 1 << 16: three shards
+prepared = partial(prepare.prepared, limits=small(CHUNK))
 ALL_MOMENTS = os.environ.get("ALL_MOMENTS") == "1"
 FILES = ("one.csv", "two.csv", "users.csv")
 KNOWN: dict[tuple[bytes, ...], tuple[str, dict[str, str]]] = {}  # what `expected` has found
-
-
-@pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (shards, budget):
-        monkeypatch.setattr(module, "CHUNK", CHUNK)
-    monkeypatch.setattr(budget.Budget, "limits", lambda self, columns: Limits(CHUNK, CHUNK))
 
 
 def raw(folder: Path, *, seed: int = 0) -> Path:
@@ -244,7 +239,7 @@ def test_a_file_of_a_shard_that_vanishes_is_missed(lost: str, tmp_path: Path, mo
 
     monkeypatch.setattr(encode, "fit", losing)
     with pytest.raises(FileNotFoundError, match=lost):
-        encode.encode(Table.named(pl.LazyFrame(rows)), specs, tmp_path, group=None)
+        encode.encode(Table.named(pl.LazyFrame(rows)), specs, tmp_path, group=None, limits=small(CHUNK))
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
@@ -256,14 +251,14 @@ def test_an_error_of_the_disk_keeps_whole_shards_and_nothing_else(
         count = itertools.count()
 
         def fails(
-            shard: Path, *given: Any, real: Any = shards.complete, whole: int = whole, count: Any = count, **named: Any
+            shard: Path, *given: Any, real: Any = writer.complete, whole: int = whole, count: Any = count, **named: Any
         ) -> None:
             if next(count) == whole:
                 raise OSError(code, os.strerror(code), str(shard / "words.arrow"))
             real(shard, *given, **named)
 
         with monkeypatch.context() as patch:
-            patch.setattr(shards, "complete", fails)
+            patch.setattr(writer, "complete", fails)
             with pytest.raises(OSError, match="words"):
                 prepared(node(folder), data_dir=out)
         own = list(out.glob(".*.shards"))

@@ -116,7 +116,8 @@ def test_one_copy_is_memory_mapped_and_no_batch_holds_it(tmp_path: Path) -> None
     assert not own.numbers[0].any()
     assert np.array_equal(own.numbers[1:], vectors())
     batches = Batches(dataset.train, batch_size=16, device=torch.device("cpu"))
-    assert batches.vectors[0].data_ptr() == own.numbers.ctypes.data
+    ((_, shared),) = batches.vectors
+    assert shared.data_ptr() == own.numbers.ctypes.data
     assert all(batch.inputs.values.shape[0] <= 16 for batch in batches.shuffled(1, 0))
     assert dataset.train.take(slice(3)).vectors[0].numbers is own.numbers
     assert len(list(dataset.folder.glob("vectors.*"))) == 1

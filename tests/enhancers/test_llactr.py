@@ -229,7 +229,7 @@ def test_frozen_gradients_shrink_those_of_the_backbone() -> None:
         loss(module).backward()
         weight = module.embedding.table.weight
         optimizer.step(0.0)
-        norms.append(float(optimizer.dense.moments["embedding.table.weight"].first.norm()))
+        norms.append(float(optimizer.dense.moments["embedding.table.weight"].exp_avg.norm()))
         assert weight.grad is None or not weight.grad.any()
     assert norms[0] < 0.5 * norms[1]
 
@@ -248,8 +248,8 @@ def test_trained_adaptors_are_clipped_by_their_own_norm(vectors: Tensor) -> None
     optimizer.step(0.0)
     moments = optimizer.dense.moments
     for name, gradient in own.items():
-        assert_close(moments[name].first, 0.1 * gradient * 0.01 / norm, atol=1e-9, rtol=1e-4)
-    assert_close(moments["backbone.linear.bias"].first, 0.1 * bias * 0.02 / rest, atol=1e-9, rtol=1e-4)
+        assert_close(moments[name].exp_avg, 0.1 * gradient * 0.01 / norm, atol=1e-9, rtol=1e-4)
+    assert_close(moments["backbone.linear.bias"].exp_avg, 0.1 * bias * 0.02 / rest, atol=1e-9, rtol=1e-4)
 
 
 def test_frozen_gradients_survive_a_checkpoint(vectors: Tensor) -> None:

@@ -17,7 +17,7 @@ from fieldctr.catalog import conf_dir, headline, options
 from fieldctr.errors import UserError
 from fieldctr.inputs import Inputs
 from fieldctr.models.ctr_model import SOURCE, CTRModel, build_model
-from fieldctr.nn.embedding import Table
+from fieldctr.nn.embedding import EmbeddingTable
 from fieldctr.schema import Field, Schema
 from fieldctr.training.diagnostics import diagnose
 
@@ -169,8 +169,8 @@ def test_a_larger_vocabulary_adds_table_rows_only(name: str, node: Node, schema:
 @every_model
 def test_every_weight_with_a_row_per_feature_is_a_table(name: str, node: Node, schema: Schema) -> None:
     model = made(node(name), schema)
-    tables = {id(module.weight) for module in model.modules() if isinstance(module, Table)}
-    tall = [p for p in model.parameters() if p.ndim and p.shape[0] in (schema.vocab_size, schema.apart().vocab_size)]
+    tables = {id(module.weight) for module in model.modules() if isinstance(module, EmbeddingTable)}
+    tall = [p for p in model.parameters() if p.ndim and p.shape[0] in (schema.vocab_size, schema.unshared().vocab_size)]
     assert {id(parameter) for parameter in tall} == tables
 
 

@@ -13,7 +13,7 @@ from fieldctr.errors import UserError
 from fieldctr.inputs import Inputs
 from fieldctr.models import xdeepfm
 from fieldctr.models.ctr_model import build_model
-from fieldctr.nn.embedding import LinearTerm, Table
+from fieldctr.nn.embedding import EmbeddingTable, LinearTerm
 from fieldctr.schema import Field, Schema
 
 Make = Callable[..., Any]
@@ -44,7 +44,7 @@ def first_order(term: LinearTerm, inputs: Inputs) -> list[float]:
 def test_lr(backbone: Make, schema: Schema, emb: Tensor, inputs: Inputs) -> None:
     """b + sum_i w_i; of a list the mean of its known values, of a number its weight times it. No embedding counts."""
     model = backbone("lr", schema, 4)
-    (table,) = (module.weight for module in model.modules() if isinstance(module, Table))
+    (table,) = (module.weight for module in model.modules() if isinstance(module, EmbeddingTable))
     (bias,) = (parameter for parameter in model.parameters() if parameter.dim() == 0)
     assert inputs.values is not None
     expected = []

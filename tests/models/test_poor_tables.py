@@ -21,7 +21,7 @@ from fieldctr.training.costs import step_costs
 from fieldctr.training.evaluate import evaluate
 from fieldctr.training.runtime import Runtime
 from fieldctr.training.trainer import Trainer
-from fieldctr.training.warm_start import known, take_over
+from fieldctr.training.warm_start import match_tables, take_over
 
 FILES = sorted((conf_dir() / "model").glob("*.yaml"))
 NAMES = [path.stem for path in FILES if "embedding_dim:" not in path.read_text(encoding="utf-8")]
@@ -127,7 +127,9 @@ def test_a_warm_start_keeps_the_row_of_a_field_that_has_forgotten_its_values(nod
     finished, model = build(before), build(now)
     with torch.no_grad():
         finished.embedding.table.weight.copy_(torch.arange(16 * 8).view(16, 8))
-    take_over(model, finished.state_dict(), known(now, before, values=[[], words[1]], values_before=words), now, build)
+    take_over(
+        model, finished.state_dict(), match_tables(now, before, values=[[], words[1]], values_before=words), now, build
+    )
     assert model.embedding.table.weight[:, 0].tolist() == [0.0, *range(9 * 8, 16 * 8, 8)]
 
 

@@ -12,10 +12,10 @@ from torch.testing import assert_close
 from fieldctr.catalog import conf_dir
 from fieldctr.inputs import Inputs
 from fieldctr.models.ctr_model import CTRModel, build_model, flops_per_sample
-from fieldctr.nn.embedding import FeatureEmbedding, LinearTerm, Table
+from fieldctr.nn.embedding import EmbeddingTable, FeatureEmbedding, LinearTerm
 from fieldctr.schema import Field, Schema
 from fieldctr.training.costs import batch as blank_batch
-from fieldctr.training.warm_start import known, take_over
+from fieldctr.training.warm_start import match_tables, take_over
 
 IMAGE, FACE = Field("image.v1", 9, vector=5), Field("type", 3, vector=2)  # names that no module may have
 PLAIN = (
@@ -121,7 +121,7 @@ def test_every_model_builds_steps_and_counts_with_fields_of_all_kinds(
         (loss + output.penalty).backward()
         optimizer.step()
     assert any(not torch.equal(model.state_dict()[key], value) for key, value in drawn.items())
-    tables = sum(module.weight.numel() for module in model.modules() if isinstance(module, Table))
+    tables = sum(module.weight.numel() for module in model.modules() if isinstance(module, EmbeddingTable))
     assert model.num_parameters()["embedding"] == tables
     assert flops_per_sample(model, MIXED) > flops_per_sample(made(node(name), Schema(PLAIN)), Schema(PLAIN))
     assert model(blank_batch(MIXED, 4)[0]).logit.shape == (4,)
@@ -148,7 +148,7 @@ def test_the_numbers_of_a_vector_change_the_logit_and_its_id_does_not(
 def test_a_warm_start_keeps_the_maps_of_fields_that_were_there(node: Callable[[str], dict[str, Any]]) -> None:
     before, now = Schema((PLAIN[0], IMAGE, PLAIN[3])), Schema((FACE, PLAIN[3], IMAGE, PLAIN[0]))
     texts = {f.name: [str(i) for i in range(f.vocab_size - 1)] for f in now.fields}
-    matched = known(
+    matched = match_tables(
         now,
         before,
         values=[texts[field.name] for field in now.fields],

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from fieldctr.inputs import Inputs
-from fieldctr.nn.embedding import FeatureEmbedding, LinearTerm, NoEmbedding, Table
+from fieldctr.nn.embedding import EmbeddingTable, FeatureEmbedding, LinearTerm, NoEmbedding
 from fieldctr.schema import Field, Schema
 
 PLAIN = Field("user", 7)
@@ -93,7 +93,7 @@ def test_the_first_order_term_is_the_sum_of_weights_and_bias() -> None:
 
 
 def test_a_sparse_gradient_is_the_dense_one_on_the_rows_of_the_batch() -> None:
-    table, rows = Table(50, 4, init_std=1.0), torch.tensor([3, 7, 3])
+    table, rows = EmbeddingTable(50, 4, init_std=1.0), torch.tensor([3, 7, 3])
     (dense,) = torch.autograd.grad(table(rows).square().sum(), table.weight)
     table.sparse = True
     (sparse,) = torch.autograd.grad(table(rows).square().sum(), table.weight)

@@ -24,9 +24,9 @@ def both(qkv: Tensor, given: Pairs, monkeypatch: pytest.MonkeyPatch) -> list[lis
     """Output and gradients with all scores kept, and computed again two samples at a time."""
     found, out_gradient = [], torch.randn(TOKENS, BATCH, HEADS * SIZE)
     read = [qkv] if given.weight is None else [qkv, given.weight]
-    monkeypatch.setitem(field_attention.AT_A_TIME, "cpu", 2 * HEADS * TOKENS**2)
+    monkeypatch.setitem(field_attention.SLICE_SCORES, "cpu", 2 * HEADS * TOKENS**2)
     for kept in (1 << 26, 0):
-        monkeypatch.setitem(field_attention.KEPT, "cpu", kept)
+        monkeypatch.setitem(field_attention.KEPT_SCORES, "cpu", kept)
         out = field_attention.field_attention(qkv, given, HEADS)
         found.append([out, *torch.autograd.grad(out, read, out_gradient.to(out.dtype))])
     return found
@@ -69,7 +69,7 @@ def test_in_parts_it_is_the_whole_in_bf16(monkeypatch: pytest.MonkeyPatch) -> No
 def test_in_parts_it_keeps_no_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     qkv, given, sizes = torch.randn(64, 3, 24, requires_grad=True), Pairs("none", None, None), []
     for kept in (1 << 26, 0):
-        monkeypatch.setitem(field_attention.KEPT, "cpu", kept)
+        monkeypatch.setitem(field_attention.KEPT_SCORES, "cpu", kept)
         seen: list[int] = []
         with torch.autograd.graph.saved_tensors_hooks(lambda x, seen=seen: (seen.append(x.numel()), x)[1], lambda x: x):
             field_attention.field_attention(qkv, given, 2)

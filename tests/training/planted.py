@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from fieldctr.config import OptimizerConfig, RuntimeConfig, TrainerConfig
 from fieldctr.data.dataset import Split
 from fieldctr.inputs import Inputs
-from fieldctr.nn.embedding import Table
+from fieldctr.nn.embedding import EmbeddingTable
 from fieldctr.schema import Field, Schema
 from fieldctr.training import checkpoint
 from fieldctr.training.runtime import Runtime
@@ -42,7 +42,7 @@ class Tiny(nn.Module):
         schema = Schema(tuple(Field(f"f{i}", size) for i, size in enumerate(VOCABULARY)))
         self.register_buffer("offsets", torch.tensor(schema.row_offsets))
         self.table, self.linear = (
-            Table(schema.vocab_size, width, init_std=std) for width, std in ((dim, 0.1), (1, 0.0))
+            EmbeddingTable(schema.vocab_size, width, init_std=std) for width, std in ((dim, 0.1), (1, 0.0))
         )
         width = dim * len(VOCABULARY)
         self.backbone = nn.Sequential(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fieldctr.inputs import Inputs
 from fieldctr.models.ctr_model import CTRModel, build_model
 from fieldctr.models.hooks import Diagnostics
-from fieldctr.nn.embedding import Table
+from fieldctr.nn.embedding import EmbeddingTable
 from fieldctr.schema import Field, Schema
 from fieldctr.training.diagnostics import diagnose, diagnostics, effective_rank, gradient_norms
 from fieldctr.training.runtime import Runtime
@@ -59,7 +59,7 @@ def test_gradient_norms_are_those_of_a_backward_pass(batch: tuple[Inputs, Tensor
         own = [w.grad.flatten() for name, w in model.named_parameters() if name.startswith(part) and w.grad is not None]
         assert norm == pytest.approx(float(torch.cat(own).norm()), rel=1e-5)
     assert {part.split(".")[0] for part in found} == {"embedding", "backbone"}
-    for table in (module for module in model.modules() if isinstance(module, Table)):
+    for table in (module for module in model.modules() if isinstance(module, EmbeddingTable)):
         table.sparse = True
     assert gradient_norms(model, *batch) == pytest.approx(found, rel=1e-5)
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from fieldctr.errors import UserError
-from fieldctr.nn.embedding import Table
+from fieldctr.nn.embedding import EmbeddingTable
 from fieldctr.training.optim import Optimizer, decay_at, global_norm, learning_rates
-from fieldctr.training.rows import RowSums
+from fieldctr.training.sparse_gradients import RowSums
 
 ROWS, DIM, STEPS = 60, 3, 250
 
@@ -21,7 +21,7 @@ class Lookup(nn.Module):
 
     def __init__(self, dtype: torch.dtype = torch.float32, *, reads: int = 1) -> None:
         super().__init__()
-        self.table, self.reads = Table(ROWS, DIM, init_std=0.0), reads
+        self.table, self.reads = EmbeddingTable(ROWS, DIM, init_std=0.0), reads
         self.bias = nn.Parameter(torch.zeros(()))
         with torch.no_grad():
             self.table.weight.copy_(torch.randn(ROWS, DIM, generator=torch.Generator().manual_seed(1)))

@@ -15,9 +15,9 @@ from fieldctr.data.dataset import Split
 from fieldctr.errors import UserError
 from fieldctr.inputs import Inputs
 from fieldctr.models.ctr_model import CTRModel, build_model
-from fieldctr.nn.field_matrices import placed
+from fieldctr.nn.field_matrices import aligned
 from fieldctr.schema import Field, Schema
-from fieldctr.training.warm_start import Known, known, take_over
+from fieldctr.training.warm_start import Matches, match_tables, take_over
 
 DIM, WIDTH = 8, 12
 WORDS = {"user": ["a", "b", "c"], "tags": ["x", "y"], "price": [], "item": ["p", "q", "r", "s"], "hour": ["0", "1"]}
@@ -56,9 +56,9 @@ def maker(name: str, **options: Any) -> Callable[..., CTRModel]:
     return build
 
 
-def matched(now: Schema, before: Schema, words: dict[str, list[str]] = WORDS) -> Known:
+def matched(now: Schema, before: Schema, words: dict[str, list[str]] = WORDS) -> Matches:
     texts, texts_before = ([source[f.name] for f in each.fields] for each, source in ((now, words), (before, WORDS)))
-    return known(now, before, values=texts, values_before=texts_before)
+    return match_tables(now, before, values=texts, values_before=texts_before)
 
 
 def warm(build: Callable[..., CTRModel], now: Schema, before: Schema) -> tuple[CTRModel, CTRModel]:
@@ -110,7 +110,9 @@ def test_a_history_keeps_the_rows_that_it_shares_and_those_of_its_own(name: str)
     now, before, build = schema(items), schema(WORDS["item"]), maker(name)
     finished, model = build(before, 5), build(now)
     values, values_before = ([WORDS["user"], [], own, own] for own in (items, WORDS["item"]))
-    take_over(model, finished.state_dict(), known(now, before, values=values, values_before=values_before), now, build)
+    take_over(
+        model, finished.state_dict(), match_tables(now, before, values=values, values_before=values_before), now, build
+    )
     ids = torch.tensor([[1, 0, 1, 3, 1, 0], [2, 0, 3, 1, 1, 1], [0, 0, 0, 0, 0, 0]], dtype=torch.int32)
     as_before = torch.tensor([0, 4, -1, 1])[ids[:, 2:]].int()
     logit = finished(Inputs(torch.cat([ids[:, :2], as_before], 1))).logit
@@ -153,17 +155,17 @@ def test_a_language_model_s_place_among_the_known_fields_survives_other_principa
     assert not torch.allclose(drawn.backbone.own[0].meta[4], model.backbone.own[0].meta[4], atol=1e-2)  # ty: ignore
 
 
-def test_placed_undoes_a_turn_a_move_and_a_scale() -> None:
+def test_aligned_undoes_a_turn_a_move_and_a_scale() -> None:
     points, new = torch.randn(9, 4), torch.tensor([False] * 6 + [True] * 3)
     turn, _ = torch.linalg.qr(torch.randn(4, 4))
     settled = 3 * points @ turn + torch.randn(4)
-    assert_close(placed(points, settled.where(~new[:, None], 0.0), new), settled[6:], atol=1e-4, rtol=1e-4)
+    assert_close(aligned(points, settled.where(~new[:, None], 0.0), new), settled[6:], atol=1e-4, rtol=1e-4)
 
 
 def test_a_placebo_s_new_field_is_not_shrunk() -> None:
     new = torch.arange(40) == 39
     points, settled = torch.randn(40, 30), torch.randn(40, 30)
-    spread = (placed(points, settled, new) - settled[:39].mean(0)).norm() / settled[:39].std(0).norm()
+    spread = (aligned(points, settled, new) - settled[:39].mean(0)).norm() / settled[:39].std(0).norm()
     assert 0.6 < float(spread) < 1.5
 
 

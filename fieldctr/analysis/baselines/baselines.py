@@ -9,7 +9,7 @@ import numpy as np
 from fieldctr.analysis.baselines.oracle import by_chance, oracle
 from fieldctr.analysis.baselines.target_means import (
     BySplit,
-    Coded,
+    Discretized,
     added,
     cells,
     keys,
@@ -40,7 +40,7 @@ class Chosen(NamedTuple):
     pairs: list[tuple[int, int]]  # only such as are better than either of their fields
 
 
-def choose(table: Coded, *, num_fields: int, num_pairs: int, smoothing: float) -> Chosen:
+def choose(table: Discretized, *, num_fields: int, num_pairs: int, smoothing: float) -> Chosen:
     """Score all fields and pairs on valid; a pair costs about 15 ms per 100,000 train rows."""
 
     def alone(fields: tuple[int, ...]) -> float:
@@ -54,14 +54,14 @@ def choose(table: Coded, *, num_fields: int, num_pairs: int, smoothing: float) -
     return Chosen(fields, sorted(better, key=lambda key: -pair[key])[:num_pairs])
 
 
-def target_mean_logits(table: Coded, fields: tuple[int, ...], *, smoothing: float) -> BySplit:
+def target_mean_logits(table: Discretized, fields: tuple[int, ...], *, smoothing: float) -> BySplit:
     """Logits (n,) of valid and test: the smoothed click rate in train of the row's cell."""
     cell = cells(table, fields)
     return {name: logit(mean_of(table, cell, name, smoothing=smoothing)) for name in ("valid", "test")}
 
 
-def tree_features(table: Coded, pairs: Iterable[tuple[int, int]], *, smoothing: float, seed: int) -> BySplit:
-    """(n, K) float32: out-of-fold target means of every field and of the pairs, and log counts of the pairs."""
+def tree_features(table: Discretized, pairs: Iterable[tuple[int, int]], *, smoothing: float, seed: int) -> BySplit:
+    """(n, features) float32: out-of-fold target means of every field and of the pairs, and log counts of the pairs."""
     rate, columns = table.rate, {name: [] for name in table.label}
     single = [
         statistic(table, cells(table, (i,)), rate, smoothing=smoothing, seed=seed) for i in range(len(table.sizes))
@@ -76,7 +76,9 @@ def tree_features(table: Coded, pairs: Iterable[tuple[int, int]], *, smoothing: 
     return {name: np.stack(column, axis=1).astype(np.float32) for name, column in columns.items()}
 
 
-def ceilings(dataset: Dataset, table: Coded, chosen: Chosen, names: list[str]) -> tuple[list[Row], dict[str, float]]:
+def ceilings(
+    dataset: Dataset, table: Discretized, chosen: Chosen, names: list[str]
+) -> tuple[list[Row], dict[str, float]]:
     """The in-sample oracles of the chosen sets and of all fields; the true probabilities where they are known.
 
     Left out are the oracles that shuffled labels bring to MEMORY on valid: their names, and how far.

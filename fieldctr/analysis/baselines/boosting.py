@@ -32,11 +32,11 @@ class BoostingConfig:
 
 
 def version() -> str | None:
-    """Of the library, or None where it is not installed."""
+    """The library's version, or None where it is not installed."""
     return metadata.version("lightgbm") if importlib.util.find_spec("lightgbm") else None
 
 
-def boosted(
+def fit_trees(
     features: BySplit,
     label: BySplit,
     config: BoostingConfig,
@@ -45,7 +45,7 @@ def boosted(
     seed: int,
     weight: BySplit | None = None,
 ) -> BySplit:
-    """Logits (n,) of valid and test from features (n, K); the number of trees is chosen on valid."""
+    """Logits (n,) of valid and test from features (n, features); the number of trees is chosen on valid."""
     lightgbm: Any = importlib.import_module("lightgbm")
     parameters: dict[str, Any] = {
         "objective": "binary",

@@ -22,7 +22,7 @@ def matrix(schema: Schema, split: Split, scale: np.ndarray) -> Any:
     parts = [_block(schema, split, rows, scale) for rows in _blocks(split)]
     data, column, count = (np.concatenate(part) for part in zip(*parts, strict=True))
     starts = np.concatenate(([0], np.cumsum(count)))
-    return sparse.csr_array((data, column, starts), (len(split), schema.apart().by_key().vocab_size))
+    return sparse.csr_array((data, column, starts), (len(split), schema.unshared().by_key().vocab_size))
 
 
 def scales(schema: Schema, train: Split) -> np.ndarray:
@@ -48,7 +48,7 @@ def _block(schema: Schema, split: Split, rows: slice, scale: np.ndarray) -> tupl
     """Values and columns of some rows, one after the other, and how many each row has."""
     ids, numeric = split.ids_of(rows), 0
     column, data = np.empty(ids.shape, np.int32), np.ones(ids.shape)  # n,S
-    offsets = schema.apart().by_key().row_offsets
+    offsets = schema.unshared().by_key().row_offsets
     for field, start, offset in zip(schema.fields, schema.column_offsets, offsets, strict=True):
         own = slice(start, start + field.width)
         column[:, own] = ids[:, own] + offset

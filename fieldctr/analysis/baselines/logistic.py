@@ -43,7 +43,7 @@ class LogisticConfig:
 
 
 class Samples(NamedTuple):
-    """Some rows of a split."""
+    """Rows of a split: matrix, labels and weights."""
 
     x: Any  # (n, V), scipy's CSR
     label: np.ndarray  # (n,)
@@ -62,7 +62,7 @@ class Samples(NamedTuple):
         return float(np.abs(slopes).max()) / len(self.label)
 
     def auc(self, weights: np.ndarray) -> float:
-        """Of the linear model."""
+        """The AUC of the linear model."""
         return auc(self.label, self.x @ weights, self.weight)
 
 
@@ -84,7 +84,7 @@ class Logistic(NamedTuple):
 
 
 def version() -> str | None:
-    """Of the library, or None where it is not installed."""
+    """The library's version, or None where it is not installed."""
     return metadata.version("scikit-learn") if importlib.util.find_spec("sklearn") else None
 
 

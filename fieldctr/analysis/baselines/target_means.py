@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fieldctr.analysis.codes import Coder
+from fieldctr.analysis.discretizer import Discretizer
 from fieldctr.data.dataset import Dataset, Split
 from fieldctr.data.table import SPLITS
 
@@ -17,12 +17,12 @@ FOLDS = 5
 BySplit = dict[str, np.ndarray]
 
 
-class Coded(NamedTuple):
-    """A table in memory, one code per field and row."""
+class Discretized(NamedTuple):
+    """A table in memory, one category per field and row."""
 
-    codes: BySplit  # (F, n) int32
+    categories: BySplit  # (F, n) int32
     label: BySplit  # (n,) float32
-    sizes: tuple[int, ...]  # codes of each field
+    sizes: tuple[int, ...]  # categories of each field
     weight: BySplit | None = None  # (n,) float64 sample weights of mean 1 in train; None: each row counts once
 
     @property
@@ -34,30 +34,32 @@ class Coded(NamedTuple):
         """(n,), or None where each row counts once."""
         return None if self.weight is None else self.weight[split]
 
-    def thinned(self, rows: int) -> "Coded":
+    def thinned(self, rows: int) -> "Discretized":
         """At most about `rows` rows of each split, evenly spaced."""
         steps = {name: max(1, len(label) // rows) for name, label in self.label.items()}
-        codes = {name: codes[:, :: steps[name]] for name, codes in self.codes.items()}
+        categories = {name: categories[:, :: steps[name]] for name, categories in self.categories.items()}
         label, weight = (
             part and {name: own[:: steps[name]] for name, own in part.items()} for part in (self.label, self.weight)
         )
-        return Coded(codes, label or {}, self.sizes, weight)
+        return Discretized(categories, label or {}, self.sizes, weight)
 
 
-def coded(dataset: Dataset, *, train_rows: int) -> Coded:
+def discretize(dataset: Dataset, *, train_rows: int) -> Discretized:
     """The table with about `train_rows` train rows at most, evenly spaced; 4 bytes per field and row."""
-    coder = Coder.of(dataset.schema, dataset.train)
+    discretizer = Discretizer.of(dataset.schema, dataset.train)
     splits = dict(zip(SPLITS, (dataset.train, dataset.valid, dataset.test), strict=True))
     steps = dict.fromkeys(SPLITS, 1) | {"train": max(1, len(dataset.train) // train_rows)}
-    codes = {name: _every(coder, split, steps[name]) for name, split in splits.items()}
+    categories = {name: _every(discretizer, split, steps[name]) for name, split in splits.items()}
     label = {name: np.array(split.label[:: steps[name]]) for name, split in splits.items()}
     weight = {name: split.weight[:: steps[name]] for name, split in splits.items() if split.weight is not None}
     mean = float(weight["train"].mean(dtype=np.float64)) if weight else 1.0
-    return Coded(codes, label, coder.sizes, {name: own / mean for name, own in weight.items()} or None)
+    return Discretized(categories, label, discretizer.sizes, {name: own / mean for name, own in weight.items()} or None)
 
 
-def _every(coder: Coder, split: Split, step: int) -> np.ndarray:
-    return np.concatenate([codes for _, codes in coder.blocks(split.take(slice(None, None, step)))], axis=1)
+def _every(discretizer: Discretizer, split: Split, step: int) -> np.ndarray:
+    return np.concatenate(
+        [categories for _, categories in discretizer.blocks(split.take(slice(None, None, step)))], axis=1
+    )
 
 
 class Cells(NamedTuple):
@@ -67,25 +69,23 @@ class Cells(NamedTuple):
     size: int
 
 
-def keys(table: Coded, fields: tuple[int, ...]) -> BySplit:
+def keys(table: Discretized, fields: tuple[int, ...]) -> BySplit:
     """(n,) int64 that tells the values of one field, or of two together, apart."""
-    first, *second = fields
-    if not second:
-        return {name: codes[first].astype(np.int64) for name, codes in table.codes.items()}
-    (j,) = second
-    return {name: codes[first].astype(np.int64) * table.sizes[j] + codes[j] for name, codes in table.codes.items()}
+    key = {name: categories[fields[0]].astype(np.int64) for name, categories in table.categories.items()}
+    for field in fields[1:]:
+        key = {name: own * table.sizes[field] + table.categories[name][field] for name, own in key.items()}
+    return key
 
 
-def cells(table: Coded, fields: tuple[int, ...]) -> Cells:
+def cells(table: Discretized, fields: tuple[int, ...]) -> Cells:
     """One cell per value in train of a field, or per pair of values."""
     key = keys(table, fields)
-    known = np.sort(key["train"])
-    known = known[np.concatenate(([True], known[1:] != known[:-1]))]
+    in_train = np.unique(key["train"])
     index = {}
     for name, own in key.items():
-        place = np.minimum(np.searchsorted(known, own), len(known) - 1)
-        index[name] = np.where(known[place] == own, place, len(known))
-    return Cells(index, len(known) + 1)
+        position = np.minimum(np.searchsorted(in_train, own), len(in_train) - 1)
+        index[name] = np.where(in_train[position] == own, position, len(in_train))
+    return Cells(index, len(in_train) + 1)
 
 
 class Statistic(NamedTuple):
@@ -95,7 +95,7 @@ class Statistic(NamedTuple):
     count: BySplit  # (n,) train rows behind it, those of other folds for a train row
 
 
-def statistic(table: Coded, cell: Cells, prior: BySplit | float, *, smoothing: float, seed: int) -> Statistic:
+def statistic(table: Discretized, cell: Cells, prior: BySplit | float, *, smoothing: float, seed: int) -> Statistic:
     """From all train rows for valid and test, out of FOLDS seeded folds for train; `prior` per row or one for all."""
     label, index, weight = table.label["train"], cell.index["train"], table.weight_of("train")
     own_rows = np.ones(len(label)) if weight is None else weight
@@ -114,7 +114,7 @@ def statistic(table: Coded, cell: Cells, prior: BySplit | float, *, smoothing: f
     return Statistic(mean, count)
 
 
-def mean_of(table: Coded, cell: Cells, split: str, *, smoothing: float) -> np.ndarray:
+def mean_of(table: Discretized, cell: Cells, split: str, *, smoothing: float) -> np.ndarray:
     """(n,) click rate in train of the cells of a split other than train, drawn towards the overall rate."""
     weight, label = table.weight_of("train"), table.label["train"]
     rows = np.bincount(cell.index["train"], weight, minlength=cell.size)

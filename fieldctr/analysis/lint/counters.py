@@ -56,15 +56,15 @@ class Numbers(NamedTuple):
         exact = frozenset(i for i in (*tables, *values) if kinds[schema.fields[i].name] in ("categorical", "value"))
         return cls(tables, values, exact)
 
-    def rows(self, i: int, code: np.ndarray, ids: np.ndarray, values: np.ndarray | None) -> np.ndarray:
-        """(n,) float64 of field i, NaN where it is missing or unseen, of rows given by codes, ids and values.
+    def rows(self, i: int, category: np.ndarray, ids: np.ndarray, values: np.ndarray | None) -> np.ndarray:
+        """(n,) float64 of field i, NaN where it is missing or unseen, of rows given by categories, ids and values.
 
-        What cannot count has its codes, which tell where it changes.
+        What cannot count has its categories, which tell where it changes.
         """
         if i in self.tables:
-            return self.tables[i][code]
+            return self.tables[i][category]
         if i not in self.values:
-            return np.where(code > 0, code, np.nan)
+            return np.where(category > 0, category, np.nan)
         column, own = self.values[i]
         assert values is not None
         return np.where(ids[:, column] > 0, values[:, own].astype(np.float64), np.nan)
@@ -113,7 +113,7 @@ def _move(number: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Evidence(NamedTuple):
-    """That a field counts the row's own label."""
+    """What shows that a field counts the row's own label."""
 
     clicks: float  # share of the clicks where it goes up
     others: float  # share of the other rows
@@ -175,7 +175,7 @@ def own_effect(table: np.ndarray) -> tuple[float, float]:
 
 
 def share_of_clicks(rate: float, kept: float) -> float:
-    """Of the rows where a counter rises, those that are clicks, if train has each row with probability `kept`.
+    """The share of clicks among the rows where a counter rises, if train has each row with probability `kept`.
 
     It also rises for the clicks of rows that are left out between two neighbours, of which there are 1 / kept - 1.
     """

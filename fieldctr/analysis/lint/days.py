@@ -8,10 +8,10 @@ import polars as pl
 
 from fieldctr.analysis.lint.findings import SIGMAS, Finding
 from fieldctr.data.columns import column as raw_column
-from fieldctr.data.reader import require
-from fieldctr.data.spelling import number
+from fieldctr.data.fields.spelling import number
+from fieldctr.data.fields.times import moment
+from fieldctr.data.shards.reader import require
 from fieldctr.data.table import DROP, LABEL
-from fieldctr.data.times import moment
 
 FAR = 1.0  # logits between a day's click rate and the median day's
 SHOWN = 3  # days named in a finding

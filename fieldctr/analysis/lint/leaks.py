@@ -37,7 +37,7 @@ def leak(survey: Survey) -> Iterator[Finding]:
 
 
 def smoothed(own: np.ndarray, rate: float) -> np.ndarray:
-    """(codes,) click rate in train of each code, drawn towards `rate` by SMOOTHING rows."""
+    """(categories,) click rate in train of each category, drawn towards `rate` by SMOOTHING rows."""
     return (own[0, 1] + SMOOTHING * rate) / (own[0].sum(0) + SMOOTHING)
 
 
@@ -53,10 +53,14 @@ def others_auc(survey: Survey, left_out: int) -> float:
     logits = [np.log(p / (1 - p)) for p in (smoothed(own, rate) for own in survey.sums)]
     valid, label, score = survey.dataset.valid, [], []
     step, starts = 1 + len(valid) // ROWS, []
-    for rows, codes in survey.coder.blocks(valid):
+    for rows, categories in survey.discretizer.blocks(valid):
         starts.append(rows)
-        logit = sum(own[code[::step]] for i, (own, code) in enumerate(zip(logits, codes, strict=True)) if i != left_out)
-        score.append(logit + np.zeros(len(codes[0][::step])))
+        logit = sum(
+            own[category[::step]]
+            for i, (own, category) in enumerate(zip(logits, categories, strict=True))
+            if i != left_out
+        )
+        score.append(logit + np.zeros(len(categories[0][::step])))
         label.append(valid.label[rows][::step])
     weight = None if valid.weight is None else np.concatenate([valid.weight[rows][::step] for rows in starts])
     return auc(np.concatenate(label), np.concatenate(score), weight)
@@ -68,15 +72,15 @@ def knows_the_future(survey: Survey) -> Iterator[Finding]:
 
     Honest attributes leave the click rates of the items that share a value at least as spread as binomial draws.
     """
-    told: set[int] = set()
+    reported: set[int] = set()
     for key, facts in survey.keys.items():
         alone, _ = dispersion(facts, np.zeros(len(facts.rows), np.int32))
         if alone < 1:  # labels are balanced per item by design (sampled negatives): nothing to compare with
             continue
         for i in fixed_by(facts, key):
             ratio, sigmas = dispersion(facts, np.where(facts.first[i] > 0, facts.first[i], NOBODY))
-            if i not in told and ratio < DISPERSION and sigmas > SIGMAS:
-                told.add(i)
+            if i not in reported and ratio < DISPERSION and sigmas > SIGMAS:
+                reported.add(i)
                 name, item = survey.names[i], survey.names[key]
                 text = f"fixed per {item}, and explains its click rate better than chance allows"
                 text = f"{text}: {ratio:.0%} of the spread that independent clicks would leave"
@@ -87,7 +91,7 @@ def knows_the_future(survey: Survey) -> Iterator[Finding]:
 
 
 def dispersion(facts: KeyFacts, value: np.ndarray) -> tuple[float, float]:
-    """Spread of the items' click rates within each value (K,), over that of binomial draws, and how many standard
+    """Spread of the items' click rates within each value (items,), over that of binomial draws, and how many standard
     errors it is below 1 (Wilson and Hilferty 1931: the cube root of a chi-square over its mean is nearly normal).
 
     Items without a value, NOBODY, are left out.
@@ -107,15 +111,15 @@ def dispersion(facts: KeyFacts, value: np.ndarray) -> tuple[float, float]:
 
 def moves_with_label(survey: Survey) -> Iterator[Finding]:
     """Fields that go up within a user or item just where it clicks: counters that count the row's own label."""
-    told: set[int] = set()
+    reported: set[int] = set()
     for key, facts in survey.keys.items():
         rate, kept = float(facts.clicks.sum() / facts.rows.sum()), float(survey.rows[0] / survey.rows.sum())
         if any(begins_blocks(facts.moves, i, rate=rate, kept=kept) for i in facts.moves.counts):
             continue
-        for i in sorted(set(survey.numbers.fields) - {key, *fixed_by(facts, key)} - told):
+        for i in sorted(set(survey.numbers.fields) - {key, *fixed_by(facts, key)} - reported):
             found = counts_own_label(facts.moves, i, exact=i in survey.numbers.exact, rate=rate, kept=kept)
             if found:
-                told.add(i)
+                reported.add(i)
                 text = f"within one {survey.names[key]} it goes up in {found.clicks:.0%} of the clicks and in "
                 text += f"{found.others:.1%} of the other rows"
                 cure = "It counts this row's own label: count earlier rows only, or leave it out"

@@ -27,7 +27,7 @@ RULES: tuple[Rule, ...] = (
     rules.constant,
     rules.drift,
     rules.rate_shift,
-    rules.twins,
+    rules.equivalent_fields,
     rules.shared_values,
 )
 

@@ -12,7 +12,7 @@ import polars as pl
 from fieldctr.analysis.lint.findings import SIGMAS, Finding
 from fieldctr.analysis.lint.survey import Survey, agreement, fixed_by
 from fieldctr.data.encoding import VOCABULARY_FILE
-from fieldctr.data.specs import DERIVED, STATISTICS
+from fieldctr.data.fields.specs import DERIVED, STATISTICS
 from fieldctr.data.table import SPLITS
 
 UNSEEN, ALL_UNSEEN = 0.2, 0.9  # share of a later split's values that train lacks
@@ -108,7 +108,7 @@ def timestamp(survey: Survey) -> Iterator[Finding]:
                 yield Finding("warning", "timestamp", name, text, cure, row["len"])
 
 
-def twins(survey: Survey) -> Iterator[Finding]:
+def equivalent_fields(survey: Survey) -> Iterator[Finding]:
     """Id fields that say the same: each value of one comes with one value of the other, and the other way round."""
     same = {(key, i) for key, facts in survey.keys.items() for i in fixed_by(facts, key)}
     for a, b in sorted((a, b) for a, b in same if a < b and (b, a) in same):
@@ -127,8 +127,8 @@ def shared_values(survey: Survey) -> Iterator[Finding]:
     words = pl.read_parquet(survey.dataset.folder / VOCABULARY_FILE, columns=["field", "value"])
     words = words.filter(pl.col("field").is_in(kinds), ~pl.col("value").str.contains(r"^-?\d{1,5}$"))
     sizes = dict(words.group_by("field").len().iter_rows())
-    codes = {"field": pl.col("field").cast(pl.Enum(sorted(kinds))), "value": pl.col("value").rank("dense")}
-    words = words.select(**codes)  # 3,000 fields of the same 7 values make 60 million pairs
+    categories = {"field": pl.col("field").cast(pl.Enum(sorted(kinds))), "value": pl.col("value").rank("dense")}
+    words = words.select(**categories)  # 3,000 fields of the same 7 values make 60 million pairs
     both = words.join(words, on="value", suffix="_2").filter(
         pl.col("field").to_physical() < pl.col("field_2").to_physical()
     )
@@ -201,10 +201,10 @@ def moved(survey: Survey, name: str, split: str) -> str:
     return f"{what} ({p[most]:.1%} of train, {q[most]:.1%} of {split})"
 
 
-def value_text(survey: Survey, name: str, code: int) -> str:
-    """What a code stands for, where a vocabulary says so."""
+def value_text(survey: Survey, name: str, category: int) -> str:
+    """What a category stands for, where a vocabulary says so."""
     words = pl.scan_parquet(survey.dataset.folder / VOCABULARY_FILE)
-    own = words.filter(pl.col("field") == name, pl.col("id") == code).collect()
+    own = words.filter(pl.col("field") == name, pl.col("id") == category).collect()
     plain = survey.dataset.schema.fields[survey.names.index(name)].width == 1
     return f"'{own['value'][0]}'" if len(own) and plain else "one of its values"
 

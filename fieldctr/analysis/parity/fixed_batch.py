@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from fieldctr.analysis.parity.twins import Batch, loss
+from fieldctr.analysis.parity.reference_models import Batch, loss
 from fieldctr.data.dataset import Dataset
 from fieldctr.inputs import Inputs
 from fieldctr.models.ctr_model import CTRModel, build_model
@@ -20,7 +20,7 @@ STD = 0.2  # of all weights: a change of a logit by 1 % is seen in the loss, and
 
 
 def losses(name: str, node: Mapping[str, Any], schema: Schema, batch: Batch) -> tuple[float, float]:
-    """Of the model that the YAML node describes, with seeded weights, and of its twin."""
+    """The losses of the model that the YAML node describes, with seeded weights, and of its reference model."""
     model = build_model(schema, dim=DIM, model=node, enhancer=None, seed=1).eval()
     fill(model)
     ids, values, label = (torch.from_numpy(array) for array in batch)

@@ -32,7 +32,7 @@ def board_parameters(protocol: Protocol, count: Count) -> int:
 
 def parameters_here(schema: Schema, count: Count) -> int:
     """What the model of the same settings must have here."""
-    tables = Tables(schema.vocab_size, schema.apart().vocab_size, schema.num_fields)
+    tables = Tables(schema.vocab_size, schema.unshared().vocab_size, schema.num_fields)
     return num_parameters(replace(count, form=HERE.get(count.model, "")), tables)
 
 

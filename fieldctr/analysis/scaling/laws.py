@@ -54,7 +54,7 @@ class Form:
 
     @property
     def num_free(self) -> int:
-        """Its parameters."""
+        """How many parameters are fitted."""
         return self.intercept + len(self.axes) * (1 if self.exponents is None else 2)
 
     def design(self, x: np.ndarray, exponents: np.ndarray) -> np.ndarray:

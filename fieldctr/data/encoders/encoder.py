@@ -10,10 +10,10 @@ import polars as pl
 from fieldctr.data.budget import Budget
 from fieldctr.data.coverage import Coverage
 from fieldctr.data.encoding import Encoding
-from fieldctr.data.in_memory import NewBlock
-from fieldctr.data.kinds import Spec
+from fieldctr.data.fields.kinds import Spec
 from fieldctr.data.numbers import Binning, Scaling
 from fieldctr.data.shards import Block, Shards
+from fieldctr.data.shards.in_memory import NewBlock
 from fieldctr.schema import Field
 
 
@@ -26,18 +26,18 @@ class Columns(NamedTuple):
 
 
 class Learned(NamedTuple):
-    """What is known of a field once it is fitted to train."""
+    """What a field is once it is fitted to train."""
 
     field: Field  # what a model sees
-    words: pl.DataFrame | None = None  # its vocabulary: value, id and count, by id
+    vocabulary: pl.DataFrame | None = None  # value, id and count, by id
     scale: Binning | Scaling | None = None
     facts: Mapping[str, object] = {}  # beside its coverage
 
 
-class Known(NamedTuple):
-    """The texts of a field, or of another column that was read, for the codes of some shards."""
+class FittedTexts(NamedTuple):
+    """Ids and hashes of the texts of a field, or of another column that was read, for the codes of some shards."""
 
-    words: pl.DataFrame | None  # the vocabulary; None for a hash
+    vocabulary: pl.DataFrame | None  # None for a hash
     ids: list[np.ndarray]  # per shard (codes,) int32
     hashes: list[np.ndarray]  # per shard (codes,) uint64, if a statistic is of it
     coverage: list[Coverage]  # per split
@@ -50,7 +50,7 @@ class Training(NamedTuple):
     shards: Shards
     budget: Budget
     raw_dir: Path  # where files of fields lie
-    known: dict[str, Known]  # by field or column: what the encoder of texts, which is the first, tells the others
+    texts: dict[str, FittedTexts]  # by field or column: what the encoder of texts, the first, leaves to the others
 
 
 class Loading(NamedTuple):
@@ -59,32 +59,32 @@ class Loading(NamedTuple):
     folder: Path
     saved: Encoding
     rows: NewBlock
-    known: dict[str, Known]  # as in Training
+    texts: dict[str, FittedTexts]  # as in Training
 
 
 class Encoder(Protocol):
     """All fields of one kind: some of them share a vocabulary, a pass or a file."""
 
     @classmethod
-    def fit(cls, specs: tuple[Spec, ...], work: Training) -> Self:
+    def fit(cls, specs: tuple[Spec, ...], training: Training) -> Self:
         """Learn from the train rows. `specs` are those of all fields."""
         ...
 
     @classmethod
-    def load(cls, specs: tuple[Spec, ...], work: Loading) -> Self:
-        """What `save`, encoding.json and vocabulary.parquet keep, for new rows."""
+    def load(cls, specs: tuple[Spec, ...], loading: Loading) -> Self:
+        """The encoder of a prepared table, for new rows, from its files, encoding.json and vocabulary.parquet."""
         ...
 
     def apply(self, block: Block) -> Mapping[str, Columns]:
-        """By field what the block's rows get."""
+        """The columns of the block's rows, by field."""
         ...
 
     def learned(self) -> Mapping[str, Learned]:
-        """By field what is known of it."""
+        """What was learned of each field, by its name."""
         ...
 
     def coverage(self) -> Mapping[str, list[Coverage]]:
-        """By field and split what is missing and unseen; complete once all rows are encoded."""
+        """What is missing and unseen, by field and split; complete once all rows are encoded."""
         ...
 
     def save(self, folder: Path) -> None:

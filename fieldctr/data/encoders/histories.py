@@ -26,14 +26,14 @@ import polars as pl
 
 from fieldctr.data.budget import Budget
 from fieldctr.data.coverage import Coverage
-from fieldctr.data.encoders.encoder import Columns, Known, Learned, Loading, Training
+from fieldctr.data.encoders.encoder import Columns, FittedTexts, Learned, Loading, Training
 from fieldctr.data.encoders.texts import numbered
-from fieldctr.data.kinds import HistorySpec, Spec, history_specs
-from fieldctr.data.lexicon import lookup
+from fieldctr.data.fields.kinds import HistorySpec, Spec, history_specs
+from fieldctr.data.lookups import EVENTS_FILE
 from fieldctr.data.npy import save_alone
-from fieldctr.data.past import EVENTS_FILE
-from fieldctr.data.ragged import values_of
 from fieldctr.data.shards import Block
+from fieldctr.data.shards.dictionary import ids_of_texts
+from fieldctr.data.shards.ragged import values_of
 from fieldctr.data.table import EVENTS, SPLITS
 from fieldctr.errors import UserError
 from fieldctr.schema import Field
@@ -71,9 +71,9 @@ class Log(NamedTuple):
 
 def _search(values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """(n,) how many of the ascending `values` are less than each of those wanted (n,)."""
-    order, found = np.argsort(wanted), np.empty(len(wanted), np.int64)
-    found[order] = np.searchsorted(values, wanted[order])  # in order, 3x faster in a table that no cache holds
-    return found
+    order, smaller = np.argsort(wanted), np.empty(len(wanted), np.int64)
+    smaller[order] = np.searchsorted(values, wanted[order])  # in order, 3x faster in a table that no cache holds
+    return smaller
 
 
 class Users(NamedTuple):
@@ -95,13 +95,13 @@ class Users(NamedTuple):
         return self.numbers[block.shard][values_of(block.codes[self.column])], time
 
 
-class Gathering:
+class EventCollector:
     """Events while rows stream by."""
 
     def __init__(self, users: int) -> None:
         self.parts: list[tuple[np.ndarray, ...]] = []
         self.last = np.full((len(SPLITS), users), -np.inf)  # when each user was last shown a row
-        self.seen, self.unknown = np.zeros((2, len(SPLITS)), np.int64)  # events, and those without an id
+        self.num_events, self.num_unseen = np.zeros((2, len(SPLITS)), np.int64)  # events, and those without an id
 
     def show(self, split: int, users: np.ndarray, times: np.ndarray) -> None:
         """Rows (n,) of a split, which will ask for their history."""
@@ -110,11 +110,11 @@ class Gathering:
     def add(self, split: int, users: np.ndarray, times: np.ndarray, ids: np.ndarray, happened: np.ndarray) -> None:
         """Rows (n,), seen from a split on; those that `happened` are events."""
         event = happened & (users != NOBODY)
-        self.seen[split] += event.sum()
-        self.unknown[split] += (event & (ids == 0)).sum()
-        event &= ids > 0
-        parts = (users[event].astype(np.int64), times[event], ids[event].astype(np.int32))
-        self.parts.append((*parts, np.full(len(parts[0]), split, np.int8)))
+        self.num_events[split] += event.sum()
+        self.num_unseen[split] += (event & (ids == 0)).sum()
+        rows = np.flatnonzero(event & (ids > 0))
+        splits = np.full(len(rows), split, np.int8)
+        self.parts.append((users[rows].astype(np.int64), times[rows], ids[rows].astype(np.int32), splits))
 
     def log(self) -> tuple[Log, np.ndarray]:
         """All events, and (3, users) under which number the rows of a split find those that they may see.
@@ -122,16 +122,17 @@ class Gathering:
         That is another number where an event of a later split is earlier than one of their rows.
         """
         users, times, ids, splits = map(np.concatenate, zip(*self.parts, strict=True))
-        everyone, parts = np.arange(self.last.shape[1]), [(users, times, ids)]
-        numbers = np.tile(everyone, (len(SPLITS), 1))
+        num_users, logs = self.last.shape[1], [(users, times, ids)]
+        numbers = np.tile(np.arange(num_users), (len(SPLITS), 1))
         for split, last in enumerate(self.last[:-1]):
             hidden = splits > split
-            again = np.zeros(len(everyone), bool)
-            again[users[hidden & (times < last[users])]] = True
-            numbers[split] += again * len(everyone) * (1 + split)
-            own = again[users] & ~hidden
-            parts.append((numbers[split][users[own]], times[own], ids[own]))
-        return Log.of(*map(np.concatenate, zip(*parts, strict=True)), num_users=numbers.max() + 1), numbers
+            second_log = np.zeros(num_users, bool)
+            second_log[users[hidden & (times < last[users])]] = True
+            numbers[split, second_log] += num_users * (1 + split)
+            visible = second_log[users] & ~hidden
+            logs.append((numbers[split][users[visible]], times[visible], ids[visible]))
+        users, times, ids = map(np.concatenate, zip(*logs, strict=True))
+        return Log.of(users, times, ids, num_users=numbers.max() + 1), numbers
 
 
 class History(NamedTuple):
@@ -155,45 +156,44 @@ class Histories:
     """The fields of kind history."""
 
     histories: list[History]
-    found: dict[str, Learned]
-    seen: dict[str, dict[str, Coverage]]  # by field and split; of rows, what `apply` was given
+    fields: dict[str, Learned]
+    coverages: dict[str, dict[str, Coverage]]  # by field and split; of rows, what `apply` was given
 
     @classmethod
-    def fit(cls, specs: tuple[Spec, ...], work: Training) -> "Histories":
+    def fit(cls, specs: tuple[Spec, ...], training: Training) -> "Histories":
         """Events and users, from the codes, times and labels of pass one."""
-        users = [_users(spec, specs, work) for spec in history_specs(specs)]
-        gathered = _gather(users, work)
+        users = [_users(spec, specs, training) for spec in history_specs(specs)]
         histories: list[History] = []
-        for own, events in zip(users, gathered, strict=True):
-            histories.append(_history(own, events, work.budget, _end(histories)))
-        seen = {}
-        for own, events in zip(users, gathered, strict=True):
-            counts = zip(SPLITS, events.seen.tolist(), events.unknown.tolist(), strict=True)
-            seen[own.spec.name] = {split: Coverage(0, 0, values, unseen) for split, values, unseen in counts}
-        return cls(histories, {own.spec.name: _learned(own.spec, work.known) for own in users}, seen)
+        coverages = {}
+        for users_of_field, events in zip(users, _collect(users, training), strict=True):
+            histories.append(_history(users_of_field, events, training.budget, _end(histories)))
+            counts = zip(SPLITS, events.num_events.tolist(), events.num_unseen.tolist(), strict=True)
+            by_split = {split: Coverage(0, 0, values, unseen) for split, values, unseen in counts}
+            coverages[users_of_field.spec.name] = by_split
+        return cls(histories, {own.spec.name: _learned(own.spec, training.texts) for own in users}, coverages)
 
     @classmethod
-    def load(cls, specs: tuple[Spec, ...], work: Loading) -> "Histories":
+    def load(cls, specs: tuple[Spec, ...], loading: Loading) -> "Histories":
         """The events of all prepared rows, which new rows see."""
         own, histories = history_specs(specs), []
         if not own:
             return cls([], {}, {})
-        events, moments = (np.load(work.folder / name, mmap_mode="c") for name in (EVENTS_FILE, TIMES_FILE))
-        known = pl.read_parquet(work.folder / USERS_FILE).partition_by("field", as_dict=True)
+        events, times = (np.load(loading.folder / name, mmap_mode="c") for name in (EVENTS_FILE, TIMES_FILE))
+        tables = pl.read_parquet(loading.folder / USERS_FILE).partition_by("field", as_dict=True)
         for spec in own:
-            table, column = known[spec.name,], spec.user(specs).name
+            table, column = tables[spec.name,], spec.user(specs).name
             numbers, start, count = (table[name].to_numpy() for name in ("id", "start", "count"))  # in this order
             stored = slice(start[0], start[-1] + count[-1])
-            log = Log.of(np.repeat(numbers, count), moments[stored], events[stored], numbers[-1] + 1)
-            users = Users(spec, column, [lookup(work.rows.texts[column], table)], table.select("value", "id"))
+            log = Log.of(np.repeat(numbers, count), times[stored], events[stored], numbers[-1] + 1)
+            users = Users(spec, column, [ids_of_texts(loading.rows.texts[column], table)], table.select("value", "id"))
             histories.append(History(users, log, np.arange(numbers[-1] + 1)[None], start[0]))
-        found = {spec.name: _learned(spec, work.known) for spec in own}
-        return cls(histories, found, {spec.name: {"": Coverage(0, 0, 0, 0)} for spec in own})
+        fields = {spec.name: _learned(spec, loading.texts) for spec in own}
+        return cls(histories, fields, {spec.name: {"": Coverage(0, 0, 0, 0)} for spec in own})
 
     def apply(self, block: Block) -> dict[str, Columns]:
         columns = {}
         longest = max((history.users.spec.max_length for history in self.histories), default=0)
-        kind = np.int32 if _end(self.histories) + longest < 2**31 else np.int64  # as far as `places` looks
+        kind = np.int32 if _end(self.histories) + longest < 2**31 else np.int64  # as far as `event_positions` looks
         for history in self.histories:
             start, end = history.windows(block)
             self._note(history.users.spec.name, block.split, start == end)
@@ -201,16 +201,16 @@ class Histories:
         return columns
 
     def _note(self, name: str, split: str, empty: np.ndarray) -> None:
-        known = self.seen[name][split]
-        rows, missing = known.rows + len(empty), known.missing + int(empty.sum())
-        values = known.values if split else rows - missing  # how many events new rows see is not counted
-        self.seen[name][split] = Coverage(rows, missing, values, known.unseen)
+        before = self.coverages[name][split]
+        rows, missing = before.rows + len(empty), before.missing + int(empty.sum())
+        values = before.values if split else rows - missing  # how many events new rows see is not counted
+        self.coverages[name][split] = Coverage(rows, missing, values, before.unseen)
 
     def learned(self) -> dict[str, Learned]:
-        return self.found
+        return self.fields
 
     def coverage(self) -> dict[str, list[Coverage]]:
-        return {name: list(by_split.values()) for name, by_split in self.seen.items()}
+        return {name: list(by_split.values()) for name, by_split in self.coverages.items()}
 
     def save(self, folder: Path) -> None:
         """Events, times, and per history the users that have events: where these start and how many they are."""
@@ -222,37 +222,40 @@ class Histories:
         tables = []
         for history in self.histories:
             numbers, start, count = np.unique(history.log.users, return_index=True, return_counts=True)
-            where = pl.DataFrame({"id": numbers, "start": history.first + start, "count": count})
+            positions = pl.DataFrame({"id": numbers, "start": history.first + start, "count": count})
             # The second logs drop out: their numbers are nobody's.
-            named = history.users.names.join(where, on="id").sort("id")
+            named = history.users.names.join(positions, on="id").sort("id")
             tables.append(named.select(pl.lit(history.users.spec.name).alias("field"), pl.all()))
         pl.concat(tables).write_parquet(folder / USERS_FILE)
 
 
-def _users(spec: HistorySpec, specs: Sequence[Spec], work: Training) -> Users:
+def _users(spec: HistorySpec, specs: Sequence[Spec], training: Training) -> Users:
     column = spec.user(specs).name
-    texts, numbers = numbered(work.shards, column, work.budget)
+    texts, numbers = numbered(training.shards, column, training.budget)
     return Users(spec, column, numbers, pl.DataFrame({"value": texts, "id": np.arange(1, len(texts) + 1)}))
 
 
-def _gather(users: Sequence[Users], work: Training) -> list[Gathering]:
-    """The events of each history."""
-    gathered = [Gathering(len(own.names) + 1) for own in users]
-    for s, split in ((0, EVENTS), *enumerate(SPLITS)) if users else ():
-        for block in work.shards.blocks(split):
-            for own, events in zip(users, gathered, strict=True):
-                rows, item = own.rows(block), own.spec.of
-                ids = work.known[item].ids[block.shard][values_of(block.codes[item])]
-                if split != EVENTS:
-                    events.show(s, *rows)
-                some = own.spec.clicked and split != EVENTS
-                events.add(s, *rows, ids, block.label > 0 if some else np.ones(len(ids), bool))
-    return gathered
+def _collect(users: Sequence[Users], training: Training) -> list[EventCollector]:
+    """The events of each history. What is no sample is an event for the rows of all splits."""
+    collectors = [EventCollector(len(own.names) + 1) for own in users]
+    for split in (EVENTS, *SPLITS) if users else ():
+        for block in training.shards.blocks(split):
+            for own, collector in zip(users, collectors, strict=True):
+                (numbers, times), item = own.rows(block), own.spec.of
+                ids = training.texts[item].ids[block.shard][values_of(block.codes[item])]
+                everything = np.ones(len(ids), bool)
+                if split == EVENTS:
+                    collector.add(0, numbers, times, ids, everything)
+                else:
+                    s = SPLITS.index(split)
+                    collector.show(s, numbers, times)
+                    collector.add(s, numbers, times, ids, block.label > 0 if own.spec.clicked else everything)
+    return collectors
 
 
-def _history(users: Users, events: Gathering, budget: Budget, first: int) -> History:
+def _history(users: Users, events: EventCollector, budget: Budget, first: int) -> History:
     """UserError where it takes more memory than there is, or nothing happened."""
-    name, count, people = users.spec.name, int(events.seen.sum()), events.last.shape[1]
+    name, count, people = users.spec.name, int(events.num_events.sum()), events.last.shape[1]
     what = f"field '{name}': {count:,} events of {people - 1:,} users"
     budget.refuse(what, "Leave the field out", EVENT_BYTES * count + USER_BYTES * people)
     log, numbers = events.log()
@@ -266,8 +269,8 @@ def _end(histories: Sequence[History]) -> int:
     return histories[-1].first + len(histories[-1].log.ids) if histories else 1
 
 
-def _learned(spec: HistorySpec, known: dict[str, Known]) -> Learned:
-    """What its owner's values are."""
-    words = known[spec.of].words
-    size = len(words) if words is not None else spec.num_buckets or 0
-    return Learned(Field(spec.name, size + 1, spec.width, text=spec.text, shares=spec.shares), words)
+def _learned(spec: HistorySpec, texts: dict[str, FittedTexts]) -> Learned:
+    """A history has the vocabulary of the field that it is of."""
+    vocabulary = texts[spec.of].vocabulary
+    size = len(vocabulary) if vocabulary is not None else spec.num_buckets or 0
+    return Learned(Field(spec.name, size + 1, spec.width, text=spec.text, shares=spec.shares), vocabulary)

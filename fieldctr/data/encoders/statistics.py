@@ -26,13 +26,13 @@ import polars as pl
 
 from fieldctr.data.counts import FOLD, Counting, Counts
 from fieldctr.data.coverage import Coverage
-from fieldctr.data.encoders.encoder import Columns, Known, Learned, Loading, Training
-from fieldctr.data.encoders.numbers import encoded, fitted, loaded
-from fieldctr.data.hashing import mixed, row_places
-from fieldctr.data.kinds import Spec, StatisticSpec, statistic_specs
+from fieldctr.data.encoders.encoder import Columns, FittedTexts, Learned, Loading, Training
+from fieldctr.data.encoders.numbers import encoded, fit_numbers, load_numbers
+from fieldctr.data.fields.kinds import Spec, StatisticSpec, statistic_specs
+from fieldctr.data.hashing import mixed, unit_interval_of_rows
 from fieldctr.data.numbers import Binning, fit_bins
-from fieldctr.data.ragged import Codes, Ragged
 from fieldctr.data.shards import Block, Shards
+from fieldctr.data.shards.ragged import Codes, Ragged
 from fieldctr.data.table import SPLITS
 from fieldctr.errors import UserError
 
@@ -50,9 +50,10 @@ class Cross(NamedTuple):
         lengths, rows = _values_per_row([block.codes[name] for name in self.inputs])
         key, missing = np.zeros(1, np.uint64), np.zeros(1, bool)
         for name, hashes in self.inputs.items():
-            part = block.codes[name]
-            own = hashes[block.shard][part.values if isinstance(part, Ragged) else part[rows]]
-            key, missing = mixed(key + own), missing | (own == 0)  # a text that says nothing has no hash either
+            codes = block.codes[name]
+            hash_of_value = hashes[block.shard][codes.values if isinstance(codes, Ragged) else codes[rows]]
+            key = mixed(key + hash_of_value)
+            missing = missing | (hash_of_value == 0)  # a text that says nothing has no hash either
         return Ragged(np.where(missing, ALL, key & ~FOLD), lengths)
 
 
@@ -70,15 +71,15 @@ class Statistic(NamedTuple):
 
         And counts (4,), as Coverage has them: rows, those without a number, values, those that no row seen has.
         """
-        found = self.cross.keys(block)
-        keys, of_row, num_rows = found.values, found.rows, len(found.lengths)
+        lists = self.cross.keys(block)
+        keys, of_row, num_rows = lists.values, lists.rows, len(lists.lengths)
         known = keys != ALL
         if block.split != "train" or self.out_of_fold is None:
             (rows, clicks), (all_rows, all_clicks) = self.totals.find(keys), self.totals.find(ALL)
         else:
             fold = _folds(self.spec, self.slices, block)
             (rows, clicks), of_all = self.out_of_fold.find(keys | fold[of_row]), self.out_of_fold.find(ALL | fold)
-            all_rows, all_clicks = (part[of_row] for part in of_all)
+            all_rows, all_clicks = (counts[of_row] for counts in of_all)
         with np.errstate(divide="ignore", invalid="ignore"):
             if self.spec.kind == "count":
                 value = np.log1p(rows * (self.totals.find(ALL)[0] / all_rows))
@@ -95,32 +96,33 @@ class Statistics:
     """The fields of kind target_mean and count."""
 
     statistics: list[Statistic]
-    found: dict[str, Learned]
-    seen: dict[str, list[Coverage]]
+    fields: dict[str, Learned]
+    coverages: dict[str, list[Coverage]]
 
     @classmethod
-    def fit(cls, specs: tuple[Spec, ...], work: Training) -> "Statistics":
-        statistics = _count(statistic_specs(specs), work.shards, work.known)
+    def fit(cls, specs: tuple[Spec, ...], training: Training) -> "Statistics":
+        statistics = _count(statistic_specs(specs), training.shards, training.texts)
         counts = np.zeros((len(SPLITS), len(statistics), 4), np.int64)
         names = [statistic.spec.name for statistic in statistics]
         if statistics:
-            lines = {split: _lines(statistics, work.shards, split, counts[s]) for s, split in enumerate(SPLITS)}
-            work.shards.add_numbers(names, lines)
-        found = {
-            statistic.spec.name: fitted(statistic.spec, lambda name=name: work.shards.numbers("train", name))
+            lines = {split: _lines(statistics, training.shards, split, counts[s]) for s, split in enumerate(SPLITS)}
+            training.shards.add_numbers(names, lines)
+        fields = {
+            statistic.spec.name: fit_numbers(statistic.spec, lambda name=name: training.shards.numbers("train", name))
             for name, statistic in zip(names, statistics, strict=True)
         }
         by_field = zip(names, counts.swapaxes(0, 1).tolist(), strict=True)
-        return cls(statistics, found, {name: [Coverage(*of_split) for of_split in own] for name, own in by_field})
+        coverages = {name: [Coverage(*of_split) for of_split in of_splits] for name, of_splits in by_field}
+        return cls(statistics, fields, coverages)
 
     @classmethod
-    def load(cls, specs: tuple[Spec, ...], work: Loading) -> "Statistics":
+    def load(cls, specs: tuple[Spec, ...], loading: Loading) -> "Statistics":
         own = statistic_specs(specs)
-        tables = pl.read_parquet(work.folder / STATISTICS_FILE).partition_by("field", as_dict=True) if own else {}
+        tables = pl.read_parquet(loading.folder / STATISTICS_FILE).partition_by("field", as_dict=True) if own else {}
         entries = [tables[spec.name,].select(Counts._fields).get_columns() for spec in own]
         counts = [Counts(*map(pl.Series.to_numpy, entry)) for entry in entries]
-        statistics = list(map(Statistic, own, [_cross(spec, work.known) for spec in own], counts))
-        return cls(statistics, {spec.name: loaded(spec, work) for spec in own}, {})
+        statistics = list(map(Statistic, own, [_cross(spec, loading.texts) for spec in own], counts))
+        return cls(statistics, {spec.name: load_numbers(spec, loading) for spec in own}, {})
 
     def apply(self, block: Block) -> dict[str, Columns]:
         columns = {}
@@ -128,15 +130,15 @@ class Statistics:
             name, numbers = statistic.spec.name, block.numbers.get(statistic.spec.name)
             if numbers is None:  # of a new row
                 numbers, counts = statistic.numbers(block)
-                self.seen[name] = [Coverage(*counts.tolist())]
-            columns[name] = encoded(self.found[name], numbers)
+                self.coverages[name] = [Coverage(*counts.tolist())]
+            columns[name] = encoded(self.fields[name], numbers)
         return columns
 
     def learned(self) -> dict[str, Learned]:
-        return self.found
+        return self.fields
 
     def coverage(self) -> dict[str, list[Coverage]]:
-        return self.seen
+        return self.coverages
 
     def save(self, folder: Path) -> None:
         """What new rows need: the counts of whole train."""
@@ -148,9 +150,9 @@ class Statistics:
             pl.concat(tables).write_parquet(folder / STATISTICS_FILE)
 
 
-def _count(specs: list[StatisticSpec], shards: Shards, known: Mapping[str, Known]) -> list[Statistic]:
+def _count(specs: list[StatisticSpec], shards: Shards, texts: Mapping[str, FittedTexts]) -> list[Statistic]:
     """The statistics of train, from the codes, times and labels of pass one."""
-    slices, inputs = [_slices(spec, shards) for spec in specs], [_cross(spec, known) for spec in specs]
+    slices, inputs = [_slices(spec, shards) for spec in specs], [_cross(spec, texts) for spec in specs]
     counting = [Counting() for _ in specs]
     for block in shards.blocks("train") if specs else ():
         clicks = block.label.astype(np.int64)
@@ -160,12 +162,12 @@ def _count(specs: list[StatisticSpec], shards: Shards, known: Mapping[str, Known
             counter.add((keys.values | fold[rows])[valued], clicks[rows][valued])
             counter.add(ALL | fold, clicks)
     counts = [counter.counts() for counter in counting]
-    seen = [part.earlier() if cut else part.others() for part, cut in zip(counts, slices, strict=True)]
-    return list(map(Statistic, specs, inputs, [part.whole() for part in counts], seen, slices))
+    out_of_fold = [own.earlier_folds() if cut else own.other_folds() for own, cut in zip(counts, slices, strict=True)]
+    return list(map(Statistic, specs, inputs, [own.all_folds() for own in counts], out_of_fold, slices))
 
 
 def _lines(statistics: list[Statistic], shards: Shards, split: str, counts: np.ndarray) -> Iterator[np.ndarray]:
-    """The numbers (T, n) of block after block of a split, whose `counts` (T, 4) are added to those given."""
+    """Numbers (statistics, n) of a split, block by block; what they count is added to `counts` (statistics, 4)."""
     for block in shards.blocks(split):
         lines = []
         for statistic, total in zip(statistics, counts, strict=True):
@@ -177,15 +179,15 @@ def _lines(statistics: list[Statistic], shards: Shards, split: str, counts: np.n
 
 def _values_per_row(codes: Sequence[Codes]) -> tuple[np.ndarray, np.ndarray]:
     """Per row (n,) how many values it has, and per value its row: those of the one input that is multi-valued."""
-    for part in codes:
-        if isinstance(part, Ragged):
-            return part.lengths, part.rows
+    for column in codes:
+        if isinstance(column, Ragged):
+            return column.lengths, column.rows
     rows = np.arange(len(codes[0]))
     return np.ones(len(rows), np.int64), rows
 
 
-def _cross(spec: StatisticSpec, known: Mapping[str, Known]) -> Cross:
-    return Cross({name: known[name].hashes for name in spec.of})
+def _cross(spec: StatisticSpec, texts: Mapping[str, FittedTexts]) -> Cross:
+    return Cross({name: texts[name].hashes for name in spec.of})
 
 
 def _slices(spec: StatisticSpec, shards: Shards) -> Binning | None:
@@ -213,4 +215,4 @@ def _folds(spec: StatisticSpec, slices: Binning | None, block: Block) -> np.ndar
     if slices is not None and spec.time is not None:
         return slices.ids(block.times[spec.time, spec.unit]).astype(np.uint64)
     rows = np.arange(block.start, block.start + len(block))
-    return (row_places(rows, spec.seed) * spec.folds).astype(np.uint64) + np.uint64(1)
+    return (unit_interval_of_rows(rows, spec.seed) * spec.folds).astype(np.uint64) + np.uint64(1)

@@ -19,19 +19,19 @@ import polars as pl
 from fieldctr.data.columns import column
 from fieldctr.data.coverage import Coverage
 from fieldctr.data.encoders.encoder import Columns, Learned, Loading, Training
-from fieldctr.data.kinds import Spec, VectorSpec, vector_specs
-from fieldctr.data.lexicon import WORDS, lookup
+from fieldctr.data.fields.kinds import Spec, VectorSpec, vector_specs
+from fieldctr.data.fields.spelling import value_texts
+from fieldctr.data.lookups import vectors_file
 from fieldctr.data.npy import NpyWriter
-from fieldctr.data.past import vectors_file
-from fieldctr.data.reader import require
 from fieldctr.data.shards import Block
-from fieldctr.data.spelling import value_texts
+from fieldctr.data.shards.dictionary import VOCABULARY, ids_of_texts
+from fieldctr.data.shards.reader import require
 from fieldctr.data.table import SPLITS
 from fieldctr.errors import UserError
 from fieldctr.schema import Field
 
-CHUNK = 1 << 14  # vectors in memory at a time
-Part = tuple[pl.Series, np.ndarray]  # keys (n,) as they are spelled, and vectors (n, D)
+CHUNK_VECTORS = 1 << 14  # in memory at a time
+Part = tuple[pl.Series, np.ndarray]  # keys (n,) as they are spelled, and vectors (n, width)
 
 
 @dataclass(frozen=True)
@@ -39,61 +39,64 @@ class Vectors:
     """The fields of kind vector."""
 
     specs: list[VectorSpec]
-    found: dict[str, Learned]
+    fields: dict[str, Learned]
     ids: dict[str, list[np.ndarray]]  # per shard (codes,) int32
-    counts: dict[str, list[Coverage]]
+    coverages: dict[str, list[Coverage]]
 
     @classmethod
-    def fit(cls, specs: tuple[Spec, ...], work: Training) -> "Vectors":
+    def fit(cls, specs: tuple[Spec, ...], training: Training) -> "Vectors":
         """Copy the vectors into the prepared folder, and look the values of all rows up among their keys."""
-        own, found, ids, counts = vector_specs(specs), {}, {}, {}
-        rows = work.shards.tally.rows
+        own, fields, ids, coverages = vector_specs(specs), {}, {}, {}
+        rows = training.shards.row_counts.rows
         for i, spec in enumerate(own):
-            keys, width = _copied(spec, work.raw_dir, work.shards.work / vectors_file(i))
+            keys, width = _copy(spec, training.raw_dir, training.shards.work / vectors_file(i))
             ids[spec.name], counted = [], np.zeros((len(SPLITS), 1 + len(keys)), np.int64)
             blank = np.zeros(len(SPLITS), np.int64)
-            for texts, of_split in work.shards.words(spec.name):
-                number, known = lookup(texts, keys), texts.is_not_null().to_numpy()
-                ids[spec.name].append(number)
-                blank += of_split[:, ~known].sum(1)
-                for total, more in zip(counted, of_split[:, known], strict=True):
-                    np.add.at(total, number[known], more)
-            words = keys.with_columns(count=pl.Series(counted[0, 1:]))
+            for texts, counts in training.shards.texts(spec.name):
+                of_codes, given = ids_of_texts(texts, keys), texts.is_not_null().to_numpy()
+                ids[spec.name].append(of_codes)
+                blank += counts[:, ~given].sum(1)
+                for total, more in zip(counted, counts[:, given], strict=True):
+                    np.add.at(total, of_codes[given], more)
+            vocabulary = keys.with_columns(count=pl.Series(counted[0, 1:])).select(*VOCABULARY)
             field = Field(spec.name, 1 + len(keys), text=spec.text, vector=width)
-            found[spec.name] = Learned(field, words.select(*WORDS), facts={"width": width})
+            fields[spec.name] = Learned(field, vocabulary, facts={"width": width})
             totals = zip(rows, blank, counted.sum(1), counted[:, 0], strict=True)
-            counts[spec.name] = [Coverage(*map(int, of_split)) for of_split in totals]
-        return cls(own, found, ids, counts)
+            coverages[spec.name] = [Coverage(*map(int, of_split)) for of_split in totals]
+        return cls(own, fields, ids, coverages)
 
     @classmethod
-    def load(cls, specs: tuple[Spec, ...], work: Loading) -> "Vectors":
-        own, ids, counts = vector_specs(specs), {}, {}
+    def load(cls, specs: tuple[Spec, ...], loading: Loading) -> "Vectors":
+        own, ids, coverages = vector_specs(specs), {}, {}
         for spec in own:
-            texts, often = work.rows.texts[spec.name], work.rows.counts[spec.name]
-            number = lookup(texts, work.saved.words[spec.name])
+            texts, counts = loading.rows.texts[spec.name], loading.rows.counts[spec.name]
+            of_codes = ids_of_texts(texts, loading.saved.vocabularies[spec.name])
             blank = texts.is_null().to_numpy()
-            unseen = int(often[~blank & (number == 0)].sum())
-            ids[spec.name] = [number]
-            known = Coverage(len(work.rows.block), int(often[blank].sum()), int(often[~blank].sum()), unseen)
-            counts[spec.name] = [known]
-        return cls(own, {}, ids, counts)
+            unseen = int(counts[~blank & (of_codes == 0)].sum())
+            ids[spec.name] = [of_codes]
+            missing, values = int(counts[blank].sum()), int(counts[~blank].sum())
+            coverages[spec.name] = [Coverage(len(loading.rows.block), missing, values, unseen)]
+        return cls(own, {}, ids, coverages)
 
     def apply(self, block: Block) -> dict[str, Columns]:
-        found = ((spec.name, self.ids[spec.name][block.shard]) for spec in self.specs)
-        return {name: Columns(ids.take(block.codes[name], mode="clip")[None]) for name, ids in found}
+        by_field = ((spec.name, self.ids[spec.name][block.shard]) for spec in self.specs)
+        return {name: Columns(ids.take(block.codes[name], mode="clip")[None]) for name, ids in by_field}
 
     def learned(self) -> dict[str, Learned]:
-        return self.found
+        return self.fields
 
     def coverage(self) -> dict[str, list[Coverage]]:
-        return self.counts
+        return self.coverages
 
     def save(self, folder: Path) -> None:
-        """The vectors are there already: they were copied while their keys were read."""
+        """Nothing: the vectors were copied into the folder while their keys were read."""
 
 
-def _copied(spec: VectorSpec, raw_dir: Path, target: Path) -> tuple[pl.DataFrame, int]:
-    """The keys with their ids, and D. UserError for what is no table of different keys with finite vectors."""
+def _copy(spec: VectorSpec, raw_dir: Path, target: Path) -> tuple[pl.DataFrame, int]:
+    """Copy the file's vectors to `target`; gives the keys with their ids, and the vectors' width.
+
+    UserError for what is no table of different keys with finite vectors.
+    """
     width, parts = _from_npy(spec, raw_dir) if spec.file.endswith(".npy") else _from_parquet(spec, raw_dir)
     texts: list[pl.Series] = []
     rows = 0
@@ -114,9 +117,9 @@ def _copied(spec: VectorSpec, raw_dir: Path, target: Path) -> tuple[pl.DataFrame
         raise UserError(f"{_where(spec)} has no rows: expected a vector for each key")
     keys = pl.concat(texts)
     if not (different := keys.is_first_distinct()).all():
-        twin = keys.filter(~different)[0]
-        raise UserError(f"{_where(spec)}: key '{twin}' stands there twice. Keys are spelled as values: 7.0 is 7")
-    return keys.to_frame().with_row_index("id", offset=1).cast({"id": WORDS["id"]}), width
+        repeated = keys.filter(~different)[0]
+        raise UserError(f"{_where(spec)}: key '{repeated}' stands there twice. Keys are spelled as values: 7.0 is 7")
+    return keys.to_frame().with_row_index("id", offset=1).cast({"id": VOCABULARY["id"]}), width
 
 
 def _from_npy(spec: VectorSpec, raw_dir: Path) -> tuple[int, Iterator[Part]]:
@@ -136,8 +139,8 @@ def _from_npy(spec: VectorSpec, raw_dir: Path) -> tuple[int, Iterator[Part]]:
     lines = text.removesuffix("\n").split("\n")  # not splitlines: a key may hold what ends a line elsewhere
     if len(lines) != len(vectors):
         raise UserError(f"{_where(spec)} has {len(vectors):,} rows, and {spec.keys} {len(lines):,} lines")
-    starts = range(0, len(lines), CHUNK)
-    parts = ((pl.DataFrame({"key": lines[s : s + CHUNK]}, {"key": pl.String}), vectors[s : s + CHUNK]) for s in starts)
+    pieces = (slice(start, start + CHUNK_VECTORS) for start in range(0, len(lines), CHUNK_VECTORS))
+    parts = ((pl.DataFrame({"key": lines[piece]}, {"key": pl.String}), vectors[piece]) for piece in pieces)
     return vectors.shape[1], ((_spelled(keys, "key"), numbers) for keys, numbers in parts)
 
 
@@ -158,7 +161,7 @@ def _from_parquet(spec: VectorSpec, raw_dir: Path) -> tuple[int, Iterator[Part]]
         held = ", ".join(f"'{name}' {schema[name]}" for name in names) or "no column besides the key"
         raise UserError(f"{_where(spec)} holds {held}: expected numbers in each column, or one column of lists of them")
     width = _width(spec, frame, names[0]) if nested else len(names)
-    batches = frame.select(key, *names).collect_batches(chunk_size=CHUNK, maintain_order=True)
+    batches = frame.select(key, *names).collect_batches(chunk_size=CHUNK_VECTORS, maintain_order=True)
     return width, ((_spelled(part, key), _numbers(spec, part, names, width, nested=nested)) for part in batches)
 
 
@@ -176,7 +179,7 @@ def _width(spec: VectorSpec, frame: pl.LazyFrame, name: str) -> int:
 
 
 def _numbers(spec: VectorSpec, part: pl.DataFrame, names: tuple[str, ...], width: int, *, nested: bool) -> np.ndarray:
-    """(n, D), NaN where null."""
+    """(n, width), NaN where null."""
     if not nested:
         return part.select(column(name).cast(pl.Float64) for name in names).to_numpy()
     lists = part[names[0]].cast(pl.List(pl.Float64))

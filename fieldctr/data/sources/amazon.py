@@ -12,7 +12,7 @@ import polars as pl
 
 from fieldctr.data.json_lines import json_lines
 from fieldctr.data.new_rows import NewRows, with_side_tables
-from fieldctr.data.profiles import repeats
+from fieldctr.data.side_tables import repeats
 from fieldctr.data.splits import with_split
 from fieldctr.data.table import LABEL, Table, required_all
 
@@ -65,5 +65,5 @@ def _entries(path: Path) -> pl.DataFrame:
 
 
 def _text(value: object) -> str | None:
-    """As Python writes it; half a surrogate pair, which JSON can hold and UTF-8 cannot, becomes a question mark."""
+    """What Python writes for a value; half a surrogate pair, which UTF-8 cannot hold, becomes a question mark."""
     return None if value is None else str(value).encode(errors="replace").decode()

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import polars as pl
 
+from fieldctr.data.fields.spelling import number
 from fieldctr.data.new_rows import NewRows, derived
 from fieldctr.data.sources import tidy
-from fieldctr.data.spelling import number
 from fieldctr.data.table import Table
 
 AGES = (1, 95)  # others, such as 0 and 1051, mean that the user gave none

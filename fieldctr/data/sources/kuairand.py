@@ -12,7 +12,7 @@ import polars as pl
 from fieldctr.data.bad_lines import explained
 from fieldctr.data.delimited import scan_csv
 from fieldctr.data.new_rows import NewRows, derived, with_side_tables
-from fieldctr.data.profiles import with_profiles
+from fieldctr.data.side_tables import join_by_text
 from fieldctr.data.splits import with_split
 from fieldctr.data.table import LABEL, SPLIT, Table, required, required_all
 
@@ -54,6 +54,6 @@ def read_raw(raw_dir: Path, *, split: Mapping[str, Any], new_rows: NewRows | Non
     log, users, videos = (scan_csv(path) for path in files)
     with explained(files, ","):
         frame = derived(log.with_columns(pl.col("is_click").alias(LABEL)), **MADE)
-        joined = with_profiles(with_split(frame, split), {"user_id": (files[1], users), "video_id": (files[2], videos)})
+        joined = join_by_text(with_split(frame, split), {"user_id": (files[1], users), "video_id": (files[2], videos)})
         joined.frame.collect_schema()
     return Table(joined.frame, files, ",", counts=joined.counts)

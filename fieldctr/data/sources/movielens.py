@@ -13,8 +13,8 @@ import polars as pl
 
 from fieldctr.data.bad_lines import explained, refuse_short_lines
 from fieldctr.data.delimited import scan_csv
+from fieldctr.data.fields.spelling import spelled
 from fieldctr.data.new_rows import NewRows, derived, with_side_tables
-from fieldctr.data.spelling import spelled
 from fieldctr.data.splits import with_split
 from fieldctr.data.table import DROP, LABEL, Table, required_all
 from fieldctr.errors import UserError

@@ -13,7 +13,7 @@ import polars as pl
 from fieldctr.data.bad_lines import explained
 from fieldctr.data.delimited import scan_csv
 from fieldctr.data.new_rows import NewRows, derived, with_side_tables
-from fieldctr.data.profiles import with_profiles
+from fieldctr.data.side_tables import join_by_text
 from fieldctr.data.splits import with_split
 from fieldctr.data.table import LABEL, Table, required_all
 
@@ -43,7 +43,7 @@ def read(
     files = required_all(raw_dir, (f"{folder}/{campaign}.csv", f"{folder}/item_context.csv"), CURE)
     with explained(files, ","):
         frame = _made(scan_csv(files[0]).with_columns(pl.col("click").alias(LABEL)))
-        joined = with_profiles(with_split(frame, split), {"item_id": (files[1], _items(files[1]))})
+        joined = join_by_text(with_split(frame, split), {"item_id": (files[1], _items(files[1]))})
         joined.frame.collect_schema()
     return Table(joined.frame, files, ",", counts=joined.counts)
 

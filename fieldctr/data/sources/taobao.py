@@ -12,7 +12,7 @@ import polars as pl
 from fieldctr.data.bad_lines import explained
 from fieldctr.data.delimited import scan_csv
 from fieldctr.data.new_rows import NewRows, derived, with_side_tables
-from fieldctr.data.profiles import with_profiles
+from fieldctr.data.side_tables import join_by_text
 from fieldctr.data.splits import with_split
 from fieldctr.data.table import DROP, EVENTS, LABEL, SPLIT, Table, required_all
 from fieldctr.errors import UserError
@@ -57,7 +57,7 @@ def read(
             "adgroup_id": (files[1], _known(ads, null_values)),
             "userid": (files[2], _known(users, null_values)),
         }
-        joined = with_profiles(with_split(frame, split), profiles)
+        joined = join_by_text(with_split(frame, split), profiles)
         frame = joined.frame
         if behavior:
             frame = pl.concat([frame, _events(scan_csv(files[3]), behavior, null_values)], how="diagonal")

@@ -8,12 +8,12 @@ from typing import Any
 import polars as pl
 
 from fieldctr.data.columns import column
+from fieldctr.data.fields.spelling import value_texts
 from fieldctr.data.files import concat, exists, find, scan_each
 from fieldctr.data.joins import with_joins
 from fieldctr.data.labels import shown, with_label
 from fieldctr.data.new_rows import NewRows
 from fieldctr.data.reading import Reading
-from fieldctr.data.spelling import value_texts
 from fieldctr.data.splits import FILE, ROW, needs_rows, with_split
 from fieldctr.data.table import SPLITS, Table, required_all
 from fieldctr.errors import UserError, nearest

@@ -118,7 +118,7 @@ def number(column: pl.Expr, dtype: pl.DataType, *, null_words: bool = True) -> p
 
 
 def told_number(column: pl.Expr, dtype: pl.DataType, *, null_words: bool = True) -> pl.Expr:
-    """The same, and why a cell holds no number: NULL_WORD or NOT_FINITE, and null where it is blank."""
+    """The number that a cell holds, or why it holds none: NULL_WORD or NOT_FINITE, and null where it is blank."""
     if dtype == pl.String or isinstance(dtype, pl.Categorical | pl.Enum):
         read = partial(_read_numbers, null_words=null_words)
         return column.cast(pl.String).map_batches(read, return_dtype=pl.Float64, is_elementwise=True)

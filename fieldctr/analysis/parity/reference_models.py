@@ -31,7 +31,7 @@ def loss(model: str, weights: Weights, schema: Schema, batch: Batch) -> float:
         emb = np.empty((len(ids), schema.num_fields, 0))
     first = np.zeros(len(ids))
     if "backbone.linear.weight.table.weight" in weights:
-        first = embed(weights["backbone.linear.weight.table.weight"], schema.apart(), ids, values).sum((1, 2))
+        first = embed(weights["backbone.linear.weight.table.weight"], schema.unshared(), ids, values).sum((1, 2))
     bias = weights.get("backbone.linear.bias", np.zeros(()))
     logit = first + bias + MODELS[model](weights, emb)
     return float(np.mean(np.logaddexp(0, logit) - label * logit))

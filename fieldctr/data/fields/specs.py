@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any, get_type_hints
 
 from fieldctr.config import as_name, checked
-from fieldctr.data.kinds import (
+from fieldctr.data.fields.kinds import (
     DERIVED,
     STATISTICS,
     FieldSpec,
@@ -19,7 +19,7 @@ from fieldctr.data.kinds import (
     VectorKind,
     VectorSpec,
 )
-from fieldctr.data.spelling import text_of
+from fieldctr.data.fields.spelling import text_of
 from fieldctr.errors import UserError, nearest
 
 SHARED = ("kind", "text", "synonym")
@@ -60,7 +60,7 @@ def field_specs(fields: Mapping[str, Any], default_min_count: int, *, null_words
     plain = FieldSpec("", "", min_count=default_min_count, null_words=null_words)
     parsed = [_parse(name, node or {}, plain) for name, node in named.items() if node is not False]
     specs = sorted(parsed, key=lambda spec: (FieldSpec, VectorSpec, StatisticSpec, HistorySpec).index(type(spec)))
-    refuse_twins(tuple(specs))
+    refuse_duplicates(tuple(specs))
     known = {spec.name: spec for spec in specs}
     for i, spec in enumerate(specs):
         if isinstance(spec, StatisticSpec):
@@ -186,7 +186,7 @@ def _refuse_user(spec: HistorySpec, fields: Mapping[str, Spec]) -> None:
         raise UserError(f"{where} is not allowed: it is of kind {fields[spec.by].kind}, {expected}")
 
 
-def refuse_twins(specs: tuple[Spec, ...]) -> None:
+def refuse_duplicates(specs: tuple[Spec, ...]) -> None:
     """UserError for two fields of one name, for one column encoded twice in the same way, and for no field at all."""
     if not specs:
         raise UserError("dataset.fields is empty: expected at least one field")
@@ -195,6 +195,6 @@ def refuse_twins(specs: tuple[Spec, ...]) -> None:
             raise UserError(f"field '{name}' is given {times} times. Names must differ.")
     seen: dict[Spec, str] = {}
     for spec in specs:
-        twin = seen.setdefault(replace(spec, name="", text="", synonym=""), spec.name)
-        if twin != spec.name:
-            raise UserError(f"fields '{twin}' and '{spec.name}' are the same encoding of {spec.what}")
+        same = seen.setdefault(replace(spec, name="", text="", synonym=""), spec.name)
+        if same != spec.name:
+            raise UserError(f"fields '{same}' and '{spec.name}' are the same encoding of {spec.what}")

@@ -12,16 +12,16 @@ EVENTS_FILE = "events.npy"
 Array = TypeVar("Array", np.ndarray, Tensor)
 
 
-class Past(NamedTuple):
-    """The events that the windows of rows point into."""
+class HistoryEvents(NamedTuple):
+    """The events of all histories, into which the windows of rows point."""
 
     events: np.ndarray  # (1 + events,) int32 local ids by history, user and time; the first one, 0, is padding
-    widths: tuple[int, ...]  # id columns of each of the H histories, the last fields of the schema
+    widths: tuple[int, ...]  # id columns of each history; histories are the last fields of the schema
 
     def ids(self, windows: np.ndarray) -> list[np.ndarray]:
-        """Windows (n, 2H) to each history's ids (n, width)."""
+        """Windows (n, 2 histories) to each history's ids (n, width)."""
         steps = [np.arange(width, dtype=windows.dtype) for width in self.widths]
-        return [self.events[place] for place in places(windows, steps)]
+        return [self.events[positions] for positions in event_positions(windows, steps)]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Vectors:
     """The vectors of one field: one copy for all splits, and one on each device that asks for it."""
 
     column: int  # of its ids
-    numbers: np.ndarray  # (ids, D) float32; row 0 is zeros
+    numbers: np.ndarray  # (ids, width) float32; row 0 is zeros
     copies: dict[torch.device, Tensor] = field(default_factory=dict, compare=False)
 
     def on(self, device: torch.device) -> Tensor:
@@ -40,18 +40,18 @@ class Vectors:
 
 
 def vectors_file(number: int) -> str:
-    """Where those of one of the vector fields lie, by its place among these."""
+    """The file of a vector field's vectors, by its position among the vector fields."""
     return f"vectors.{number}.npy"
 
 
-def places(windows: Array, steps: Sequence[Array]) -> list[Array]:
-    """Positions (n, width) of what windows (n, 2H) hold: the histories' starts, then their ends. 0 is padding.
+def event_positions(windows: Array, steps: Sequence[Array]) -> list[Array]:
+    """Positions (n, width) of what windows (n, 2 histories) hold: the histories' starts, then their ends. 0 is padding.
 
     `steps` counts the columns of each history: 0, 1, ... in the type of the windows.
     """
-    found, starts, ends = [], windows[:, : len(steps)], windows[:, len(steps) :]
+    by_history, starts, ends = [], windows[:, : len(steps)], windows[:, len(steps) :]
     for k, step in enumerate(steps):
-        place = starts[:, k : k + 1] + step  # n,width
-        inside: Any = place < ends[:, k : k + 1]
-        found.append(place * inside)
-    return found
+        positions = starts[:, k : k + 1] + step  # n,width
+        inside: Any = positions < ends[:, k : k + 1]
+        by_history.append(positions * inside)
+    return by_history

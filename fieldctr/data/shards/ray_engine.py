@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fieldctr import signals
-from fieldctr.data.budget import Budget
-from fieldctr.data.reader import Reader
-from fieldctr.data.samples import row_columns
-from fieldctr.data.shards import gaps, write_shards
+from fieldctr.data.budget import Budget, Limits
+from fieldctr.data.shards.reader import Reader
+from fieldctr.data.shards.samples import row_columns
+from fieldctr.data.shards.shards import gaps
+from fieldctr.data.shards.writer import write_shards
 from fieldctr.data.table import Table
 from fieldctr.errors import UserError
 from fieldctr.trust import VARIABLE
 
-ROWS = 1 << 20  # of a task
+TASK_ROWS = 1 << 20
 WORKER = {"POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1"}  # the tasks themselves take all cores
 
 
@@ -30,6 +31,11 @@ class Recipe(NamedTuple):
     group: str | None
     weight: str | None
     folder: Path  # for the shards
+    limits: Limits | None = None  # None: what the memory allows
+
+    def limits_of(self, budget: Budget) -> Limits:
+        """What is in memory at a time."""
+        return self.limits or budget.limits(self.reader.num_columns)
 
 
 def write_with_ray(recipe: Recipe, max_memory_gb: float) -> int:
@@ -53,9 +59,12 @@ def write_with_ray(recipe: Recipe, max_memory_gb: float) -> int:
                 first, rows = next(pieces)
                 pending[task.remote(recipe, first, rows, max_memory_gb / workers)] = first, rows
             (done, *_), _ = ray.wait(list(pending))
-            found, (first, rows) = ray.get(done), pending.pop(done)
-            ended |= found < rows
-            end = max(end, first + found if found else 0)
+            first, rows = pending.pop(done)
+            rows_read = ray.get(done)
+            if rows_read < rows:
+                ended = True
+            if rows_read:
+                end = max(end, first + rows_read)
         return end
     except ray.exceptions.RayTaskError as error:
         raise error.cause from None  # with the words of the worker, not its traceback
@@ -67,7 +76,7 @@ def write_with_ray(recipe: Recipe, max_memory_gb: float) -> int:
 def write_rows(recipe: Recipe, first: int, rows: int, max_memory_gb: float) -> int:
     """Make the shards of `rows` rows from number `first` on; how many there were."""
     frame = recipe.source().frame
-    limits = Budget.of(max_memory_gb).limits(recipe.reader.num_columns)
+    limits = recipe.limits_of(Budget.of(max_memory_gb))
     extra = row_columns(frame.collect_schema(), recipe.group, recipe.weight)
     return write_shards(recipe.reader, frame.slice(first, rows), extra, recipe.folder, first=first, limits=limits)
 
@@ -77,7 +86,7 @@ def _pieces(folder: Path) -> Iterator[tuple[int, int]]:
     for first, rows in list(gaps(folder)):
         done = 0
         while rows is None or done < rows:
-            piece = ROWS if rows is None else min(ROWS, rows - done)
+            piece = TASK_ROWS if rows is None else min(TASK_ROWS, rows - done)
             yield first + done, piece
             done += piece
 

@@ -4,10 +4,10 @@ import numpy as np
 import polars as pl
 
 from fieldctr.data.columns import column
-from fieldctr.data.reader import require
-from fieldctr.data.spelling import LARGEST, number
+from fieldctr.data.fields.spelling import LARGEST, number
+from fieldctr.data.shards.reader import require
+from fieldctr.data.shards.row_counts import RowCounts
 from fieldctr.data.table import DROP, EVENTS, LABEL, PCTR, SPLIT, SPLITS
-from fieldctr.data.tally import Tally
 from fieldctr.errors import LabelError, UserError
 
 NO_SPLIT = -1
@@ -28,12 +28,12 @@ def row_columns(schema: pl.Schema, group: str | None, weight: str | None) -> dic
     return extra | {name: pl.col(own) for name, own in (("drop", DROP), ("pctr", PCTR)) if own in schema}
 
 
-def rows_of_splits(extra: pl.DataFrame, frame: pl.LazyFrame, tally: Tally) -> list[np.ndarray]:
+def rows_of_splits(extra: pl.DataFrame, frame: pl.LazyFrame, row_counts: RowCounts) -> list[np.ndarray]:
     """Per split, and last for EVENTS, which rows of the chunk it keeps; the reasons for the others are counted."""
     kept = np.ones(len(extra), bool)
     if "drop" in extra.columns:
         kept = extra["drop"].is_null().to_numpy()
-        tally.dropped.update(extra["drop"].drop_nulls().to_list())
+        row_counts.dropped.update(extra["drop"].drop_nulls().to_list())
     split, label = extra["split"].to_numpy(), extra["label"].to_numpy()
     if (split[kept] == NO_SPLIT).any():
         found = frame.select(pl.col(SPLIT).unique().sort()).collect().to_series().to_list()

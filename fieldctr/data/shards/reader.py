@@ -9,15 +9,15 @@ import numpy as np
 import polars as pl
 
 from fieldctr.data.columns import OWN
-from fieldctr.data.expressions import meaning, values
-from fieldctr.data.kinds import FieldSpec, Spec, Time
-from fieldctr.data.lexicon import Lexicon
-from fieldctr.data.lists import TYPICAL, cells, coded
-from fieldctr.data.ragged import Codes, Ragged, values_of
-from fieldctr.data.times import instant
+from fieldctr.data.fields.expressions import meaning, values
+from fieldctr.data.fields.kinds import FieldSpec, Spec, Time
+from fieldctr.data.fields.times import instant
+from fieldctr.data.shards.dictionary import Dictionary
+from fieldctr.data.shards.lists import TYPICAL, cells, coded
+from fieldctr.data.shards.ragged import Codes, Ragged, values_of
+from fieldctr.data.table import CHUNK
 from fieldctr.errors import UserError, nearest
 
-CHUNK = 1 << 16  # rows in memory at a time; what is fitted to numbers sees so many at once
 # polars would keep a subplan that two branches share in memory, whole: what a table larger than memory cannot afford.
 STREAMING = pl.QueryOptFlags(comm_subplan_elim=False)
 GROUP = f"{OWN}group"  # the name under which the groups are read; no field has it
@@ -27,7 +27,7 @@ class Chunk(NamedTuple):
     """Rows column by column (counting is 1.5x faster), and the extra columns asked for."""
 
     texts: pl.DataFrame  # a column per entry of `Reader.texts`: texts, or the lists of a multi-valued field
-    numbers: np.ndarray  # (Q + T, n) float64, a line per numeric field, as `told_number` tells it, and per time
+    numbers: np.ndarray  # (numbers + times, n) float64, by numeric field, as `told_number` tells it, and by time
     extra: pl.DataFrame
 
 
@@ -80,9 +80,9 @@ class Reader:
         lists = (len(spec.columns) + min(spec.width, TYPICAL) for spec in self.lists.values())
         return len(self.texts) - len(self.lists) + len(self.numbers) + sum(lists) + len(self.times)
 
-    def lexicons(self) -> dict[str, Lexicon]:
-        """An empty one for each entry of `texts`."""
-        return {name: Lexicon(spec.column, meaning(spec)) for name, spec in self.texts.items()}
+    def dictionaries(self) -> dict[str, Dictionary]:
+        """An empty dictionary for each entry of `texts`."""
+        return {name: Dictionary(spec.column, meaning(spec)) for name, spec in self.texts.items()}
 
     def chunks(self, frame: pl.LazyFrame, extra: Mapping[str, pl.Expr], rows: int = CHUNK) -> Iterator[Chunk]:
         """The frame's rows in order, so many at a time."""
@@ -96,32 +96,32 @@ class Reader:
             yield Chunk(batch.select(list(texts)), values.T, batch.select(list(extra)))
 
     def codes(
-        self, lexicons: Mapping[str, Lexicon], texts: pl.DataFrame
+        self, dictionaries: Mapping[str, Dictionary], texts: pl.DataFrame
     ) -> tuple[dict[str, Codes], dict[str, LeftOut]]:
-        """Of each column of `texts` its codes uint32, (n,) or ragged; and of those with lists what is left out."""
+        """The codes uint32 of each column of `texts`, (n,) or ragged; and what is left out of those with lists."""
         columns, left_out = {}, {}
         for (name, spec), column in zip(self.texts.items(), texts.get_columns(), strict=True):
             if spec.kind == "multi":
-                columns[name], *counts = coded(spec, lexicons[name], column)
+                columns[name], *counts = coded(spec, dictionaries[name], column)
                 left_out[name] = LeftOut(*counts)
             else:
-                columns[name] = lexicons[name].code(column)
+                columns[name] = dictionaries[name].code(column)
         return columns, left_out
 
-    def count(self, lexicons: Mapping[str, Lexicon], split: int, codes: Mapping[str, Codes]) -> None:
+    def count(self, dictionaries: Mapping[str, Dictionary], split: int, codes: Mapping[str, Codes]) -> None:
         """Count the codes of rows of one split; of code 0 of a multi-valued field the rows without any value."""
         for name, column in codes.items():
-            lexicons[name].count(split, values_of(column))
+            dictionaries[name].count(split, values_of(column))
             if isinstance(column, Ragged):
-                lexicons[name].count_missing(split, int((column.lengths == 0).sum()))
+                dictionaries[name].count_missing(split, int((column.lengths == 0).sum()))
 
-    def see(self, lexicons: Mapping[str, Lexicon], codes: Mapping[str, Codes]) -> None:
+    def see(self, dictionaries: Mapping[str, Dictionary], codes: Mapping[str, Codes]) -> None:
         """Take note of the codes of rows of no split."""
         for name, column in codes.items():
-            lexicons[name].see(values_of(column))
+            dictionaries[name].see(values_of(column))
 
     def lines(self, numbers: np.ndarray) -> tuple[dict[str, np.ndarray], dict[Time, np.ndarray]]:
-        """What the lines of a chunk's numbers (Q + T, n) are: those of the fields, and the times."""
+        """What the lines of a chunk's numbers (numbers + times, n) are: those of the fields, and the times."""
         count = len(self.numbers)
         named = dict(zip(self.numbers, numbers[:count], strict=True))
         return named, dict(zip(self.times, numbers[count:], strict=True))

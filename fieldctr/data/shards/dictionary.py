@@ -6,20 +6,19 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
+from fieldctr.data.fields.spelling import LARGEST, NULL_WORDS, canonical
 from fieldctr.data.hashing import text_hashes
-from fieldctr.data.spelling import LARGEST, NULL_WORDS, canonical
 from fieldctr.data.table import SPLITS
 
-WORD, LETTER, PLACE, BUCKET = 160, 3, 8, 36  # bytes of a distinct text, its letter, its place in a shard; of a bucket
-WORDS: pl.Schema = pl.Schema(
-    {"value": pl.String, "id": pl.Int32, "count": pl.Int64}
-)  # a vocabulary, one row per known value
-FIRST = 1 << 11  # texts before the first are remembered
-MEASURED = 1 << 16  # texts that tell how long one is
+BYTES_PER_TEXT, BYTES_PER_LETTER = 160, 3  # of a distinct text, without and for each byte of it
+BYTES_PER_CODE, BYTES_PER_BUCKET = 8, 36  # of a shard's code, and of a bucket
+VOCABULARY: pl.Schema = pl.Schema({"value": pl.String, "id": pl.Int32, "count": pl.Int64})  # a row per known value
+FIRST_TEXTS = 1 << 11  # that are coded before the first of them are remembered
+MEASURED_TEXTS = 1 << 16  # that tell how long a text is
 SLOTS = (1 << 12, 1 << 18)  # of the frequent texts, 12 bytes each: at first, and at most
 
 
-class Lexicon:
+class Dictionary:
     """Texts to codes in order of appearance: 0 for null or blank, then every distinct text. Counts them per split.
 
     Most cells repeat a frequent text: they find their code by the text's 64-bit hash, in a table that fits the cache,
@@ -35,7 +34,7 @@ class Lexicon:
         self._make_room(SLOTS[0])
         self.counts = np.zeros((len(SPLITS), 1), np.int64)
         self.size = 1  # codes counted or seen so far, 0 included
-        self.looked_up, self.letters = 1, 0  # texts, and bytes of them: how long a text is
+        self.measured_texts, self.measured_bytes = 1, 0  # how long a text is
         self.column, self.meaning = column, meaning  # where the texts are from, and what each says
 
     def code(self, texts: pl.Series) -> np.ndarray:
@@ -44,10 +43,10 @@ class Lexicon:
             self._make_room(4 * len(self.hashes))
         if self.size > 1 or not len(texts):
             return self._code(texts)
-        pieces, start = [], 0  # doubling, lest most of the first texts be looked up before one of them is remembered
+        pieces, start = [], 0  # doubling, lest most of the first texts be coded before one of them is remembered
         while start < len(texts):
-            pieces.append(self._code(texts[start : 2 * start + FIRST]))
-            start = 2 * start + FIRST
+            pieces.append(self._code(texts[start : 2 * start + FIRST_TEXTS]))
+            start = 2 * start + FIRST_TEXTS
         return np.concatenate(pieces)
 
     def _code(self, texts: pl.Series) -> np.ndarray:
@@ -56,7 +55,7 @@ class Lexicon:
         codes = self.recent.take(slots, mode="clip")  # a third less than recent[slots], which checks them
         rows = np.flatnonzero(self.hashes.take(slots, mode="clip") != hashes)
         if len(rows):
-            codes[rows] = self.look_up(texts.gather(rows))
+            codes[rows] = self.code_distinct(texts.gather(rows))
             self._remember(hashes[rows], codes[rows])
         return codes
 
@@ -65,18 +64,20 @@ class Lexicon:
 
     def _remember(self, hashes: np.ndarray, codes: np.ndarray) -> None:
         slots = self._slots(hashes)
-        self.hashes[slots], self.recent[slots] = hashes, codes  # of several for a slot the last stays
+        self.hashes[slots], self.recent[slots] = hashes, codes  # where several have one slot, the last stays
 
     def _make_room(self, slots: int) -> None:
-        old = self.hashes, self.recent
+        hashes, codes = self.hashes, self.recent
         self.hashes, self.recent = np.zeros(slots, np.uint64), np.zeros(slots, np.uint32)  # hash and code by slot
         self.hashes[0] = 1  # else a hash of 0 would seem to be known
-        self._remember(*(part[old[0] > 1] for part in old))
+        used = hashes > 1
+        self._remember(hashes[used], codes[used])
 
-    def look_up(self, texts: pl.Series) -> np.ndarray:
-        """The same where few texts repeat."""
-        if self.looked_up < MEASURED:
-            self.looked_up, self.letters = self.looked_up + len(texts), self.letters + int(texts.str.len_bytes().sum())
+    def code_distinct(self, texts: pl.Series) -> np.ndarray:
+        """The codes (n,) uint32 of texts of which few repeat: no table of frequent ones is asked."""
+        if self.measured_texts < MEASURED_TEXTS:
+            self.measured_texts += len(texts)
+            self.measured_bytes += int(texts.str.len_bytes().sum())
         return texts.fill_null("").cast(self.dtype).to_physical().to_numpy()
 
     def count(self, split: int, codes: np.ndarray) -> None:
@@ -93,33 +94,33 @@ class Lexicon:
         self.counts[split, 0] += rows
 
     def see(self, codes: np.ndarray) -> None:
-        """Take note of codes (n,) of no split: their texts are known, and counted nowhere."""
+        """Keep the texts of codes (n,) of no split, which are counted nowhere."""
         self._grow(int(codes.max(initial=0)) + 1)
 
     def add(self, codes: np.ndarray, counts: np.ndarray) -> None:
         """Add `counts` (3, n) int64 of codes (n,), among which one may come more than once."""
         self._grow(int(codes.max(initial=0)) + 1)
-        for own, more in zip(self.counts, counts, strict=True):
-            np.add.at(own, codes, more)
+        for total, more in zip(self.counts, counts, strict=True):
+            np.add.at(total, codes, more)
 
-    def bytes(self) -> float:
+    def num_bytes(self) -> float:
         """Memory that the texts take until they are written or ranked; measured with polars 2.1."""
-        return self.size * (WORD + LETTER * self.letters / self.looked_up)
+        return self.size * (BYTES_PER_TEXT + BYTES_PER_LETTER * self.measured_bytes / self.measured_texts)
 
     def texts(self) -> pl.Series:
         """(size,) what every code says; null for code 0, and for a text that says nothing.
 
         polars raises for a text that should be a number and is none.
         """
-        return self._said(self._read())
+        return self._values(self._raw_texts())
 
-    def told(self) -> tuple[pl.Series, np.ndarray]:
-        """The same, and (2, 3) per split the cells that say nothing though they are not blank.
+    def texts_and_unread(self) -> tuple[pl.Series, np.ndarray]:
+        """`texts`, and (2, 3) per split the cells that say nothing though they are not blank.
 
         Those are words for no value, and infinite numbers.
         """
-        read = self._read()
-        texts = self._said(read)
+        read = self._raw_texts()
+        texts = self._values(read)
         codes = texts.is_null().arg_true()
         codes = codes.filter(read.gather(codes) != "")
         read = read.gather(codes)
@@ -127,11 +128,11 @@ class Lexicon:
         reasons = (read.str.strip_chars().is_in(NULL_WORDS), infinite)
         return texts, np.array([self.counts[:, codes.filter(reason).to_numpy()].sum(1) for reason in reasons])
 
-    def _said(self, read: pl.Series) -> pl.Series:
-        said = read.to_frame("read").select(self.meaning(pl.col("read").alias(self.column)).alias("value"))
-        return said.select(pl.when(pl.col("value") != "").then("value")).to_series()
+    def _values(self, read: pl.Series) -> pl.Series:
+        values = read.to_frame("read").select(self.meaning(pl.col("read").alias(self.column)).alias("value"))
+        return values.select(pl.when(pl.col("value") != "").then("value")).to_series()
 
-    def _read(self) -> pl.Series:
+    def _raw_texts(self) -> pl.Series:
         """(size,) the texts as they were read; blank for code 0."""
         return pl.Series(np.arange(self.size, dtype=np.uint32)).cat.to(self.dtype).cast(pl.String)
 
@@ -142,10 +143,10 @@ class Lexicon:
         self.size = max(self.size, size)
 
 
-class Merged(NamedTuple):
-    """The words of a field in all shards: one code for each text, or bucket, whatever its codes in the shards are."""
+class MergedTexts(NamedTuple):
+    """The texts of a field in all shards: one code for each text, or bucket, whatever its codes in the shards are."""
 
-    places: list[np.ndarray]  # per shard (its codes,) the code here
+    code_maps: list[np.ndarray]  # per shard (its codes,) the code here
     texts: pl.Series | None  # (size,) null for code 0; None for buckets
     counts: np.ndarray  # (3, size) per split
 
@@ -158,36 +159,36 @@ class Merged(NamedTuple):
         return self.counts[:, 1:] @ ~known[1:]
 
     def filled(self) -> float:
-        """Of buckets the share that holds a train row.
+        """The share of the buckets that holds a train row.
 
         About as large is the share of the values that have to share their bucket: both are 1 - exp(-values / buckets).
         """
         return float(np.count_nonzero(self.counts[0, 1:]) / (self.counts.shape[1] - 1))
 
 
-def merged_words(shards: Iterable[tuple[pl.Series, np.ndarray]], check: Callable[[float], None]) -> Merged:
-    """The words of shards, with their counts (3, codes), as one. `check` is told how many bytes they take so far."""
-    lexicon, places = Lexicon(meaning=lambda text: text), []  # shards hold what was meant already
-    for words, counts in shards:
-        codes = lexicon.look_up(words)
-        lexicon.add(codes, counts)
-        places.append(codes)
-        check(lexicon.bytes() + PLACE * sum(map(len, places)))
-    return Merged(places, lexicon.texts(), lexicon.counts[:, : lexicon.size])
+def merge_texts(shards: Iterable[tuple[pl.Series, np.ndarray]], check: Callable[[float], None]) -> MergedTexts:
+    """The texts of shards, with their counts (3, codes), as one. `check` is told how many bytes they take so far."""
+    dictionary, code_maps = Dictionary(meaning=lambda text: text), []  # shards hold what was meant already
+    for texts, counts in shards:
+        codes = dictionary.code_distinct(texts)
+        dictionary.add(codes, counts)
+        code_maps.append(codes)
+        check(dictionary.num_bytes() + BYTES_PER_CODE * sum(map(len, code_maps)))
+    return MergedTexts(code_maps, dictionary.texts(), dictionary.counts[:, : dictionary.size])
 
 
-def merged_buckets(
+def merge_buckets(
     shards: Iterable[tuple[pl.Series, np.ndarray]], num_buckets: int, check: Callable[[float], None]
-) -> Merged:
-    """The same where no vocabulary is built: a code is a bucket. Memory: 24 bytes a bucket."""
-    check(BUCKET * num_buckets)
-    counts, places = np.zeros((len(SPLITS), 1 + num_buckets), np.int64), []
-    for words, more in shards:
-        codes = bucket_codes(words, num_buckets)
-        for own, part in zip(counts, more, strict=True):
-            np.add.at(own, codes, part)
-        places.append(codes)
-    return Merged(places, None, counts)
+) -> MergedTexts:
+    """The texts of shards as buckets, for a field without a vocabulary: a code is a bucket, of 24 bytes."""
+    check(BYTES_PER_BUCKET * num_buckets)
+    totals, code_maps = np.zeros((len(SPLITS), 1 + num_buckets), np.int64), []
+    for texts, counts in shards:
+        codes = bucket_codes(texts, num_buckets)
+        for total, more in zip(totals, counts, strict=True):
+            np.add.at(total, codes, more)
+        code_maps.append(codes)
+    return MergedTexts(code_maps, None, totals)
 
 
 def bucket_codes(texts: pl.Series, num_buckets: int) -> np.ndarray:
@@ -202,24 +203,24 @@ def bucket_names(codes: np.ndarray) -> pl.Series:
     return numbers.set(numbers == 0, None).cast(pl.String)
 
 
-def vocabulary(texts: pl.Series, counts: np.ndarray, min_count: int) -> pl.DataFrame:
-    """WORDS of the distinct texts counted at least `min_count` times, and the `code` of each, its place among `texts`.
+def rank_texts(texts: pl.Series, counts: np.ndarray, min_count: int) -> pl.DataFrame:
+    """VOCABULARY of the distinct texts counted at least `min_count` times; `code` is the index of each in `texts`.
 
     Ids count from 1 by descending count, then by text.
     """
     frequent = np.flatnonzero(counts >= min_count)
     seen = pl.DataFrame({"value": texts.gather(frequent), "count": counts[frequent], "code": frequent}).drop_nulls()
     ordered = seen.sort(["count", "value"], descending=[True, False])
-    return ordered.with_row_index("id", offset=1).select(*WORDS, "code").cast(dict(WORDS))
+    return ordered.with_row_index("id", offset=1).select(*VOCABULARY, "code").cast(dict(VOCABULARY))
 
 
-def merged(vocabularies: Sequence[pl.DataFrame]) -> pl.DataFrame:
+def merge_vocabularies(vocabularies: Sequence[pl.DataFrame]) -> pl.DataFrame:
     """One vocabulary of all values, by the sum of their counts."""
-    words = pl.concat(vocabularies).group_by("value").agg(pl.col("count").sum())
-    return vocabulary(words["value"], words["count"].to_numpy(), 1)
+    counted = pl.concat(vocabularies).group_by("value").agg(pl.col("count").sum())
+    return rank_texts(counted["value"], counted["count"].to_numpy(), 1)
 
 
-def lookup(texts: pl.Series, known: pl.DataFrame) -> np.ndarray:
-    """(codes,) int32: the id of every code, 0 where the vocabulary `known` lacks its text."""
-    ids = texts.to_frame("value").join(known, on="value", how="left", maintain_order="left")["id"]
+def ids_of_texts(texts: pl.Series, vocabulary: pl.DataFrame) -> np.ndarray:
+    """(n,) int32: the id of each text, 0 where the vocabulary lacks it."""
+    ids = texts.to_frame("value").join(vocabulary, on="value", how="left", maintain_order="left")["id"]
     return ids.fill_null(0).to_numpy()

@@ -13,13 +13,13 @@ from typing import Annotated, Literal
 import numpy as np
 
 from fieldctr.config import Between
-from fieldctr.data.kinds import FieldSpec, Spec, derived_specs, raw_specs
+from fieldctr.data.fields.kinds import FieldSpec, Spec, derived_specs, raw_specs
 from fieldctr.errors import UserError, nearest
 
 
 @dataclass(frozen=True)
 class Regrouping:
-    """Node `schema`."""
+    """How to cut the columns into other fields. Node `schema`."""
 
     change: Literal["merge", "split", "shuffle"]
     fields: list[str] | None  # which; null: all categorical ones with a table of their own (shuffle: all of any kind)

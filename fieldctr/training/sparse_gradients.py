@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from fieldctr.nn.embedding import Table
+from fieldctr.nn.embedding import EmbeddingTable
 
 
 class Distinct(NamedTuple):
-    """N row numbers, sorted: which U there are, and where each of them stands."""
+    """The U distinct rows among n row numbers, and where each of them stands."""
 
     index: Tensor  # (U,) int64, ascending
-    order: Tensor  # (N,) positions, in the order of their row
+    order: Tensor  # (n,) positions, in the order of their row
     start: Tensor  # (U,) where each row's run begins in `order`
 
 
@@ -26,15 +26,15 @@ class RowSums:
 
     def __init__(self) -> None:
         self.rows = torch.empty(0, dtype=torch.int64)
-        self.found: Distinct | None = None
+        self.last_distinct: Distinct | None = None
 
     def distinct(self, rows: Tensor) -> Distinct:
-        """What (N,) int64 rows hold. Waits for the device: U is known there only."""
-        if self.found is None or not torch.equal(rows, self.rows):
+        """The distinct ones of int64 rows (n,). Waits for the device: U is known there only."""
+        if self.last_distinct is None or not torch.equal(rows, self.rows):
             values, order = rows.sort(stable=True)
             start = torch.cat([rows.new_zeros(1), (values[1:] != values[:-1]).nonzero().squeeze(1) + 1])
-            self.rows, self.found = rows, Distinct(values[start], order, start)
-        return self.found
+            self.rows, self.last_distinct = rows, Distinct(values[start], order, start)
+        return self.last_distinct
 
     def of(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
         """A sparse gradient's distinct rows (U,) and their sums (U, D)."""
@@ -48,7 +48,7 @@ class BufferedTable:
     On a CPU only: on CUDA counting rows would make every step wait, and a dense gradient is cheap there.
     """
 
-    def __init__(self, table: Table, sums: RowSums) -> None:
+    def __init__(self, table: EmbeddingTable, sums: RowSums) -> None:
         self.table, self.sums = table, sums
         self.buffer = torch.zeros_like(table.weight)
         self.index: Tensor | None = None
@@ -59,7 +59,7 @@ class BufferedTable:
         self.table.sparse = False
 
     def gradient(self) -> Tensor | None:
-        """Put the step's dense gradient into place; gives what of it is not zero."""
+        """Make the step's dense gradient the weight's; returns the rows of it that are not zero."""
         weight = self.table.weight
         if weight.grad is None or not weight.grad.is_sparse:  # a penalty on the whole table makes it dense
             return weight.grad
@@ -68,7 +68,7 @@ class BufferedTable:
         return sums
 
     def clear(self) -> None:
-        """Forget the step."""
+        """Drop the gradient, and set the buffer's rows back to zero."""
         self.table.weight.grad = None
         if self.index is not None:
             self.buffer.index_fill_(0, self.index, 0)

@@ -20,10 +20,10 @@ import numpy as np
 import polars as pl
 
 from fieldctr.data.columns import OWN, column
-from fieldctr.data.kinds import FieldSpec, Spec, raw_specs
-from fieldctr.data.lexicon import Lexicon
-from fieldctr.data.ragged import Ragged
-from fieldctr.data.spelling import NULL_WORDS, canonical, spelled
+from fieldctr.data.fields.kinds import FieldSpec, Spec, raw_specs
+from fieldctr.data.fields.spelling import NULL_WORDS, canonical, spelled
+from fieldctr.data.shards.dictionary import Dictionary
+from fieldctr.data.shards.ragged import Ragged
 from fieldctr.errors import UserError, nearest
 
 TYPICAL = 8  # values of a row that memory is planned for; rows with more are read fewer at a time
@@ -85,9 +85,9 @@ def _refuse_type(spec: FieldSpec, name: str, dtype: pl.DataType) -> None:
         )
 
 
-def coded(spec: FieldSpec, lexicon: Lexicon, column: pl.Series) -> Coded:
+def coded(spec: FieldSpec, dictionary: Dictionary, column: pl.Series) -> Coded:
     """The codes of the values of the rows: blanks and padding left out, and what is more than `max_length`."""
-    parts = [_cut(*_coded(spec, lexicon, rows), spec) for rows in _pieces(column)]
+    parts = [_cut(*_coded(spec, dictionary, rows), spec) for rows in _pieces(column)]
     if len(parts) == 1:
         return parts[0]
     codes = Ragged(*(np.concatenate(arrays) for arrays in zip(*(part.codes for part in parts), strict=True)))
@@ -109,7 +109,7 @@ def _pieces(column: pl.Series) -> Iterator[pl.Series]:
         start = stop
 
 
-def _coded(spec: FieldSpec, lexicon: Lexicon, column: pl.Series) -> tuple[Ragged, np.ndarray]:
+def _coded(spec: FieldSpec, dictionary: Dictionary, column: pl.Series) -> tuple[Ragged, np.ndarray]:
     """The codes of all values, and per row how many words for no value there are (n,)."""
     texts, lengths = _texts(spec, column)
     known, words = (texts != "").fill_null(False), np.zeros(len(lengths), np.int64)
@@ -121,7 +121,7 @@ def _coded(spec: FieldSpec, lexicon: Lexicon, column: pl.Series) -> tuple[Ragged
     found = Ragged(np.empty(len(texts), np.uint32), lengths)
     if not known.all():
         found, texts = found.kept(known.to_numpy()), texts.filter(known)
-    found = found._replace(values=lexicon.code(texts))
+    found = found._replace(values=dictionary.code(texts))
     if spec.shares or int(found.lengths.max(initial=0)) < 2:
         return found, words
     pair = found.rows * (int(found.values.max()) + 1) + found.values  # a code is one text, so a pair one value of a row
@@ -134,8 +134,8 @@ def _cut(found: Ragged, null_words: np.ndarray, spec: FieldSpec) -> Coded:
     if not more.any():
         return Coded(found, more, null_words)
     first = np.repeat(more if spec.keep == "last" else np.zeros_like(more), found.lengths)
-    places = found.places - first
-    return Coded(found.kept((places >= 0) & (places < spec.max_length)), more, null_words)
+    positions = found.positions - first
+    return Coded(found.kept((positions >= 0) & (positions < spec.max_length)), more, null_words)
 
 
 def _texts(spec: FieldSpec, column: pl.Series) -> tuple[pl.Series, np.ndarray]:

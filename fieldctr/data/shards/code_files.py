@@ -8,7 +8,7 @@ import numpy as np
 
 from fieldctr.data import npy
 from fieldctr.data.npy import read_blocks
-from fieldctr.data.ragged import Codes, Ragged
+from fieldctr.data.shards.ragged import Codes, Ragged
 
 NARROW = 1 << 16  # codes below it take 2 bytes
 WIDE_CODES, NARROW_CODES, LISTS = range(3)  # how the codes of a field are stored

@@ -31,7 +31,7 @@ class FieldSpec:
     kind: Kind = "categorical"
     min_count: Positive = 1
     missing: str = ""  # categorical, log_square: one encoded value that means missing, such as -1
-    null_words: bool = True  # nan, NULL, None and their like mean missing: fieldctr.data.spelling.NULL_WORDS
+    null_words: bool = True  # nan, NULL, None and their like mean missing: fieldctr.data.fields.spelling.NULL_WORDS
     separator: str = ","  # multi; a list column needs none
     max_length: Positive = 8  # multi: values kept per row
     shares: str = ""  # this categorical field's vocabulary and table. multi: a history of its values; repeats stay
@@ -66,7 +66,7 @@ class FieldSpec:
 
     @property
     def width(self) -> int:
-        """Its id columns."""
+        """How many id columns it has."""
         return self.max_length if self.kind == "multi" else 1
 
     @property
@@ -109,7 +109,7 @@ class StatisticSpec:
         return " x ".join(self.of)
 
     def renamed(self, names: Mapping[str, str]) -> "StatisticSpec":
-        """Of fields that have other names now."""
+        """The spec, of fields that have other names now."""
         return replace(self, of=tuple(names.get(name, name) for name in self.of))
 
     @property
@@ -152,7 +152,7 @@ class HistorySpec:
 
     @property
     def width(self) -> int:
-        """Its id columns."""
+        """How many id columns it has."""
         return self.max_length
 
     @property
@@ -168,7 +168,7 @@ class HistorySpec:
         return f"{self.of} by {self.by}"
 
     def renamed(self, names: Mapping[str, str]) -> "HistorySpec":
-        """Of fields that have other names now."""
+        """The spec, of fields that have other names now."""
         return replace(self, of=names.get(self.of, self.of), by=names.get(self.by, self.by))
 
     def sources(self, specs: Sequence["Spec"]) -> list[FieldSpec]:
@@ -215,7 +215,7 @@ class VectorSpec:
         return (self.file, self.keys) if self.keys else (self.file,)
 
     def renamed(self, names: Mapping[str, str]) -> "VectorSpec":
-        """It is of a column, and of no field."""
+        """The spec itself: it is of a column, and of no field."""
         return self
 
     def sources(self, specs: Sequence["Spec"]) -> list[FieldSpec]:
@@ -233,35 +233,35 @@ def spec_type(kind: str) -> Callable[..., Spec]:
 
 
 def raw_specs(specs: Sequence[Spec]) -> list[FieldSpec]:
-    """Those of fields that are read from the raw table."""
+    """The specs of fields that are read from the raw table."""
     return [spec for spec in specs if isinstance(spec, FieldSpec)]
 
 
 def derived_specs(specs: Sequence[Spec]) -> list[VectorSpec | StatisticSpec | HistorySpec]:
-    """Those of all other fields."""
+    """The specs of fields that are made of others, or looked up: all that `raw_specs` leaves."""
     return [spec for spec in specs if not isinstance(spec, FieldSpec)]
 
 
 def text_specs(specs: Sequence[Spec]) -> list[FieldSpec]:
-    """Those of fields that are read as texts."""
+    """The specs of fields that are read as texts."""
     return [spec for spec in raw_specs(specs) if not spec.numeric]
 
 
 def number_specs(specs: Sequence[Spec]) -> list[FieldSpec]:
-    """Those of fields that are read as numbers."""
+    """The specs of fields that are read as numbers."""
     return [spec for spec in raw_specs(specs) if spec.numeric]
 
 
 def statistic_specs(specs: Sequence[Spec]) -> list[StatisticSpec]:
-    """Those of statistics."""
+    """The specs of statistics."""
     return [spec for spec in specs if isinstance(spec, StatisticSpec)]
 
 
 def history_specs(specs: Sequence[Spec]) -> list[HistorySpec]:
-    """Those of histories."""
+    """The specs of histories."""
     return [spec for spec in specs if isinstance(spec, HistorySpec)]
 
 
 def vector_specs(specs: Sequence[Spec]) -> list[VectorSpec]:
-    """Those of vectors."""
+    """The specs of vectors."""
     return [spec for spec in specs if isinstance(spec, VectorSpec)]

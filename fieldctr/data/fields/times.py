@@ -6,7 +6,7 @@ Moments are in UTC: what a zone or an offset says is taken off, a text without o
 import polars as pl
 
 from fieldctr.data.columns import column
-from fieldctr.data.spelling import number, without_null_words
+from fieldctr.data.fields.spelling import number, without_null_words
 from fieldctr.errors import UserError
 
 TICKS = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}  # microseconds

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from fieldctr.data.ragged import joined
-from fieldctr.data.reader import Reader
-from fieldctr.data.shards import Block, finite
+from fieldctr.data.shards.ragged import joined
+from fieldctr.data.shards.reader import Reader
+from fieldctr.data.shards.shards import Block, finite
 
 
 @dataclass(frozen=True)
@@ -23,17 +23,17 @@ class NewBlock:
     @classmethod
     def read(cls, reader: Reader, frame: pl.LazyFrame, label: pl.Expr) -> "NewBlock | None":
         """The frame's rows; None where it has none."""
-        lexicons, chunks = reader.lexicons(), []
+        dictionaries, chunks = reader.dictionaries(), []
         for chunk in reader.chunks(frame, {"label": label}):
-            columns, _ = reader.codes(lexicons, chunk.texts)
-            reader.count(lexicons, 0, columns)
+            columns, _ = reader.codes(dictionaries, chunk.texts)
+            reader.count(dictionaries, 0, columns)
             chunks.append((columns, finite(chunk.numbers), chunk.extra["label"]))
-        texts = {name: lexicon.texts() for name, lexicon in lexicons.items()}
+        texts = {name: dictionary.texts() for name, dictionary in dictionaries.items()}
         if not chunks:
             return None
         columns, numbers, labels = zip(*chunks, strict=True)
         codes = {name: joined([part[name] for part in columns]) for name in reader.texts}
         lines, times = reader.lines(np.concatenate(numbers, axis=1))
         known = pl.concat(labels).cast(pl.Float32).to_numpy(writable=True)
-        counts = {name: lexicon.counts[0, : lexicon.size] for name, lexicon in lexicons.items()}
+        counts = {name: dictionary.counts[0, : dictionary.size] for name, dictionary in dictionaries.items()}
         return cls(reader, Block("", 0, 0, codes, lines, times, known), texts, counts)

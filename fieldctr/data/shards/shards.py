@@ -2,46 +2,39 @@
 
 A shard is a folder, named by the number of its first row, that has this name only when it is whole: what was killed
 goes on behind the shards that are there. Nothing in one depends on another: they can be made anywhere, in any order.
-A shard ends where a CHUNK of rows ends. Its size changes no byte of the prepared table.
+A shard ends where a block of rows ends. Its size changes no byte of the prepared table.
 """
 
 import json
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice, repeat
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import polars as pl
 
-from fieldctr.checksums import complete
 from fieldctr.data import npy
-from fieldctr.data.budget import Limits
-from fieldctr.data.code_files import read_codes, save_codes
-from fieldctr.data.kinds import Time
+from fieldctr.data.fields.kinds import Time
 from fieldctr.data.npy import read_blocks
-from fieldctr.data.ragged import Codes, joined, part, taken
-from fieldctr.data.reader import CHUNK, Chunk, Reader
-from fieldctr.data.samples import rows_of_splits
-from fieldctr.data.spelling import NOT_FINITE, NULL_WORD
-from fieldctr.data.table import EVENTS, SPLITS, parse_at_a_time
-from fieldctr.data.tally import Tally
-from fieldctr.disk import blamed
+from fieldctr.data.shards.code_files import read_codes
+from fieldctr.data.shards.ragged import Codes, joined, part
+from fieldctr.data.shards.reader import Reader
+from fieldctr.data.shards.row_counts import RowCounts
+from fieldctr.data.table import CHUNK, EVENTS, SPLITS
 from fieldctr.errors import UserError
 
 T = TypeVar("T")
 SCALARS = {"label": np.float32, "pctr": np.float32, "weight": np.float32}  # one number per row
 FORMAT = 4  # of a shard's files; raise it when they change, lest what was written before be read
-SHARD_FILE, WORDS_FILE = "shard.json", "words.arrow"
+SHARD_FILE, TEXTS_FILE = "shard.json", "words.arrow"
 
 
 @dataclass(frozen=True)
 class Block:
-    """Consecutive rows of one split, those of CHUNK raw rows."""
+    """Consecutive rows of one split, those of `Limits.block_rows` raw rows."""
 
     split: str  # one of SPLITS, or EVENTS; "" for new rows
     start: int  # the first row's position in the split
@@ -55,7 +48,7 @@ class Block:
         return len(self.label)
 
     def part(self, start: int, stop: int) -> "Block":
-        """Some of its rows; nothing is copied."""
+        """The rows from `start` to `stop`; nothing is copied."""
         codes = {name: part(column, start, stop) for name, column in self.codes.items()}
         numbers = {name: line[start:stop] for name, line in self.numbers.items()}
         times = {time: line[start:stop] for time, line in self.times.items()}
@@ -74,11 +67,13 @@ class Shards:
     reader: Reader
     folders: list[Path]
     work: Path
+    block_rows: int = CHUNK
     added: list[str] = field(default_factory=list)  # the names of these numbers
 
     @classmethod
-    def of(cls, reader: Reader, folder: Path, work: Path) -> "Shards":
-        return cls(reader, finished(folder), work)
+    def of(cls, reader: Reader, folder: Path, work: Path, block_rows: int = CHUNK) -> "Shards":
+        """The shards in `folder`."""
+        return cls(reader, finished(folder), work, block_rows)
 
     @cached_property
     def records(self) -> list[dict[str, Any]]:
@@ -86,15 +81,15 @@ class Shards:
         return [_record(folder) for folder in self.folders]
 
     @cached_property
-    def tally(self) -> Tally:
+    def row_counts(self) -> RowCounts:
         """What pass one counted."""
-        tally = Tally()
+        row_counts = RowCounts()
         for record in self.records:
-            tally.rows += record["splits"]
-            tally.clicks += record["clicks"]
-            tally.dropped.update(record["dropped"])
-            tally.events += record["events"]
-        return tally
+            row_counts.rows += record["splits"]
+            row_counts.clicks += record["clicks"]
+            row_counts.dropped.update(record["dropped"])
+            row_counts.events += record["events"]
+        return row_counts
 
     def blanks(self) -> dict[str, np.ndarray]:
         """(3,) per numeric field and split the rows without a number."""
@@ -112,23 +107,23 @@ class Shards:
         records = [record[count] for record in self.records]
         return {name: np.sum([record[name] for record in records], axis=0) for name in records[0]}
 
-    def words(self, name: str) -> Iterator[tuple[pl.Series, np.ndarray]]:
-        """Per shard what the codes of an entry of `Reader.texts` say, and their counts (3, codes)."""
-        i = self.places[name]
+    def texts(self, name: str) -> Iterator[tuple[pl.Series, np.ndarray]]:
+        """Per shard the texts of the codes of an entry of `Reader.texts`, and their counts (3, codes)."""
+        i = self.positions[name]
         for folder in self.folders:
-            frame = pl.read_ipc(folder / WORDS_FILE, columns=[f"texts {i}", f"counts {i}"])
+            frame = pl.read_ipc(folder / TEXTS_FILE, columns=[f"texts {i}", f"counts {i}"])
             texts, counts = (column.item() for column in frame.get_columns())
             yield texts, counts.to_numpy().reshape(len(SPLITS), -1).astype(np.int64)
 
     @cached_property
-    def places(self) -> dict[str, int]:
+    def positions(self) -> dict[str, int]:
         """Where each entry of `Reader.texts` stands in the files; `index` would compare thousands of fields."""
         return {name: i for i, name in enumerate(self.reader.texts)}
 
     def blocks(self, split: str) -> Iterator[Block]:
         """The rows of a split, or the EVENTS, in order."""
-        start, parts = 0, self._whole(split, "codes", read_codes, _joined_codes)
-        columns = zip(parts, self.lines(split), self.column(split, "label"), strict=True)
+        start, codes_of_blocks = 0, self._blocks(split, "codes", read_codes, _joined_codes)
+        columns = zip(codes_of_blocks, self.lines(split), self.column(split, "label"), strict=True)
         for (shard, codes), (numbers, times), label in columns:
             named = dict(zip(self.reader.texts, codes, strict=True))
             yield Block(split, start, shard, named, numbers, times, label)
@@ -142,12 +137,12 @@ class Shards:
             yield numbers | dict(zip(self.added, next(added), strict=True)), times
 
     def numbers(self, split: str, name: str) -> Iterator[np.ndarray]:
-        """One line of these numbers (n,)."""
+        """The numbers (n,) of one name, block by block."""
         return (numbers[name] for numbers, _ in self.lines(split))
 
     def column(self, split: str, name: str) -> Iterator[np.ndarray]:
-        """The raw numbers and times (Q + T, n), or label or pctr (n,), of the same blocks."""
-        return (block for _, block in self._whole(split, name, read_blocks, _joined))
+        """The raw numbers and times (numbers + times, n), or label or pctr (n,), of the same blocks."""
+        return (block for _, block in self._blocks(split, name, read_blocks, _joined))
 
     def add_numbers(self, names: Sequence[str], lines: Mapping[str, Iterable[np.ndarray]]) -> None:
         """Keep more numbers under these names, once. `lines` has per split those of each block, (len(names), n)."""
@@ -164,16 +159,16 @@ class Shards:
     def _added(self, split: str) -> Path:
         return self.work / f"{split}.added"
 
-    def _whole(
+    def _blocks(
         self, split: str, name: str, read: Callable[[Path], Iterator[T]], join: Callable[[list[T]], T]
     ) -> Iterator[tuple[int, T]]:
-        """Shard and part for every CHUNK of raw rows, of which less memory may have made several chunks."""
+        """Shard and content of every block, of which less memory may have made several chunks."""
         for shard, (folder, record) in enumerate(zip(self.folders, self.records, strict=True)):
             if split == EVENTS and not record["events"]:
                 continue  # there is no such file
-            parts, several = read(folder / f"{split}.{name}"), CHUNK // record["chunk"]
-            while some := list(islice(parts, several)):
-                yield shard, some[0] if len(some) == 1 else join(some)
+            chunks, chunks_per_block = read(folder / f"{split}.{name}"), self.block_rows // record["chunk"]
+            while of_block := list(islice(chunks, chunks_per_block)):
+                yield shard, of_block[0] if len(of_block) == 1 else join(of_block)
 
     def weights(self) -> np.ndarray:
         """(3, 2) per split the weights of its non-clicks and of its clicks; in blocks that no shard's size changes."""
@@ -208,7 +203,7 @@ def gaps(folder: Path) -> Iterator[tuple[int, int | None]]:
     yield row, None
 
 
-def refuse_gaps(folder: Path, tally: Tally, rows: int) -> None:
+def refuse_gaps(folder: Path, row_counts: RowCounts, rows: int) -> None:
     """UserError unless the shards hold each of the `rows` once, in a split, an event, or left out for a reason."""
     missing = [(first, rows - first if many is None else many) for first, many in gaps(folder)]
     for first, many in missing:
@@ -217,115 +212,9 @@ def refuse_gaps(folder: Path, tally: Tally, rows: int) -> None:
                 f"{many:,} rows from row {first:,} on are missing among the shards in {folder}: something removed "
                 "them while they were used. Nothing was written. Call again: the table is read anew"
             )
-    counted, read = int(tally.rows.sum()) + tally.dropped.total() + tally.events, rows_done(folder)
+    counted, read = int(row_counts.rows.sum()) + row_counts.dropped.total() + row_counts.events, rows_done(folder)
     if counted != read:
         raise UserError(f"{read:,} rows were read, and {counted:,} counted. Nothing was written")
-
-
-def write_shards(
-    reader: Reader, frame: pl.LazyFrame, extra: Mapping[str, pl.Expr], folder: Path, *, first: int, limits: Limits
-) -> int:
-    """Cut the frame's rows into shards in `folder`, and return their number; `first` is that of the first row."""
-    folder.mkdir(parents=True, exist_ok=True)
-    start, writer = first, None
-    parse_at_a_time(limits.csv)
-    for chunk in reader.chunks(frame, extra, limits.chunk):
-        writer = writer or _Writer(reader, folder, start, limits.chunk)
-        writer.add(chunk, frame)
-        full = (
-            writer.rows >= limits.rows or sum(lexicon.bytes() for lexicon in writer.lexicons.values()) >= limits.words
-        )
-        if full and writer.rows % CHUNK == 0:
-            start, writer = start + writer.rows, writer.finish()
-    if writer:
-        start, _ = start + writer.rows, writer.finish()
-    return start - first
-
-
-class _Writer:
-    """A shard that is not whole yet."""
-
-    def __init__(self, reader: Reader, folder: Path, first: int, chunk: int) -> None:
-        self.chunk, self.reader, self.lexicons = chunk, reader, reader.lexicons()
-        self.rows, self.tally = 0, Tally()
-        self.blanks = np.zeros((len(reader.numbers), len(SPLITS)), np.int64)
-        self.unread = np.zeros((len(reader.numbers), 2, len(SPLITS)), np.int64)
-        self.cut = {name: np.zeros((len(SPLITS), 2), np.int64) for name in reader.lists}
-        self.null_words = {name: np.zeros(len(SPLITS), np.int64) for name in reader.lists}
-        self.whole, self.folder = folder / f"{first:012}", folder / f".{first:012}"
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir()
-        self.stack, self.files = ExitStack(), dict[Path, BinaryIO]()
-
-    def add(self, chunk: Chunk, frame: pl.LazyFrame) -> None:
-        """Append rows to the files of their splits."""
-        columns, left_out = self.reader.codes(self.lexicons, chunk.texts)
-        self.rows += len(chunk.extra)
-        *splits, events = rows_of_splits(chunk.extra, frame, self.tally)
-        for s, rows in enumerate(splits):
-            codes, numbers = self._save(SPLITS[s], rows, columns, chunk)
-            self.reader.count(self.lexicons, s, codes)
-            own = numbers[: len(self.blanks)]
-            self.blanks[:, s] += (~np.isfinite(own)).sum(1)
-            self.unread[:, :, s] += np.stack([(own == reason).sum(1) for reason in (NULL_WORD, NOT_FINITE)], axis=1)
-            for name, of_rows in left_out.items():
-                cut = of_rows.cut[rows]
-                self.cut[name][s] += (cut.sum(), np.count_nonzero(cut))
-                self.null_words[name][s] += of_rows.null_words[rows].sum()
-            self.tally.add(s, chunk.extra["label"].to_numpy()[rows])
-        if len(events):
-            codes, _ = self._save(EVENTS, events, columns, chunk)
-            self.reader.see(self.lexicons, codes)
-            self.tally.events += len(events)
-
-    def finish(self) -> None:
-        """Say what the codes are, and give the folder its name. polars raises for a text that should be a number."""
-        self.stack.close()
-        words, unread = {}, dict(zip(self.reader.numbers, self.unread, strict=True))
-        for i, (name, lexicon) in enumerate(self.lexicons.items()):
-            (texts, unread[name]), counts = lexicon.told(), lexicon.counts[:, : lexicon.size].astype(np.uint32)
-            words |= {f"texts {i}": [texts], f"counts {i}": [pl.Series(counts.reshape(-1))]}
-        for name, null_words in self.null_words.items():
-            unread[name][0] += null_words
-        with blamed(self.folder / WORDS_FILE):
-            pl.DataFrame(words or {"none": [0]}).write_ipc(self.folder / WORDS_FILE)
-        record = {
-            "rows": self.rows,
-            "chunk": self.chunk,
-            "splits": self.tally.rows.tolist(),
-            "clicks": self.tally.clicks.tolist(),
-            "dropped": self.tally.dropped,
-            "events": self.tally.events,
-            "blanks": dict(zip(self.reader.numbers, self.blanks.tolist(), strict=True)),
-            "unread": {name: cells.tolist() for name, cells in unread.items()},
-            "cut": {name: counts.tolist() for name, counts in self.cut.items()},
-        }
-        complete(self.folder, SHARD_FILE, record, flushed=False)
-        self.folder.rename(self.whole)
-
-    def _save(
-        self, split: str, rows: np.ndarray, columns: Mapping[str, Codes], chunk: Chunk
-    ) -> tuple[dict[str, Codes], np.ndarray]:
-        """Append the chunk's `rows` to the files of a split; gives their codes and numbers."""
-        codes = {name: taken(column, rows) for name, column in columns.items()}
-        numbers = np.take(chunk.numbers, rows, axis=1)
-        save_codes(self._file(split, "codes"), list(codes.values()))
-        npy.save(self._file(split, "numbers"), finite(numbers))
-        for name, kind in SCALARS.items():
-            if name in chunk.extra:
-                npy.save(self._file(split, name), chunk.extra[name].to_numpy()[rows].astype(kind))
-        return codes, numbers
-
-    def _file(self, split: str, name: str) -> BinaryIO:
-        path = self.folder / f"{split}.{name}"
-        if path not in self.files:
-            self.files[path] = self.stack.enter_context(path.open("wb"))
-        return self.files[path]
-
-
-def finite(numbers: np.ndarray) -> np.ndarray:
-    """NaN in the place of what `told_number` gives for a missing number."""
-    return np.where(np.isfinite(numbers), numbers, np.nan)
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:
@@ -338,3 +227,8 @@ def _joined_codes(parts: list[list[Codes]]) -> list[Codes]:
 
 def _record(shard: Path) -> dict[str, Any]:
     return json.loads((shard / SHARD_FILE).read_text(encoding="utf-8"))
+
+
+def finite(numbers: np.ndarray) -> np.ndarray:
+    """NaN in the place of what `told_number` gives for a missing number."""
+    return np.where(np.isfinite(numbers), numbers, np.nan)

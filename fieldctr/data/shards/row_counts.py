@@ -10,7 +10,7 @@ from fieldctr.errors import LabelError, UserError
 
 
 @dataclass
-class Tally:
+class RowCounts:
     """What pass one counts."""
 
     rows: np.ndarray = field(default_factory=lambda: np.zeros(len(SPLITS), np.int64))

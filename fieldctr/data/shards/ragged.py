@@ -18,8 +18,8 @@ class Ragged(NamedTuple):
         return np.repeat(np.arange(len(self.lengths)), self.lengths)
 
     @property
-    def places(self) -> np.ndarray:
-        """The place of each value in the list of its row, from 0."""
+    def positions(self) -> np.ndarray:
+        """The position of each value in the list of its row, from 0."""
         starts = np.cumsum(self.lengths) - self.lengths
         return np.arange(len(self.values)) - np.repeat(starts, self.lengths)
 
@@ -27,22 +27,22 @@ class Ragged(NamedTuple):
         """The lists of some rows, in the order of `rows`."""
         ends, lengths = np.cumsum(self.lengths), self.lengths[rows]
         behind = np.cumsum(lengths) - lengths  # where the lists of the chosen rows start in the result
-        moved = np.repeat(ends[rows] - lengths - behind, lengths)
-        return Ragged(self.values[np.arange(len(moved)) + moved], lengths)
+        shift = np.repeat(ends[rows] - lengths - behind, lengths)
+        return Ragged(self.values[np.arange(len(shift)) + shift], lengths)
 
     def part(self, start: int, stop: int) -> "Ragged":
         """The lists of neighbouring rows; nothing is copied."""
-        before, own = int(self.lengths[:start].sum()), int(self.lengths[start:stop].sum())
-        return Ragged(self.values[before : before + own], self.lengths[start:stop])
+        first, count = int(self.lengths[:start].sum()), int(self.lengths[start:stop].sum())
+        return Ragged(self.values[first : first + count], self.lengths[start:stop])
 
     def kept(self, mask: np.ndarray) -> "Ragged":
-        """Without the values for which the mask is false."""
+        """The lists without the values for which the mask is false."""
         return Ragged(self.values[mask], np.bincount(self.rows[mask], minlength=len(self.lengths)))
 
     def padded(self, width: int) -> np.ndarray:
         """(width, n): a column per row, with 0 behind its values. No list may be longer."""
         block = np.zeros((width, len(self.lengths)), self.values.dtype)
-        block[self.places, self.rows] = self.values
+        block[self.positions, self.rows] = self.values
         return block
 
 

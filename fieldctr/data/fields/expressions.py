@@ -1,4 +1,4 @@
-"""What a field reads of a row, as polars expressions; lists are in fieldctr.data.lists.
+"""What a field reads of a row, as polars expressions; lists are in fieldctr.data.shards.lists.
 
 log_square: Juan et al., "Field-aware Factorization Machines for CTR Prediction", RecSys 2016 (the authors' winning
 Criteo recipe), as used by most published Criteo preparations.
@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 import polars as pl
 
 from fieldctr.data.columns import column
+from fieldctr.data.fields.kinds import FieldSpec
+from fieldctr.data.fields.spelling import by_word, canonical, spelled, squared_logs, told_number, value_texts
+from fieldctr.data.fields.times import moment
 from fieldctr.data.hashing import hashed
-from fieldctr.data.kinds import FieldSpec
-from fieldctr.data.spelling import by_word, canonical, spelled, squared_logs, told_number, value_texts
-from fieldctr.data.times import moment
 from fieldctr.errors import UserError
 
 AND = " & "  # between the parts of a cross
@@ -21,7 +21,7 @@ AND = " & "  # between the parts of a cross
 def values(spec: FieldSpec, schema: Mapping[str, pl.DataType]) -> pl.Expr:
     """The field's value per row: text, or a number (quantile, value); null where missing. For lists see data.lists.
 
-    A number is as `fieldctr.data.spelling.told_number` gives it, a text as `meaning` makes a value of it.
+    A number is as `fieldctr.data.fields.spelling.told_number` gives it, a text as `meaning` makes a value of it.
     """
     for name in spec.reads:
         if isinstance(schema[name], pl.List | pl.Array | pl.Struct | pl.Binary):

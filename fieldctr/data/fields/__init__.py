@@ -1,0 +1,1 @@
+"""What a field is: its spec, how its cells are spelled, and how columns become fields."""
