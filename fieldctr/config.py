@@ -149,6 +149,7 @@ class TrainConfig:
     tracker: TrackerConfig
     warm_start: str | None = None  # folder of a finished run; runs of earlier versions have neither key
     train_rows: Positive | Literal["all"] = "all"
+    id_dropout: dict[str, Any] | None = None  # by field name a probability
     evaluate_test: bool = True  # False in a trial of a search
     choices: dict[str, Any] | None = None  # by group the option that was taken: names to say, not what is computed
 

@@ -135,6 +135,7 @@ def walk_on(config: TrainConfig, run: Run, dataset: Dataset, runtime: Runtime, t
             enhancer=config.enhancer,
             seed=config.seed,
             field_embeddings=vectors,
+            id_dropout=config.id_dropout,
         )
         start = warm_started(model, config, dataset, vectors)
     if config.train_rows != "all":

@@ -24,6 +24,7 @@ from fieldctr.inputs import Inputs
 from fieldctr.models.hooks import FIELD_EMBEDDINGS, Backbone, Enhancer, check_hooks, hook
 from fieldctr.nn.embedding import EmbeddingTable, FeatureEmbedding, NoEmbedding
 from fieldctr.nn.flops import FlopCounter
+from fieldctr.nn.id_dropout import IdDropout
 from fieldctr.schema import Schema
 
 
@@ -72,14 +73,18 @@ class CTRModel(nn.Module):
         enhancer: nn.Module | None = None,
         *,
         schema: Schema | None = None,
+        id_dropout: IdDropout | None = None,
     ) -> None:
         super().__init__()
+        self.id_dropout = id_dropout
         self.schema = schema  # for messages that name a field
         self.embedding = embedding
         self.backbone = backbone
         self.enhancer = enhancer
 
     def forward(self, inputs: Inputs) -> Output:
+        if self.id_dropout is not None:
+            inputs = self.id_dropout(inputs)
         columns = self.embedding.columns(inputs)  # B,S,D
         emb = self.embedding.pooled(columns, inputs)  # B,F,D
         logit = self.backbone(columns if hook(self.backbone, "reads_columns") else emb, inputs)
@@ -113,12 +118,14 @@ def build_model(
     enhancer: Mapping[str, Any] | None,
     seed: int,
     field_embeddings: Mapping[str, Tensor] | None = None,
+    id_dropout: Mapping[str, float] | None = None,
 ) -> CTRModel:
     """The model of two YAML nodes on the CPU. Equal seeds give equal weights, whatever was drawn before.
 
     The node `model` is the backbone's `_target_` and keywords, and `embedding_std`: the initial scale of the feature
     embeddings. Embeddings and backbone are drawn before the enhancer, so that runs with and without one are paired.
-    `field_embeddings` has those of "model" and "enhancer", as far as they read any.
+    `field_embeddings` has those of "model" and "enhancer", as far as they read any; `id_dropout` a probability for each
+    field that may be taken for missing in training.
     """
     refuse_misfits(model, enhancer)
     keywords = dict(model)
@@ -134,7 +141,8 @@ def build_model(
         check_hooks(backbone, Backbone)
         if added is not None:
             check_hooks(added, Enhancer)
-        return CTRModel(embedding, backbone, added, schema=schema)
+        dropout = IdDropout(schema, id_dropout) if id_dropout else None
+        return CTRModel(embedding, backbone, added, schema=schema, id_dropout=dropout)
 
 
 def refuse_misfits(
