@@ -9,6 +9,7 @@ import numpy as np
 
 from fieldctr.analysis.scaling.laws import GAIN, loss_law, study, varied
 from fieldctr.analysis.scaling.report import UNITS, Report, Rows, as_csv, facts_of, files_of, markdown
+from fieldctr.analysis.scaling.shuffled import shuffled, supported_by_chance
 from fieldctr.analysis.scaling.trials import Size, Trials, baseline_auc, cells_of, load_trials
 from fieldctr.config import Between, Positive, TrackerConfig, parse
 from fieldctr.disk import write_json, write_text
@@ -58,7 +59,9 @@ def main(node: dict[str, Any], folder: Path) -> None:
     write_text(folder / "scaling.md", markdown(title, facts, reports, trials.notes))
     mirror(Tracker(config.tracker, folder, folder.name, node), reports, tables, pictures)
     write_json(folder / "scaling.json", {"title": title, **facts, "notes": trials.notes, **tables})
-    print("\n".join([title, *(f"{one.metric}: {one.study.verdict}" for one in reports), *trials.notes]))
+    print(
+        "\n".join([title, *(f"{one.metric}: {one.study.verdict}; {one.by_chance}" for one in reports), *trials.notes])
+    )
     print(f"{folder}/scaling.md")
 
 
@@ -70,12 +73,10 @@ def reported(trials: Trials, config: ScalingConfig) -> tuple[list[Report], str]:
     if not axes:
         raise UserError("all runs have one size: a scaling study needs several. What N is: size=dense|total|flops")
     how = {"hold_out": config.hold_out, "resamples": config.resamples, "seed": config.seed}
-    losses = Report(
-        "loss_law",
-        f"{config.split} LogLoss",
-        study(loss_law(axes), cells, better="lower", unit="LogLoss", **how),
-        *(sizes, loss),
-    )
+    found = study(loss_law(axes), cells, better="lower", unit="LogLoss", **how)
+    tables = shuffled(trials.scaled, loss, config.size, seed=config.seed)
+    chance = supported_by_chance(found, tables, better="lower", seed=config.seed)
+    losses = Report("loss_law", f"{config.split} LogLoss", found, sizes, loss, chance)
     if config.baseline is None:
         return [losses], "none: give baseline=MODEL or baseline=AUC for the law of AUC gains"
     if 0 not in axes:
@@ -85,12 +86,10 @@ def reported(trials: Trials, config: ScalingConfig) -> tuple[list[Report], str]:
     whole = [trial for trial in trials.scaled if trial.train_rows == rows]
     gains = np.array([POINT * (trial.result[config.split]["auc"] - auc) for trial in whole])
     cells, sizes = cells_of(whole, gains, config.size, shift=POINT * error)
-    gain = Report(
-        "auc_law",
-        f"{config.split} AUC over {config.baseline}, points",
-        study(GAIN, cells, better="higher", unit="points", **how),
-        *(sizes, gains),
-    )
+    found = study(GAIN, cells, better="higher", unit="points", **how)
+    tables = shuffled(whole, gains, config.size, seed=config.seed, shift=POINT * error)
+    chance = supported_by_chance(found, tables, better="higher", seed=config.seed)
+    gain = Report("auc_law", f"{config.split} AUC over {config.baseline}, points", found, sizes, gains, chance)
     return [gain, losses], f"{config.baseline}, {config.split} AUC {auc:.4f}, standard error {error:.4f}"
 
 

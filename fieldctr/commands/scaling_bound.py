@@ -1,10 +1,13 @@
-"""`fieldctr scaling bound`: how FAT's generalisation bound grows with fields and width, and shrinks with rows."""
+"""`fieldctr scaling bound`: how FAT's generalisation bound grows with fields and width, and shrinks with rows.
+
+Of a table whose law is known (dataset=synthetic_law) also what knowing so many of its effects would reach.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fieldctr.analysis.scaling.laws import capacity
+from fieldctr.analysis.scaling.bound import capacity, oracle_lines
 from fieldctr.config import Positive, checked, parse
 from fieldctr.data.prepare import prepared
 
@@ -21,7 +24,7 @@ class BoundConfig:
 
 
 def main(node: dict[str, Any]) -> None:
-    """Print the term for each width."""
+    """Print the term for each width, and the oracle's curve where the table has one."""
     config = parse(BoundConfig, node, "")
     dataset = prepared(config.dataset, data_dir=Path(config.outputs) / "data", schema=config.schema)
     fields, rows = dataset.schema.num_fields, len(dataset.train)
@@ -33,3 +36,5 @@ def main(node: dict[str, Any]) -> None:
     for width in widths:
         dim = checked(width, Positive, "embedding_dim")
         print(f"  d = {dim:<5} {capacity(fields, dim, rows):.4f}")
+    if "oracle" in dataset.facts:
+        print("\n".join(oracle_lines(dataset.facts["oracle"])))

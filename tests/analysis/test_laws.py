@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
+from fieldctr.analysis.scaling.bound import capacity
 from fieldctr.analysis.scaling.laws import (
     CONSTANT,
     GAIN,
     Cells,
     Form,
     Study,
-    capacity,
     fit,
     grouped,
     log_linear,

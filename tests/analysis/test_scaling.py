@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fieldctr.analysis.scaling.report import Report, curve_rows, size_rows
+from fieldctr.analysis.scaling.laws import grouped, loss_law, study
+from fieldctr.analysis.scaling.report import Report, curve_rows, markdown, size_rows, verdict_rows
+from fieldctr.analysis.scaling.shuffled import supported_by_chance
 from fieldctr.analysis.scaling.trials import baseline_auc, cells_of, load_trials
 from fieldctr.commands.scaling import ScalingConfig, draw, reported
 from fieldctr.config import TrackerConfig
@@ -188,3 +190,31 @@ def test_the_command_leaves_page_tables_and_pictures_and_the_same_ones_again(
     assert [one["supported"] for one in record["verdicts"]] == [True, True]
     with (tmp_path / "first/runs.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 3 * (len(WIDTHS) + 1)
+
+
+def test_every_report_says_how_often_shuffled_sizes_support_its_law(tmp_path: Path) -> None:
+    reports = study_of(write_sweep(tmp_path))
+    for report in reports:
+        assert report.study.supported
+        assert report.shuffled <= 10
+        assert f"supported in {report.shuffled} of 100 permutations" in markdown("title", {}, reports, [])
+    rows = verdict_rows(reports)
+    assert [(row["shuffled_supported"], row["permutations"]) for row in rows] == [(r.shuffled, 100) for r in reports]
+    assert [r.shuffled for r in study_of(tmp_path)] == [r.shuffled for r in reports], "by the seed alone"
+
+
+def test_what_shuffled_sizes_support_is_what_whole_studies_of_them_would() -> None:
+    rng = np.random.default_rng(5)
+    size = np.repeat(np.geomspace(1e4, 1e6, 7), 2)
+    sizes, cell = np.stack([size, np.full(14, 1e5)], axis=1), np.arange(14) // 2
+    form, how = loss_law((0,)), {"better": "lower", "unit": "LogLoss", "hold_out": 1, "seed": 1}
+    planted = grouped(sizes, 0.5 + 0.1 * (size / 1e4) ** -0.5 + 1e-3 * rng.standard_normal(14), cell)
+    found = study(form, planted, resamples=200, **how)
+    assert supported_by_chance(found, [planted] * 3, better="lower", seed=1) == 3
+    noise = [grouped(sizes, 1e-3 * rng.standard_normal(14), cell) for _ in range(30)]
+    whole = sum(study(form, one, resamples=200, **how).supported for one in noise)
+    by_chance = supported_by_chance(found, noise, better="lower", seed=1)
+    assert abs(by_chance - whole) <= 1  # intervals of other resamples
+    assert by_chance <= 3
+    few = study(form, planted.take(np.arange(3)), resamples=200, **how)
+    assert supported_by_chance(few, [planted], better="lower", seed=1) == 0

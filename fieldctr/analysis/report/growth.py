@@ -11,6 +11,7 @@ from fieldctr.analysis.report.charts import COLOURED
 from fieldctr.analysis.report.members import Member
 from fieldctr.analysis.scaling.laws import loss_law, study, varied
 from fieldctr.analysis.scaling.report import Report, curve_rows
+from fieldctr.analysis.scaling.shuffled import shuffled, supported_by_chance
 from fieldctr.analysis.scaling.trials import RECORDED, cells_of, load_trials
 
 FEWEST_SIZES = 5  # of one model: a law with an intercept has three parameters, and one size is held out
@@ -46,7 +47,8 @@ def _growth(name: str, members: Sequence[Member], split: str, file: str) -> list
     if not axes or len(cells.mean) < FEWEST_SIZES:
         return []
     law = study(loss_law(axes), cells, better="lower", unit="LogLoss", hold_out=1, resamples=RESAMPLES, seed=SEED)
-    report = Report("loss_law", f"{split} LogLoss", law, sizes, loss)
+    chance = supported_by_chance(law, shuffled(trials.scaled, loss, "dense", seed=SEED), better="lower", seed=SEED)
+    report = Report("loss_law", f"{split} LogLoss", law, sizes, loss, chance)
     labels = ("dense parameters N", "train rows D")
     marks = [
         mark for tone, rows in zip(cycle(COLOURED), _levels(report), strict=False) for mark in _law(tone, rows, report)
@@ -61,7 +63,7 @@ def _growth(name: str, members: Sequence[Member], split: str, file: str) -> list
         marks.append(Mark(kind, at[rows].tolist(), cells.mean[rows].tolist(), REFERENCE, names=names))
     title = f"{name}: {report.metric}, {law.form.name}"
     chart = Chart(file, title, Axis(labels[axis], log=True), Axis(report.metric), tuple(marks))
-    return [Growth(chart, law.verdict)]
+    return [Growth(chart, f"{law.verdict}; {report.by_chance}")]
 
 
 def _levels(report: Report) -> list[list[dict[str, Any]]]:

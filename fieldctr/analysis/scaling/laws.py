@@ -20,6 +20,8 @@ import numpy as np
 
 from fieldctr.errors import UserError
 
+Better = Literal["higher", "lower"]
+
 AXES = ("N", "D")
 WEBB = np.sqrt([0.5, 1.0, 1.5])  # and their negatives: mean 0, variance 1, third moment 0
 STARTS = {1: 60, 2: 24}  # exponents tried per axis, by the number of axes
@@ -249,9 +251,18 @@ class Study(NamedTuple):
 NO_LAW = "no law supported"
 
 
-def study(
-    form: Form, cells: Cells, *, better: Literal["higher", "lower"], unit: str, hold_out: int, resamples: int, seed: int
-) -> Study:
+def null_models(form: Form) -> tuple[Form, ...]:
+    """What a law must predict better than: no growth, and growth without its shape."""
+    return CONSTANT, log_linear(form.axes)
+
+
+def change_for_the_better(law: Fit, fitted: Cells, better: Better) -> Interval:
+    """From the smallest to the largest fitted size; above 0 is growth."""
+    ends = law.at(np.stack([fitted.sizes.min(0), fitted.sizes.max(0)]))
+    return Interval.of((ends[:, 1] - ends[:, 0]) * (1 if better == "higher" else -1))
+
+
+def study(form: Form, cells: Cells, *, better: Better, unit: str, hold_out: int, resamples: int, seed: int) -> Study:
     """Fit, hold out the `hold_out` largest distinct N D, compare with null models, judge."""
     inner, outer = split_off_largest(cells, hold_out)
     fitted, held = cells.take(inner), cells.take(outer)
@@ -261,9 +272,8 @@ def study(
         return begun._replace(verdict=f"{NO_LAW}: {lacking}")
     rng = np.random.default_rng(seed)
     law = resampled(form, fitted, resamples=resamples, rng=rng)
-    ends = law.at(np.stack([fitted.sizes.min(0), fitted.sizes.max(0)]))
-    change = Interval.of((ends[:, 1] - ends[:, 0]) * (1 if better == "higher" else -1))
-    nulls = [resampled(null, fitted, resamples=resamples, rng=rng) for null in (CONSTANT, log_linear(form.axes))]
+    change = change_for_the_better(law, fitted, better)
+    nulls = [resampled(null, fitted, resamples=resamples, rng=rng) for null in null_models(form)]
     tested = tuple(_held_out(one, held) for one in (law, *nulls))
     every = resampled(form, cells, resamples=resamples, rng=rng)
     return begun._replace(
@@ -336,11 +346,3 @@ def grouped(sizes: np.ndarray, values: np.ndarray, cell: np.ndarray, *, shift: f
     noise = float(np.sqrt(((values - mean[index]) ** 2).sum() / freedom)) if freedom else 0.0
     order = np.lexsort(sizes[first].T)
     return Cells(sizes[first].astype(float), mean, seeds.astype(float), noise, shift).take(order)
-
-
-def capacity(num_fields: int, dim: int, rows: int) -> float:
-    """sqrt(F d^2 + F^2) / sqrt(m): how the generalisation bound of one FAT layer grows (FAT, theorem 4.1).
-
-    Up to a constant that the paper does not give, so ratios mean something and the value does not.
-    """
-    return float(np.sqrt((num_fields * dim**2 + num_fields**2) / rows))

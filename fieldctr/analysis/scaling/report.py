@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fieldctr.analysis.scaling.laws import INTERVAL, Interval, Study, varied
+from fieldctr.analysis.scaling.shuffled import PERMUTATIONS
 from fieldctr.analysis.scaling.trials import REPEATS, Size, Trials
 
 POINTS = 80  # of a curve
@@ -30,6 +31,12 @@ class Report(NamedTuple):
     study: Study
     sizes: np.ndarray  # (r, 2) of each run
     values: np.ndarray  # (r,)
+    shuffled: int  # of PERMUTATIONS in which the sizes are dealt out anew, those that support the law too
+
+    @property
+    def by_chance(self) -> str:
+        """How often the verdict would be "supported" where there is nothing to find."""
+        return f"on shuffled sizes a law is supported in {self.shuffled} of {PERMUTATIONS} permutations"
 
     @property
     def axis(self) -> int:
@@ -114,14 +121,14 @@ def held_out_rows(report: Report) -> Rows:
 def verdict_rows(reports: Sequence[Report]) -> Rows:
     return [
         {"law": report.name, "form": report.study.form.name, "supported": report.study.supported}
-        | {"verdict": report.study.verdict}
+        | {"verdict": report.study.verdict, "shuffled_supported": report.shuffled, "permutations": PERMUTATIONS}
         for report in reports
     ]
 
 
 def markdown(title: str, facts: Mapping[str, str], reports: Sequence[Report], notes: Sequence[str]) -> str:
     """The page: verdicts first, then what they rest on."""
-    parts = [f"# {title}", *(f"**{one.metric}**: {one.study.verdict}." for one in reports)]
+    parts = [f"# {title}", *(f"**{one.metric}**: {one.study.verdict}; {one.by_chance}." for one in reports)]
     parts.append("\n".join(f"- {name}: {value}" for name, value in facts.items()))
     for report in reports:
         parts += _section(report)
