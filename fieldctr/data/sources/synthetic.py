@@ -11,6 +11,7 @@ Rows are drawn in blocks that depend on (seed, block) alone: memory does not gro
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,7 +78,7 @@ def read(
     world = World(np.random.default_rng(seed), users, ads, num_pairs, strengths)
     world.settle(world.draw(np.random.default_rng([seed, 0, 0]), np.linspace(0, 1, BLOCK)), base_rate)
     facts = {"planted": [{"fields": [i, j], "strength": w * pair_strength} for i, j, w in world.pairs]}
-    return Table(register_io_source(_source(world, rows, seed), schema=_schema()), facts=facts)
+    return Table(in_blocks(partial(_frame, world, rows, seed), rows, _schema()), facts=facts)
 
 
 class Strengths(NamedTuple):
@@ -163,11 +164,7 @@ class World:
             self.latent[name] = ((vectors - seen.mean(0)) / (seen.std() or 1.0)).astype(np.float32)
         for part in self.scale:
             self.scale[part] = 1.0 / max(float(self._part(part, pilot).std()), 1e-12)
-        logit = self.logit(pilot)
-        low, high = -30.0, 30.0
-        for _ in range(60):
-            self.bias = (low + high) / 2
-            low, high = (low, self.bias) if sigmoid(logit + self.bias).mean() > base_rate else (self.bias, high)
+        self.bias = bias_of(self.logit(pilot), base_rate)
 
     def _part(self, part: str, block: Block) -> np.ndarray:
         total = np.zeros(len(block.time))
@@ -204,19 +201,28 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-x))
 
 
-def _source(world: World, rows: int, seed: int) -> Callable[..., Iterator[pl.DataFrame]]:
-    """What polars calls to read the log: columns, filter, limit and block size as it wishes."""
+def bias_of(logit: np.ndarray, rate: float) -> float:
+    """What to add to the logits (n,) for this mean probability."""
+    low, high = -30.0, 30.0
+    for _ in range(60):
+        bias = (low + high) / 2
+        low, high = (low, bias) if sigmoid(logit + bias).mean() > rate else (bias, high)
+    return bias
+
+
+def in_blocks(frame_of: Callable[[int], pl.DataFrame], rows: int, schema: dict[str, pl.DataType]) -> pl.LazyFrame:
+    """Rows that `frame_of` makes, BLOCK at a time; polars asks for columns, filter and limit as it wishes."""
 
     def blocks(
         columns: list[str] | None, predicate: pl.Expr | None, limit: int | None, _: int | None
     ) -> Iterator[pl.DataFrame]:
         last = rows if limit is None else min(rows, limit)
         for block, start in enumerate(range(0, last, BLOCK)):
-            frame = _frame(world, rows, seed, block)[: last - start]
+            frame = frame_of(block)[: last - start]
             frame = frame if columns is None else frame.select(columns)
             yield frame if predicate is None else frame.filter(predicate)
 
-    return blocks
+    return register_io_source(blocks, schema=schema)
 
 
 def _frame(world: World, rows: int, seed: int, block: int) -> pl.DataFrame:
