@@ -43,7 +43,7 @@ def main(node: dict[str, Any], folder: Path) -> None:
     finished, unfinished = find_runs([config.runs] if isinstance(config.runs, str) else config.runs)
     if not finished:
         raise UserError(f"runs={config.runs}: none of its {len(unfinished)} runs has finished")
-    trials = load_trials(finished, scaled=config.scaled, baseline=config.baseline)
+    trials = load_trials(finished, scaled=config.scaled, baseline=config.baseline, split=config.split)
     trials.notes.extend(f"{run} has not finished and was left out" for run in unfinished)
     reports, baseline = reported(trials, config)
     name = trials.scaled[0]

@@ -67,7 +67,8 @@ def config(**changes: Any) -> ScalingConfig:
 def study_of(folder: Path, **changes: Any) -> list[Report]:
     finished, _ = find_runs([f"{folder}"])
     chosen = config(**changes)
-    return reported(load_trials(finished, scaled=chosen.scaled, baseline=chosen.baseline), chosen)[0]
+    trials = load_trials(finished, scaled=chosen.scaled, baseline=chosen.baseline, split=chosen.split)
+    return reported(trials, chosen)[0]
 
 
 def test_runs_are_found_by_sweep_by_glob_and_once(tmp_path: Path) -> None:
@@ -82,7 +83,7 @@ def test_runs_are_found_by_sweep_by_glob_and_once(tmp_path: Path) -> None:
 
 def test_seeds_of_one_configuration_are_one_cell_and_the_baseline_is_a_mean_over_seeds(tmp_path: Path) -> None:
     finished, _ = find_runs([str(write_sweep(tmp_path, widths=(16, 24), rows=(50_000, 100_000)))])
-    trials = load_trials(finished, scaled=None, baseline="lr")
+    trials = load_trials(finished, scaled=None, baseline="lr", split="test")
     assert trials.varied == {"embedding_dim": [16, 24], "dataset.train_fraction": [0.5, 1.0]}
     auc = np.array([trial.result["test"]["auc"] for trial in trials.scaled])
     cells, sizes = cells_of(trials.scaled, auc, "dense")
@@ -135,10 +136,16 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=words):
             study_of(folder, **changes)
     write_run(folder / "90_lr", "lr", width=16, rows=100_000, seed=1, auc=0.7, logloss=0.6)
-    trials = load_trials(find_runs([str(folder)])[0], scaled="fat", baseline="lr")
+    trials = load_trials(find_runs([str(folder)])[0], scaled="fat", baseline="lr", split="test")
     assert trials.notes == [f"{folder}/90_lr repeats {folder}/2_lr and was left out"]
     path = folder / "0_fat/result.json"
     record = json.loads(path.read_text())
+    path.write_text(json.dumps({key: value for key, value in record.items() if key != "test"}))
+    trials = load_trials(find_runs([str(folder)])[0], scaled="fat", baseline="lr", split="test")
+    assert f"{folder}/0_fat, a trial of a search, has not read test: left out" in trials.notes
+    assert len(trials.scaled) == 5
+    with pytest.raises(UserError, match="trials of a search and have not read test: give split=valid"):
+        load_trials([path.parent], scaled="fat", baseline=None, split="test")
     path.write_text(json.dumps(record | {"dataset": "other"}))
     with pytest.raises(UserError, match=r"2 datasets \(other, planted\)"):
         study_of(folder)
@@ -148,7 +155,7 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_baseline_has_one_size_and_all_the_rows(tmp_path: Path) -> None:
-    trials = load_trials(find_runs([str(write_sweep(tmp_path))])[0], scaled="fat", baseline="lr")
+    trials = load_trials(find_runs([str(write_sweep(tmp_path))])[0], scaled="fat", baseline="lr", split="test")
     with pytest.raises(UserError, match=r"baseline=fat: its runs have 60,720, .* parameters; a baseline has one size"):
         baseline_auc(trials._replace(baseline=trials.scaled), "fat", "test")
     with pytest.raises(UserError, match="baseline=lr: no run of it has the 100,000 train rows"):
@@ -158,7 +165,7 @@ def test_a_baseline_has_one_size_and_all_the_rows(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_picture_shows_each_size_and_the_band(tmp_path: Path) -> None:
     finished, _ = find_runs([str(write_sweep(tmp_path / "sweep"))])
-    trials = load_trials(finished, scaled=None, baseline="lr")
+    trials = load_trials(finished, scaled=None, baseline="lr", split="test")
     reports, _ = reported(trials, config())
     pictures = draw(reports, trials, config(), tmp_path / "out", "title")
     assert set(pictures) == {"auc_law", "loss_law", "cost"}

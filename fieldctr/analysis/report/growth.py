@@ -40,7 +40,7 @@ def growths(members: Sequence[Member], split: str) -> list[Growth]:
 
 
 def _growth(name: str, members: Sequence[Member], split: str, file: str) -> list[Growth]:
-    trials = load_trials([member.folder for member in members], scaled=name, baseline=None)
+    trials = load_trials([member.folder for member in members], scaled=name, baseline=None, split=split)
     loss = np.array([trial.result[split]["logloss"] for trial in trials.scaled])
     cells, sizes = cells_of(trials.scaled, loss, "dense")
     axes = varied(cells.sizes)

@@ -53,9 +53,14 @@ class Trials(NamedTuple):
     notes: list[str]  # what was left out and why
 
 
-def load_trials(folders: Sequence[Path], *, scaled: str | None, baseline: str | float | None) -> Trials:
+def load_trials(folders: Sequence[Path], *, scaled: str | None, baseline: str | float | None, split: str) -> Trials:
     """Read the runs and sort them out. UserError when they cannot be compared."""
-    every, notes = _once([_load(folder) for folder in folders])
+    runs = [_load(folder) for folder in folders]
+    every, notes = _once([run for run in runs if split in run.result])
+    unread = [run.folder for run in runs if split not in run.result]
+    notes += [f"{folder}, a trial of a search, has not read {split}: left out" for folder in unread]
+    if not every:
+        raise UserError(f"the runs are trials of a search and have not read {split}: give split=valid, or final runs")
     names = sorted({trial.model for trial in every})
     if isinstance(baseline, str) and baseline not in names:
         raise UserError(
