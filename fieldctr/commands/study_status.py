@@ -32,7 +32,7 @@ def main(node: dict[str, Any]) -> None:
 
 
 def folders(config: StatusConfig) -> list[Path]:
-    """Those below outputs/studies, or the one that is named; UserError where none is."""
+    """The studies below outputs/studies, or the one that is named; UserError where none is."""
     home = Path(config.outputs) / "studies"
     known = sorted(path.parent for path in home.glob("*/study.json"))
     if config.study is None:

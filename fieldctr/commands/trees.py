@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from fieldctr.analysis.baselines import boosting
-from fieldctr.analysis.baselines.target_means import coded
+from fieldctr.analysis.baselines.target_means import discretize
 from fieldctr.commands.baseline import BaselineConfig, chosen_of, tree_logits
 from fieldctr.config import parse
 from fieldctr.data.npy import save_alone
@@ -30,7 +30,7 @@ def train_trees(node: dict[str, Any], folder: Path) -> None:
             dataset = prepared(config.dataset, data_dir=Path(config.outputs) / "data")
         run.reads([dataset.folder])
         with run.stage("fit"):
-            table = coded(dataset, train_rows=config.train_rows)
+            table = discretize(dataset, train_rows=config.train_rows)
             logits = tree_logits(config, table, chosen_of(config, table).pairs)
         note_test_read(dataset.folder, command="trees", run=folder, config_digest=config_digest(node))
         scores = {}

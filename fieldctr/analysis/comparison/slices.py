@@ -13,11 +13,11 @@ from fieldctr.analysis.comparison.effects import Rows
 from fieldctr.analysis.comparison.pairs import Scores, measured
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.encoding import Encoding
+from fieldctr.data.fields.spelling import number
+from fieldctr.data.fields.times import moment
 from fieldctr.data.numbers import Scaling
-from fieldctr.data.reader import require
-from fieldctr.data.spelling import number
+from fieldctr.data.shards.reader import require
 from fieldctr.data.table import DROP, LABEL, SPLIT
-from fieldctr.data.times import moment
 from fieldctr.errors import UserError, unknown
 
 DAY = "day"
@@ -54,7 +54,7 @@ def by_field(dataset: Dataset, split: str, name: str, *, key: str) -> Slicing:
     if field.numeric:
         numeric = [one.name for one in dataset.schema.fields if one.numeric]
         return _by_quarter(name, ids > 0, rows.values[:, numeric.index(name)], encoding.scales[name])
-    words = encoding.words.get(name)
+    words = encoding.vocabularies.get(name)
     names = {} if words is None else dict(zip(words["id"].to_list(), words["value"].to_list(), strict=True))
     return Slicing(name, ids, {0: UNKNOWN} | names)
 

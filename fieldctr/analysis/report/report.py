@@ -125,7 +125,7 @@ def _pictures(sections: Sequence[Section], output: Path) -> dict[str, Path]:
 
 
 def _charts(section: Section) -> list[Chart]:
-    """Those of a section that are saved one by one; the many of searches stand on the page alone."""
+    """The charts of a section that are saved one by one; the many of searches stand on the page alone."""
     calibration = [section.calibration] if section.calibration else []
     grown = [one.chart for one in section.growths]
     return [*section.intervals, *section.learning, *calibration, *section.costs, *grown]
