@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from tables import tidy_node
 
 from fieldctr.config import build
 from fieldctr.data.dataset import Dataset
@@ -217,13 +218,8 @@ WAYS: dict[str, tuple[Node, Callable[[pl.DataFrame, Path], object]]] = {
 
 
 def tidy(folder: Path, file: str, **keys: Any) -> Node:
-    source = {
-        "_target_": "fieldctr.data.sources.tidy.read", "files": file, "origin": "", "separator": ",", "null_values": [],
-        "label": {"column": "click"}, "split": {"by": "column", "column": "part"},
-    }  # fmt: skip
-    fields = FIELDS | {"ratio": {}}
-    node = {"name": "t", "raw_dir": str(folder), "min_count": 1, "group": "user", "fields": fields}
-    return node | {"source": source | keys}
+    split = {"by": "column", "column": "part"}
+    return tidy_node(folder, file, FIELDS | {"ratio": {}}, split=split, **keys) | {"group": "user"}
 
 
 def prepared_bytes(dataset: Dataset) -> dict[str, bytes]:
