@@ -27,7 +27,7 @@ Node = dict[str, Any]
 
 def neighbour(name: str) -> ModuleType:
     """A module of tests beside this one, for the files that it writes as publishers do."""
-    spec = importlib.util.spec_from_file_location(f"{name}_for_round_trips", Path(__file__).with_name(f"{name}.py"))
+    spec = importlib.util.spec_from_file_location(f"{name}_for_round_trips", Path(__file__).parent / f"{name}.py")
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
@@ -35,7 +35,9 @@ def neighbour(name: str) -> ModuleType:
     return module
 
 
-RAW, MOVIELENS, AMAZON, BOARDS = map(neighbour, ("test_raw_formats", "test_sources", "test_amazon", "test_benchmarks"))
+RAW, MOVIELENS, AMAZON, BOARDS = map(
+    neighbour, ("test_raw_formats", "sources/test_sources", "sources/test_amazon", "test_benchmarks")
+)
 LAYOUTS = {"csv": "ratings.csv", "100k": "u.data", "1m": "ratings.dat"}
 MAIN = {  # the file of each source that has the samples
     "taobao": "raw_sample.csv",
