@@ -44,7 +44,7 @@ LATER = {  # keys that earlier versions lacked, with what those did: a run at th
     "trainer.grace_steps": TrainerConfig.grace_steps,
     "optimizer.base_width": OptimizerConfig.base_width,
     "evaluate_test": TrainConfig.evaluate_test,
-    "id_dropout": {},
+    "id_dropout": None,
 }
 
 

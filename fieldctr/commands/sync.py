@@ -71,5 +71,5 @@ def synced(run: Path, tracker: TrackerConfig) -> str:
 
 
 def final_metrics(result: Mapping[str, Any]) -> dict[str, float]:
-    """The metrics of the model that the run kept, as its tracker sums them up; of a search's trial none of test."""
+    """Metrics of the model that the run kept, as its tracker summarises them; of a search's trial none of test."""
     return {f"{split}/{name}": value for split in SPLITS for name, value in result.get(split, {}).items()}

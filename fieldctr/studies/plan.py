@@ -85,7 +85,7 @@ class Arm(NamedTuple):
         return {group: str(value) for group, value in self.product if group in within}
 
     def short(self, within: Sequence[str]) -> str:
-        """The arm's name where it is compared within conditions: these are left out of it."""
+        """The arm's name where it is compared `within` groups."""
         return "_".join(str(value) for group, value in self.product if group not in within) or self.name
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import polars as pl
 import pytest
 import yaml
+from tables import tidy_node
 
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.prepare import prepared
@@ -18,10 +19,8 @@ CLICKS = [0, 1, 1, 1, 0, 0, 0, 1] * 5
 def table(folder: Path, frame: pl.DataFrame, source: str, fields: str = "{a: {}}", **more: Any) -> Dataset:
     """Prepared from a Parquet file by YAML as it would stand in a file."""
     frame.write_parquet(folder / "t.parquet")
-    node = {"_target_": "fieldctr.data.sources.tidy.read", "files": "t.parquet", "origin": "", "separator": ","}
-    node |= {"null_values": [], "split": {"by": "column", "column": "part"}} | yaml.safe_load(source)
-    whole = {"name": "t", "raw_dir": str(folder), "min_count": 1, "group": None, "fields": yaml.safe_load(fields)}
-    return prepared(whole | {"source": node} | more, data_dir=folder / "out")
+    keys = {"split": {"by": "column", "column": "part"}} | yaml.safe_load(source)
+    return prepared(tidy_node(folder, "t.parquet", yaml.safe_load(fields), **keys) | more, data_dir=folder / "out")
 
 
 def frame(**columns: Any) -> pl.DataFrame:
@@ -143,6 +142,6 @@ def test_words_for_no_value_are_missing_and_counted_unless_a_key_says_otherwise(
 
 def test_an_unforeseen_error_is_a_sentence_and_keeps_its_cause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fieldctr.data.prepare.encode", lambda *_, **__: next(iter(())))
-    with pytest.raises(UserError, match=r"dataset 't' cannot be prepared: StopIteration.*--debug") as refused:
+    with pytest.raises(UserError, match=r"dataset 'log' cannot be prepared: StopIteration.*--debug") as refused:
         table(tmp_path, frame(), "label: {column: click}")
     assert isinstance(refused.value.__cause__, StopIteration)

@@ -2,11 +2,11 @@
 
 import random
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
 import yaml
+from tables import tidy_node
 
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.describe import describe
@@ -27,10 +27,8 @@ def table(folder: Path, user: list[str | None], split: str, fields: str) -> Data
         click=pl.Series([int(draw.random() < 0.5) for _ in range(rows)])
     )
     frame.write_csv(folder / "t.csv")
-    source = {"_target_": "fieldctr.data.sources.tidy.read", "files": "t.csv", "origin": "", "separator": ","}
-    source |= {"null_values": [], "label": {"column": "click"}, "split": yaml.safe_load(split)}
-    node: dict[str, Any] = {"name": "t", "raw_dir": str(folder), "min_count": 1, "group": "user", "source": source}
-    return prepared(node | {"fields": yaml.safe_load(fields)}, data_dir=folder / "out")
+    node = tidy_node(folder, "t.csv", yaml.safe_load(fields), split=yaml.safe_load(split)) | {"group": "user"}
+    return prepared(node, data_dir=folder / "out")
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tables import tidy_node
 
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.describe import describe
@@ -70,19 +71,8 @@ def test_what_changes_the_result_changes_the_folder(changes: dict[str, Any], tmp
 
 
 def test_new_bytes_of_a_file_change_the_folder(tmp_path: Path) -> None:
-    source = {
-        "_target_": "fieldctr.data.sources.tidy.read", "files": "*.csv", "origin": "", "separator": ",",
-        "null_values": ["?"],
-        "label": {"column": "y", "above": 2}, "split": {"by": "random", "fractions": [0.6, 0.2, 0.2], "seed": 3},
-    }  # fmt: skip
-    node = {
-        "name": "t",
-        "raw_dir": str(tmp_path),
-        "min_count": 1,
-        "group": None,
-        "fields": {"a": None},
-        "source": source,
-    }
+    label = {"column": "y", "above": 2}
+    node = tidy_node(tmp_path, "*.csv", {"a": None}, null_values=["?"], label=label)
     (tmp_path / "one.csv").write_text("a,y\n" + "".join(f"{i % 4},{i % 5}\n" for i in range(50)))
     (tmp_path / "two.csv").write_text("a,y\n" + "".join(f"?,{i % 5}\n" for i in range(50)))
     first = prepared(node, data_dir=tmp_path / "out")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from tables import tidy_node
 
 from fieldctr.config import build
 from fieldctr.data.dataset import Dataset
@@ -26,7 +27,7 @@ Node = dict[str, Any]
 
 def neighbour(name: str) -> ModuleType:
     """A module of tests beside this one, for the files that it writes as publishers do."""
-    spec = importlib.util.spec_from_file_location(f"{name}_for_round_trips", Path(__file__).with_name(f"{name}.py"))
+    spec = importlib.util.spec_from_file_location(f"{name}_for_round_trips", Path(__file__).parent / f"{name}.py")
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
@@ -34,7 +35,9 @@ def neighbour(name: str) -> ModuleType:
     return module
 
 
-RAW, MOVIELENS, AMAZON, BOARDS = map(neighbour, ("test_raw_formats", "test_sources", "test_amazon", "test_benchmarks"))
+RAW, MOVIELENS, AMAZON, BOARDS = map(
+    neighbour, ("test_raw_formats", "sources/test_sources", "sources/test_amazon", "test_benchmarks")
+)
 LAYOUTS = {"csv": "ratings.csv", "100k": "u.data", "1m": "ratings.dat"}
 MAIN = {  # the file of each source that has the samples
     "taobao": "raw_sample.csv",
@@ -217,13 +220,8 @@ WAYS: dict[str, tuple[Node, Callable[[pl.DataFrame, Path], object]]] = {
 
 
 def tidy(folder: Path, file: str, **keys: Any) -> Node:
-    source = {
-        "_target_": "fieldctr.data.sources.tidy.read", "files": file, "origin": "", "separator": ",", "null_values": [],
-        "label": {"column": "click"}, "split": {"by": "column", "column": "part"},
-    }  # fmt: skip
-    fields = FIELDS | {"ratio": {}}
-    node = {"name": "t", "raw_dir": str(folder), "min_count": 1, "group": "user", "fields": fields}
-    return node | {"source": source | keys}
+    split = {"by": "column", "column": "part"}
+    return tidy_node(folder, file, FIELDS | {"ratio": {}}, split=split, **keys) | {"group": "user"}
 
 
 def prepared_bytes(dataset: Dataset) -> dict[str, bytes]:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from tables import tidy_node
 
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.describe import describe
@@ -31,15 +32,8 @@ def table(folder: Path, **columns: object) -> Path:
 
 
 def node(folder: Path, **changes: Any) -> dict[str, Any]:
-    source = {
-        "_target_": "fieldctr.data.sources.tidy.read", "files": "t.csv", "origin": "", "separator": ",",
-        "null_values": [], "label": {"column": "click"},
-        "split": {"by": "column", "column": "part"},
-    }  # fmt: skip
-    fields: dict[str, Any] = {"user": {}, "ad": {}}
-    return {
-        "name": "t", "raw_dir": str(folder), "min_count": 1, "group": None, "fields": fields, "source": source,
-    } | changes  # fmt: skip
+    split = {"by": "column", "column": "part"}
+    return tidy_node(folder, "t.csv", {"user": {}, "ad": {}}, split=split) | changes
 
 
 def splits(dataset: Dataset) -> list[Any]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from tables import small
+from tables import small, tidy_node
 
 from fieldctr import disk, locks, raw_files
 from fieldctr.checksums import keep
@@ -46,20 +46,9 @@ def raw(folder: Path, *, seed: int = 0) -> Path:
 
 
 def node(folder: Path, **changes: Any) -> dict[str, Any]:
-    source = {
-        "_target_": "fieldctr.data.sources.tidy.read", "files": "[ot]*.csv", "origin": "", "separator": ",",
-        "null_values": [], "label": {"column": "y"}, "joins": {"users": {"files": "users.csv", "on": "user"}},
-        "split": {"by": "random", "fractions": [0.6, 0.2, 0.2], "seed": 3},
-    }  # fmt: skip
+    source = {"label": {"column": "y"}, "joins": {"users": {"files": "users.csv", "on": "user"}}}
     fields = {"user": {}, "ad": {}, "city": {}}
-    return {
-        "name": "t",
-        "raw_dir": str(folder),
-        "min_count": 1,
-        "group": "user",
-        "fields": fields,
-        "source": source,
-    } | (changes)
+    return tidy_node(folder, "[ot]*.csv", fields, **source) | {"group": "user"} | changes
 
 
 def bytes_of(folder: Path) -> dict[str, str]:

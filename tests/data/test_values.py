@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import polars as pl
+from tables import tidy_node
 
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.prepare import prepared
@@ -21,22 +22,13 @@ def tidy(folder: Path) -> Dataset:
         }
     )
     table.write_csv(folder / "rows.csv")
-    source = {
-        "_target_": "fieldctr.data.sources.tidy.read",
-        "files": "rows.csv",
-        "origin": "",
-        "separator": ",",
-        "null_values": [],
-        "label": {"column": "label"},
-        "split": {"by": "column", "column": "split"},
-    }
     fields = {
         "town": {"text": "home town"},
         "tags": {"kind": "multi", "separator": " ", "max_length": 2},
         "price": {"kind": "value", "scale": "none"},
     }
-    node = {"name": "t", "raw_dir": str(folder), "source": source, "min_count": 1, "group": None, "fields": fields}
-    return prepared(node, data_dir=folder / "data")
+    own = {"label": {"column": "label"}, "split": {"by": "column", "column": "split"}}
+    return prepared(tidy_node(folder, "rows.csv", fields, **own), data_dir=folder / "data")
 
 
 def test_values_are_those_of_train_with_their_counts(tmp_path: Path) -> None:

@@ -31,8 +31,9 @@ def batch_of(schema: Schema, num_rows: int, seed: int = 3) -> Inputs:
         field.name: torch.randint(field.vocab_size, (num_rows, field.width), generator=generator, dtype=torch.int32)
         for field in schema.fields
     }
-    values = torch.randn(num_rows, schema.num_numeric, generator=generator)
+    values = torch.randn(num_rows, schema.num_values, generator=generator)
     present = [columns[field.name] for field in schema.fields if field.numeric]
+    present += [(columns[field.name] > 0).expand(-1, field.vector) for field in schema.fields if field.vector]
     return Inputs(torch.cat(list(columns.values()), 1), values * torch.cat(present, 1) if present else None)
 
 

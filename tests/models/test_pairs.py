@@ -1,4 +1,4 @@
-"""Every model with every enhancer, and with every kind of field: it takes a step, or is refused in words."""
+"""Every model with every enhancer, on fields of all kinds and of each: it takes a step, or is refused in words."""
 
 from collections.abc import Callable
 from functools import cache
@@ -26,7 +26,10 @@ KINDS = {
     "numeric_alone": (Field("price", 2, numeric=True), Field("age", 2, numeric=True)),
     "multi": (*TEXT, Field("tags", 6, width=3)),
     "history": (*TEXT, Field("past", 7, width=3, shares="item")),
+    "vector": (*TEXT, Field("image", 5, vector=3)),
+    "vector_alone": (Field("image", 5, vector=3), Field("sound", 4, vector=2)),
 }
+EVERYTHING = tuple(dict.fromkeys(field for kind in ("numeric", "multi", "vector", "history") for field in KINDS[kind]))
 NARROW = {  # what takes long at the width of the YAML, or is more than the few fields here have
     "finalmlp": {"first_dims": [32], "second_dims": [32, 32], "gate_dims": [16]},
     "rankmixer": {"num_tokens": 4, "token_dim": 16},
@@ -83,7 +86,7 @@ def refusals(model: str, pairs: dict[str, Any], batch: Any, node: Node) -> dict[
 
 @pytest.mark.parametrize("model", options("model"))
 def test_a_model_steps_with_every_enhancer_or_both_are_named(model: str, batch: Any, node: Node) -> None:
-    pairs = {name: (composed(f"enhancer={name}")["enhancer"], KINDS["history"]) for name in ENHANCERS}
+    pairs = {name: (composed(f"enhancer={name}")["enhancer"], EVERYTHING) for name in ENHANCERS}
     said = refusals(model, pairs, batch, node)
     assert set(said) == (set(ENHANCERS) if model in WITHOUT_EMBEDDINGS else set())
     for text in said.values():

@@ -19,12 +19,14 @@ from fieldctr.models.ctr_model import CTRModel, build_model, flops_per_sample
 from fieldctr.schema import Field, Schema
 from fieldctr.training.costs import step_costs
 from fieldctr.training.evaluate import evaluate
+from fieldctr.training.optim import frozen
 from fieldctr.training.runtime import Runtime
 from fieldctr.training.trainer import Trainer
 from fieldctr.training.warm_start import match_tables, take_over
 
 FILES = sorted((conf_dir() / "model").glob("*.yaml"))
 NAMES = [path.stem for path in FILES if "embedding_dim:" not in path.read_text(encoding="utf-8")]
+WITH_BATCH_NORM = [path.stem for path in FILES if "\nbatch_norm:" in path.read_text(encoding="utf-8")]
 ENHANCERS = sorted(path.stem for path in (conf_dir() / "enhancer").glob("*.yaml") if path.stem != "none")
 USER, ITEM = Field("user", 9), Field("item", 7)
 SEEN, PRICE = Field("seen", 7, width=3, shares="item"), Field("price", 2, numeric=True)
@@ -73,12 +75,12 @@ def maker(node: dict[str, Any], enhancer: dict[str, Any] | None = None) -> Calla
     return build
 
 
-def trained(model: CTRModel, schema: Schema, runtime: Runtime, **settings: Any) -> CTRModel:
+def trained(model: CTRModel, schema: Schema, runtime: Runtime, *, folded: bool = True, **settings: Any) -> CTRModel:
     """A fit whose last batch is one row; folded, it says the same of rows alone and together."""
     train, valid = rows(schema, 17, 1), rows(schema, 21, 2)
     Trainer(replace(SETTINGS, **settings), OPTIMIZER, runtime, seed=1).fit(model, train, valid)
     alone = evaluate(model, valid, batch_size=1, runtime=runtime).logit
-    together = evaluate(model.fold(), valid, batch_size=99, runtime=runtime).logit
+    together = evaluate(model.fold() if folded else model, valid, batch_size=99, runtime=runtime).logit
     np.testing.assert_allclose(alone, together, atol=1e-5, rtol=1e-4)
     return model
 
@@ -109,16 +111,28 @@ def test_every_enhancer_trains_on_them(name: str, title: str, node: Node, runtim
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         composed = compose("train", [f"enhancer={name}", "model=fm"])
     enhancer: Any = OmegaConf.to_container(composed.enhancer, resolve=True)
-    trained(maker(node("fm"), enhancer)(SCHEMAS[title]), SCHEMAS[title], runtime)
+    build, schema = maker(node("fm"), enhancer), SCHEMAS[title]
+    drawn, model = build(schema), trained(build(schema), schema, runtime, folded=False)
+    still = set(map(id, frozen(model)))
+    learning = {name for name, weight in model.enhancer.named_parameters() if id(weight) not in still}
+    moved = {
+        name
+        for name, weight in model.enhancer.named_parameters()
+        if not torch.equal(weight, drawn.enhancer.get_parameter(name))
+    }
+    assert moved <= learning
+    assert bool(moved) == bool(learning)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", WITH_BATCH_NORM)
 def test_batch_norm_takes_a_batch_of_one_row(name: str, node: Node, runtime: Runtime) -> None:
-    if "batch_norm" not in node(name):
-        return
+    """Of one row there is no variance: it is passed on as it is, and counts in no running mean."""
     schema = SCHEMAS["some fields know nothing"]
-    trained(maker(node(name) | {"batch_norm": True})(schema), schema, runtime)
-    trained(maker(node(name) | {"batch_norm": True})(schema), schema, runtime, batch_size=1)
+    for batch_size in (8, 1):
+        model = trained(maker(node(name) | {"batch_norm": True})(schema), schema, runtime, batch_size=batch_size)
+        means = [value for buffer, value in model.named_buffers() if buffer.endswith("running_mean")]
+        assert means
+        assert all(mean.any() == (batch_size > 1) for mean in means)
 
 
 def test_a_warm_start_keeps_the_row_of_a_field_that_has_forgotten_its_values(node: Node) -> None:

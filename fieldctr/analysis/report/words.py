@@ -24,7 +24,7 @@ def fixed(value: float | None, digits: int = 4) -> str:
 
 
 def signed(value: float | None, digits: int = 4) -> str:
-    """A number as text, with its sign."""
+    """With a sign, and as many decimals as its column; empty where there is none."""
     return "" if value is None else signless(f"{value:+.{digits}f}")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "download_reczoo.sh"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "download_reczoo.sh"
 FILES = {"train.csv": b"label,user\n1,2\n", "test.csv": b"label,user\n0,3\n"}
 
 pytestmark = pytest.mark.skipif(not shutil.which("curl"), reason="no curl here")

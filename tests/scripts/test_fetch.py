@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
+SCRIPTS = Path(__file__).parents[2] / "scripts"
 WHOLE = gzip.compress(bytes(range(256)) * 500, mtime=0)
 
 pytestmark = pytest.mark.skipif(not shutil.which("curl"), reason="no curl here")
