@@ -15,7 +15,7 @@ from fieldctr.commands.scaling import main as fit_laws
 from fieldctr.config import parse
 from fieldctr.disk import write_text
 from fieldctr.runs import find_runs, load_result
-from fieldctr.studies.plan import RUNS, StudyConfig
+from fieldctr.studies.plan import RUNS, StudyConfig, listed
 from fieldctr.studies.record import ANSWER
 from fieldctr.studies.schedule import Schedule
 
@@ -28,10 +28,10 @@ def conclude(schedule: Schedule) -> None:
     cells = sorted(path for path in (folder / RUNS).glob("*/*") if path.is_dir())
     finished, unfinished = find_runs(map(str, cells)) if cells else ([], [])
     write_text(folder / ANSWER, f"{_answer(config, folder, finished, unfinished)}\n")
-    if config.scaling is not None and finished:
-        words = [f"{key}={value}" for key, value in config.scaling.items()]
+    for asked in listed(config.scaling) if config.scaling is not None and finished else ():
+        words = [f"{key}={value}" for key, value in asked.items()]
         node = compose("scaling", [f"runs={folder / RUNS}/*/*", f"outputs={config.outputs}", "tracker=none", *words])
-        fit_laws(node, folder / SCALING)
+        fit_laws(node, folder / SCALING / str(asked.get("scaled") or "all"))
 
 
 def _answer(config: StudyConfig, folder: Path, finished: Sequence[Path], unfinished: Sequence[Path]) -> str:

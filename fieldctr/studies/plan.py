@@ -60,7 +60,7 @@ class StudyConfig:
     within: list[str]
     metrics: list[str]
     slices: list[str]
-    scaling: dict[str, Any] | None
+    scaling: dict[str, Any] | list[dict[str, Any]] | None
     on_failure: Literal["continue", "stop", "retry"]
     retries: Positive
     engine: EngineConfig
