@@ -188,6 +188,12 @@ def refuse_trial(folder: Path, result: Mapping[str, Any], *, key: str = "run") -
         )
 
 
+def shown_name(folder: Path) -> str:
+    """What a tracker calls the run: its folder's name, in a study with its arm's, where seed1 alone says little."""
+    name = folder.resolve().name
+    return f"{folder.resolve().parent.name}_{name}" if re.fullmatch(r"(seed|trial_)\d+", name) else name
+
+
 def leave_beside(folder: Path, name: str, numbers: Mapping[str, Any], result: Mapping[str, Any]) -> None:
     """Write numbers that are of the run of this `result`; UserError where its folder holds another one by now."""
     refuse_made_anew(folder, result)

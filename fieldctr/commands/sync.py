@@ -9,7 +9,7 @@ from typing import Any, Literal
 from fieldctr.config import TrackerConfig, parse
 from fieldctr.disk import read_object, write_json
 from fieldctr.errors import UserError
-from fieldctr.runs import METRICS, check_run, find_runs, load_config, load_result
+from fieldctr.runs import METRICS, check_run, find_runs, load_config, load_result, shown_name
 from fieldctr.tracking import Tracker, identity
 
 MARK = "wandb/synced.json"  # in a run's folder: what was made of it
@@ -62,7 +62,7 @@ def synced(run: Path, tracker: TrackerConfig) -> str:
     if (run / MARK).exists() and read_object(run / MARK) == made:
         return "is there"
     pictures = {path.stem: path for path in sorted(run.glob("*.png"))}
-    with Tracker(tracker, run, run.name, config) as mirror:
+    with Tracker(tracker, run, shown_name(run), config) as mirror:
         mirror.finish(final_metrics(result), pictures)
     if mirror.failed:
         return "failed"

@@ -35,7 +35,7 @@ from fieldctr.models.ctr_model import (
     refuse_misfits,
 )
 from fieldctr.models.hooks import hook
-from fieldctr.runs import MODEL, SCHEMA, Run, config_digest, finished
+from fieldctr.runs import MODEL, SCHEMA, Run, config_digest, finished, shown_name
 from fieldctr.schema import Schema
 from fieldctr.signals import Interrupted
 from fieldctr.tracking import Tracker
@@ -109,7 +109,7 @@ def walk(config: TrainConfig, run: Run) -> None:
     refuse_mistakes(config)
     outputs = Path(config.outputs)
     runtime = start_runtime(config.runtime, config.trainer, outputs=outputs)
-    tracker = Tracker(config.tracker, run.folder, run.folder.name, run.config)
+    tracker = Tracker(config.tracker, run.folder, shown_name(run.folder), run.config)
     with run.stage("prepare"):
         dataset = prepared(config.dataset, data_dir=outputs / "data", schema=config.schema)
     run.reads([dataset.folder, *frame_folders(config)])

@@ -97,6 +97,8 @@ def test_seeds_are_a_number_or_a_list() -> None:
         (["models=lr", "seeds=1,1000"], "search_seed=1000 is one of the seeds"),
         (["models=lr", "trials=0"], "trials=0"),
         (["models=lr", "sampler=tpee"], "sampler=tpee"),
+        (["models=lr", "objective=test/auc"], "objective=test/auc is not allowed"),
+        (["models=lr", "objective=test_auc"], "objective=test_auc is not allowed"),
         (["models=lr", "on_failure=go"], "on_failure=go"),
         (["models=lr", "engine.workers=0"], "engine.workers=0"),
         (["models=lr", "engine.name=slrum"], "engine.name=slrum"),
