@@ -16,7 +16,7 @@ from fieldctr.config import parse
 from fieldctr.disk import write_text
 from fieldctr.runs import find_runs, load_result
 from fieldctr.studies.plan import RUNS, StudyConfig, listed
-from fieldctr.studies.record import ANSWER
+from fieldctr.studies.record import ANSWER, edges
 from fieldctr.studies.schedule import Schedule
 
 REPORT, SCALING = "report", "scaling"  # folders of a study
@@ -42,7 +42,8 @@ def _answer(config: StudyConfig, folder: Path, finished: Sequence[Path], unfinis
     found = comparisons(compare_config(config, folder))
     pictures = report(found, folder / REPORT, outputs=Path(config.outputs), study=folder, unfinished=unfinished)
     mirror_comparison(replace(config.tracker, group=folder.name), folder, found, pictures)
-    return "\n\n".join([*map(terminal, found), str(folder / REPORT / PAGE)])
+    notes = [f"note: {sentence}" for sentence in edges(folder)]
+    return "\n\n".join([*map(terminal, found), *notes, str(folder / REPORT / PAGE)])
 
 
 def _one_arm(finished: Sequence[Path]) -> str:

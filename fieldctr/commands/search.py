@@ -62,7 +62,7 @@ def search(config: Mapping[str, Any]) -> Path:
         best = state.search.best()
         if best is None:
             raise UserError(f"no trial of {folder} has finished: {'; '.join(e for _, e in schedule.errors.values())}")
-        print(trial_table(schedule))
+        print("\n".join([trial_table(schedule), *record.edges(folder)]))
         path = target / f"{name}.yaml"
         leave(path, settings, best, schedule.results[schedule.trial(state, best.settings, best.number).name].valid)
     return path

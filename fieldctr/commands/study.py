@@ -32,7 +32,7 @@ from fieldctr.studies.plan import (
 )
 from fieldctr.studies.schedule import CellState, Schedule, run
 from fieldctr.studies.search import Search
-from fieldctr.studies.spaces import Space, load_space
+from fieldctr.studies.spaces import Space, load_space, space_text
 
 STUDY = "study.json"
 WORK = "fieldctr.commands.job:work"  # of a worker; it imports torch, which the study itself does not need
@@ -113,7 +113,7 @@ def cell_state(config: StudyConfig, folder: Path, cell: Cell, stages: dict[str, 
         seed=config.search_seed,
         start=flat(node),
     )
-    return CellState(cell, stage, search, None, origin, config_digest(node))
+    return CellState(cell, stage, search, None, origin, digest([config_digest(node), space_text(space)]))
 
 
 def origin_of(config: StudyConfig, cell: Cell) -> str:
@@ -198,8 +198,8 @@ def refuse_another(folder: Path, before: Mapping[str, Any], now: Mapping[str, An
     for name, found in now["cells"].items():
         if before["cells"].get(name, found) != found:
             raise UserError(
-                f"{folder} holds a study in which {name} had another configuration: its words, or the YAML behind "
-                "them, have changed. Give another name= to keep both, or remove the folder"
+                f"{folder} holds a study in which {name} had another configuration or search space: its words, or the "
+                "YAML behind them, have changed. Give another name= to keep both, or remove the folder"
             )
 
 

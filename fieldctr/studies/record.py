@@ -10,6 +10,7 @@ from typing import Any
 from fieldctr.disk import read_object, write_json
 from fieldctr.runs import METRICS
 from fieldctr.studies.schedule import CellState, Schedule
+from fieldctr.studies.spaces import at_edge
 
 RECORD, STATUS, ANSWER = "record.json", "status.json", "answer.md"
 
@@ -74,6 +75,7 @@ def searched(schedule: Schedule, state: CellState) -> dict[str, Any]:
         "arm": state.cell.arm.name,
         "trials": trials,
         "chosen": state.settings,
+        "at_edge": at_edge(state.settings, state.search.space) if state.settings else [],
         "budget": budget,
     }
 
@@ -91,6 +93,17 @@ def saved_s(trials: list[dict[str, Any]]) -> float:
     pruned = [one["seconds"] for one in trials if one["state"] == "pruned"]
     mean = sum(whole) / len(whole) if whole else 0.0
     return round(sum(max(0.0, mean - seconds) for seconds in pruned), 1)
+
+
+def edges(folder: Path) -> list[str]:
+    """A sentence for each search whose best settings lie at an end of their range."""
+    searches = (read_object(folder / RECORD) or {}).get("searches", [])
+    return [
+        f"the best settings of {one['arm']} on {one['dataset']} lie at an end of what was searched "
+        f"({', '.join(one['at_edge'])}): better ones may lie beyond, so widen its space"
+        for one in searches
+        if one.get("at_edge")
+    ]
 
 
 def failures(folder: Path) -> list[dict[str, Any]]:

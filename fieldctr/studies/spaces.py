@@ -14,11 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+    distribution_to_json,
+)
 
 from fieldctr.errors import UserError, unknown
 
 KEY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+EDGE = 0.05  # of a range, at either end
 DIGITS = 3  # significant ones of a drawn number: what a person reads and types again
 EXPECTED = "a list of values, {range: [low, high]} or {log: [low, high]}"
 
@@ -114,6 +121,31 @@ def _lies_in(value: float, kind: BaseDistribution) -> bool:
     low, high, step = kind.low, kind.high, kind.step  # ty: ignore[missing-attribute]
     steps = 0.0 if step is None else (value - low) / step
     return low <= value <= high and math.isclose(steps, round(steps), abs_tol=1e-9)
+
+
+def at_edge(settings: Mapping[str, Any], space: Space) -> list[str]:
+    """The keys whose value lies at an end of its range, with the range: better ones may lie beyond."""
+    found = []
+    for key, kind in space.items():
+        if (
+            isinstance(kind, FloatDistribution | IntDistribution)
+            and not EDGE <= _place(settings[key], kind) <= 1 - EDGE
+        ):
+            found.append(f"{key}={settings[key]:g} of {kind.low:g} to {kind.high:g}")
+    return found
+
+
+def _place(value: float, kind: FloatDistribution | IntDistribution) -> float:
+    """Where a value lies in its range, from 0 to 1; of very few values all lie within."""
+    if isinstance(kind, IntDistribution) and (kind.high - kind.low) / kind.step < 3:
+        return 0.5
+    low, high, value = (math.log(one) if kind.log else one for one in (kind.low, kind.high, value))
+    return (value - low) / (high - low)
+
+
+def space_text(space: Space) -> str:
+    """Equal spaces have equal texts."""
+    return json.dumps({key: distribution_to_json(kind) for key, kind in space.items()}, sort_keys=True)
 
 
 def words_of(settings: Mapping[str, Any]) -> list[str]:

@@ -13,7 +13,7 @@ from fieldctr import UserError, compose
 from fieldctr.catalog import conf_dir, options
 from fieldctr.config import flat
 from fieldctr.studies.search import grid
-from fieldctr.studies.spaces import decoded, encoded, load_space, read_space, words_of
+from fieldctr.studies.spaces import at_edge, decoded, encoded, load_space, read_space, words_of
 
 KINDS = {
     "a.list": [1, 2.5, "text", True, None, [300, 300], "it's"],
@@ -86,6 +86,23 @@ def test_what_lies_outside_is_no_start(key: str, outside: Any) -> None:
     space = read_space({key: KINDS[key]}, "x")
     assert encoded({key: outside}, space) is None
     assert encoded({}, space) is None
+
+
+@pytest.mark.parametrize(
+    ("key", "inside", "ends"),
+    [
+        ("a.log", [1e-3, 0.1], [1.1e-5, 0.99]),
+        ("a.range", [0.1, 0.45], [0.0, 0.49]),
+        ("a.whole", [2, 5], [1, 6]),
+        ("a.list", [1, True], []),
+    ],
+)
+def test_a_value_at_an_end_of_its_range_is_told(key: str, inside: list[Any], ends: list[Any]) -> None:
+    space = read_space({key: KINDS[key], "a.few": {"range": [1, 3]}}, "x")
+    assert [at_edge({key: value, "a.few": 3}, space) for value in inside] == [[]] * len(inside)
+    for value in ends:
+        (said,) = at_edge({key: value, "a.few": 1}, space)
+        assert said.startswith(f"{key}={value:g} of ")
 
 
 def test_a_grid_has_every_point_once_in_an_order_of_its_seed() -> None:

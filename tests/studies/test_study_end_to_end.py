@@ -198,3 +198,5 @@ def test_ctrl_c_says_how_to_go_on_and_the_study_is_not_run_twice_at_a_time(home:
     assert "Go on: fieldctr study" in told
     code, _, told = done(home, "stopped", "search_seed=77")
     assert (code, "holds a study with search_seed=1000, not 77" in told) == (2, True)
+    code, _, told = done(home, "stopped", "trainer.max_epochs=1")
+    assert (code, "had another configuration or search space" in told) == (2, True)
