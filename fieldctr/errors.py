@@ -1,6 +1,9 @@
 """The one exception that is a message to the user, not a defect of the program, and what such a message says often."""
 
 from collections.abc import Collection, Iterable
+from itertools import islice
+
+MOST_NAMED = 50  # names that a message lists
 
 
 class UserError(Exception):
@@ -25,4 +28,11 @@ def nearest(word: object, known: Iterable[str]) -> str:
 
 def unknown(kind: str, word: str, known: Collection[str]) -> str:
     """The message for a word that is not among the known ones."""
-    return f"no {kind} '{word}'. {nearest(word, known)}All: {', '.join(known)}"
+    return f"no {kind} '{word}'. {nearest(word, known)}{listing(known)}"
+
+
+def listing(known: Collection[str]) -> str:
+    """'All: a, b, c' for an error message; of very many names, such as those of columns, the first and the number."""
+    if len(known) <= MOST_NAMED:
+        return f"All: {', '.join(known)}"
+    return f"There are {len(known):,}: {', '.join(islice(known, MOST_NAMED))}, ..."

@@ -9,7 +9,7 @@ from fieldctr.config import checked
 from fieldctr.data.columns import OWN, column
 from fieldctr.data.fields.spelling import meant_texts, number, spelled, value_texts
 from fieldctr.data.table import LABEL
-from fieldctr.errors import UserError, nearest
+from fieldctr.errors import UserError, listing, nearest
 
 KEYS = ("column", "positive", "above")
 SHOWN = 10  # values of a column in a message
@@ -37,7 +37,7 @@ def with_label(frame: pl.LazyFrame, rule: Mapping[str, Any]) -> pl.LazyFrame:
             raise UserError(f"no key 'label.{key}'. {nearest(key, KEYS)}All: {', '.join(KEYS)}")
     name = str(rule.get("column"))
     if name not in schema:
-        raise UserError(f"label.column={name}: no such column. {nearest(name, schema)}All: {', '.join(schema)}")
+        raise UserError(f"label.column={name}: no such column. {nearest(name, schema)}{listing(schema)}")
     if rule.get("positive") is not None and rule.get("above") is not None:
         raise UserError("label has positive and above: expected one of them")
     return frame.with_columns(_label(column(name), schema[name], rule).alias(LABEL))

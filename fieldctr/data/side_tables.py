@@ -8,7 +8,7 @@ import polars as pl
 
 from fieldctr.data.columns import OWN, column
 from fieldctr.data.fields.spelling import value_texts
-from fieldctr.errors import UserError, nearest
+from fieldctr.errors import UserError, listing, nearest
 
 
 class Joined(NamedTuple):
@@ -93,7 +93,7 @@ def _check(frame: pl.LazyFrame, side: SideTable) -> None:
         for name in names:
             if name not in schema:
                 shown = [known for known in schema if not known.startswith(OWN)]
-                raise UserError(f"on: no column '{name}' in {what}. {nearest(name, shown)}All: {', '.join(shown)}")
+                raise UserError(f"on: no column '{name}' in {what}. {nearest(name, shown)}{listing(shown)}")
             if schema[name].is_nested():
                 raise UserError(f"on: column '{name}' in {what} holds lists: expected single values")
     both = [name for name in theirs if name in ours and name not in side.on.values()]

@@ -6,12 +6,13 @@ from typing import Any
 
 import polars as pl
 
+from fieldctr.config import checked
 from fieldctr.data.columns import OWN, column
 from fieldctr.data.fields.spelling import by_word, meant, number, value_texts
 from fieldctr.data.fields.times import moment
 from fieldctr.data.hashing import hashed, unit_interval, unit_interval_of_rows
 from fieldctr.data.table import DROP, SPLIT
-from fieldctr.errors import UserError, nearest
+from fieldctr.errors import UserError, listing, nearest
 
 THINNING = 0x5EED  # added to a seed, so that thinning does not repeat the draw of a random split
 ROW = f"{OWN}row"  # a column that rules add which need it, or the scan
@@ -50,7 +51,7 @@ def with_split(frame: pl.LazyFrame, rule: Mapping[str, Any]) -> pl.LazyFrame:
         return by_file(frame, rule.get("valid_from_train", 0), rule.get("seed", 0))
     name, columns = str(_need(rule, "column")), [one for one in frame.collect_schema() if not one.startswith(OWN)]
     if name not in columns:
-        raise UserError(f"split.column={name}: no such column. {nearest(name, columns)}All: {', '.join(columns)}")
+        raise UserError(f"split.column={name}: no such column. {nearest(name, columns)}{listing(columns)}")
     if by == "hash":
         return by_hash(frame, name, _fractions(rule), _need(rule, "seed"))
     if by == "column":
@@ -195,7 +196,7 @@ def _unit_interval(row: pl.Expr, seed: int) -> pl.Expr:
 
 
 def _fractions(rule: Mapping[str, Any]) -> list[float]:
-    fractions = _need(rule, "fractions")
+    fractions = checked(_need(rule, "fractions"), list[float], "split.fractions")
     if len(fractions) != 3 or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-9:
         raise UserError(f"split.fractions={list(fractions)} is not allowed: expected three above 0 that sum to 1")
     return list(fractions)

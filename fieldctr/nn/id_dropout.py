@@ -17,9 +17,9 @@ from fieldctr.schema import Schema
 class IdDropout(nn.Module):
     """In training, each of some fields is missing in a sample with a probability of its own: its ids are 0 there."""
 
-    rate: Tensor  # (K,) of the K fields that may be dropped
-    place: Tensor  # (C,) which of the K fields each of their C id columns is of
-    columns: Tensor  # (C,) of the S id columns
+    rate: Tensor  # (fields,) of those that may be dropped
+    place: Tensor  # (columns,) which of these fields each of their id columns is of
+    columns: Tensor  # (columns,) of the S id columns
 
     def __init__(self, schema: Schema, rates: Mapping[str, float]) -> None:
         """UserError for a field that is not in the schema, or a rate outside 0 to 1."""
@@ -44,6 +44,6 @@ class IdDropout(nn.Module):
         if not self.training:
             return inputs
         ids = inputs.ids
-        kept = torch.rand(len(ids), len(self.rate), device=ids.device) >= self.rate  # B,K
-        dropped = ids.index_select(1, self.columns) * kept.index_select(1, self.place)  # B,C
+        kept = torch.rand(len(ids), len(self.rate), device=ids.device) >= self.rate  # B,fields
+        dropped = ids.index_select(1, self.columns) * kept.index_select(1, self.place)  # B,columns
         return inputs._replace(ids=ids.index_copy(1, self.columns, dropped.to(ids.dtype)))

@@ -1,12 +1,14 @@
 """Split rules: pure functions of the table, with the fractions that were asked for."""
 
 from datetime import datetime
+from typing import Any
 
 import polars as pl
 import pytest
 
 from fieldctr.data.splits import ROW, with_split
 from fieldctr.data.table import DROP, SPLIT, SPLITS
+from fieldctr.errors import UserError
 
 EIGHT = [0.8, 0.1, 0.1]
 PINNED_RANDOM = "arearaarreerrrerraaarrraaarraaeaarrraere"
@@ -93,3 +95,17 @@ def test_order_cuts_at_exact_rows_without_the_dropped_ones() -> None:
         ["train"] * train + ["valid"] * valid + ["test"] * (len(ordered) - train - valid)
     )
     assert set(splits) == set(SPLITS)
+
+
+@pytest.mark.parametrize("wrong", ["abc", 0.8, [0.8, "much", 0.1]])
+def test_fractions_that_are_no_numbers_are_named(wrong: Any) -> None:
+    with pytest.raises(UserError, match=r"split\.fractions"):
+        with_split(pl.LazyFrame({"a": [1, 2, 3]}), {"by": "random", "fractions": wrong, "seed": 1})
+
+
+def test_a_wide_table_is_not_listed_whole() -> None:
+    frame = pl.LazyFrame({f"column{i}": [1] for i in range(3000)})
+    with pytest.raises(UserError, match="There are 3,000") as error:
+        with_split(frame, {"by": "column", "column": "colum7", "values": {}})
+    assert "Nearest: column7" in str(error.value)
+    assert len(str(error.value)) < 1000

@@ -14,7 +14,7 @@ import numpy as np
 
 from fieldctr.config import Between
 from fieldctr.data.fields.kinds import FieldSpec, Spec, derived_specs, raw_specs
-from fieldctr.errors import UserError, nearest
+from fieldctr.errors import UserError, listing, nearest
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def _chosen(fields: Sequence[FieldSpec], owners: set[str], how: Regrouping) -> l
     known = {spec.name: spec for spec in fields}
     for name in how.fields:
         if name not in known:
-            raise UserError(f"schema.fields: no field '{name}'. {nearest(name, known)}All: {', '.join(known)}")
+            raise UserError(f"schema.fields: no field '{name}'. {nearest(name, known)}{listing(known)}")
         if how.change != "shuffle" and known[name].kind != "categorical":
             raise UserError(
                 f"schema.fields: '{name}' is of kind {known[name].kind}; {how.change} needs categorical fields"

@@ -20,7 +20,7 @@ from fieldctr.data.fields.kinds import (
     VectorSpec,
 )
 from fieldctr.data.fields.spelling import text_of
-from fieldctr.errors import UserError, nearest
+from fieldctr.errors import UserError, listing, nearest
 
 SHARED = ("kind", "text", "synonym")
 KEYS: dict[str, tuple[str, ...]] = {  # what a kind accepts besides SHARED and, if it is read from one, column
@@ -168,7 +168,7 @@ def _owner(spec: FieldSpec | HistorySpec, fields: Mapping[str, Spec]) -> FieldSp
     key = "of" if isinstance(spec, HistorySpec) else "shares"
     where, owner = f"dataset.fields.{spec.name}.{key}={spec.shares}", fields.get(spec.shares)
     if owner is None:
-        raise UserError(f"{where}: no such field. {nearest(spec.shares, fields)}All: {', '.join(fields)}")
+        raise UserError(f"{where}: no such field. {nearest(spec.shares, fields)}{listing(fields)}")
     if not isinstance(owner, FieldSpec) or owner.kind != "categorical":
         raise UserError(f"{where} is not allowed: it is of kind {owner.kind}, expected a field of kind categorical")
     if owner is spec:

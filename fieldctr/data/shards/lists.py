@@ -24,7 +24,7 @@ from fieldctr.data.fields.kinds import FieldSpec, Spec, raw_specs
 from fieldctr.data.fields.spelling import NULL_WORDS, canonical, spelled
 from fieldctr.data.shards.dictionary import Dictionary
 from fieldctr.data.shards.ragged import Ragged
-from fieldctr.errors import UserError, nearest
+from fieldctr.errors import UserError, listing, nearest
 
 TYPICAL = 8  # values of a row that memory is planned for; rows with more are read fewer at a time
 LEAST = 1 << 16  # values that are read at a time in any case
@@ -56,7 +56,7 @@ def _named(spec: FieldSpec, table: Sequence[str]) -> FieldSpec:
         if name not in table and not found:
             raise UserError(
                 f"dataset.fields.{spec.name}.columns: no column is called or matches '{name}'. "
-                f"{nearest(name, table)}All: {', '.join(table)}"
+                f"{nearest(name, table)}{listing(table)}"
             )
         names += [name] if name in table else found
     return replace(spec, columns=tuple(dict.fromkeys(names)), column=names[0])

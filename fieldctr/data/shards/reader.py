@@ -16,7 +16,7 @@ from fieldctr.data.shards.dictionary import Dictionary
 from fieldctr.data.shards.lists import TYPICAL, cells, coded
 from fieldctr.data.shards.ragged import Codes, Ragged, values_of
 from fieldctr.data.table import CHUNK
-from fieldctr.errors import UserError, nearest
+from fieldctr.errors import UserError, listing, nearest
 
 # polars would keep a subplan that two branches share in memory, whole: what a table larger than memory cannot afford.
 STREAMING = pl.QueryOptFlags(comm_subplan_elim=False)
@@ -147,4 +147,4 @@ def require(schema: pl.Schema, columns: Iterable[str]) -> None:
     for column in columns:
         if column not in schema:
             names = [name for name in schema if not name.startswith(OWN)]
-            raise UserError(f"no column '{column}'. {nearest(column, names)}All: {', '.join(names)}")
+            raise UserError(f"no column '{column}'. {nearest(column, names)}{listing(names)}")
