@@ -11,10 +11,11 @@ from fieldctr.commands.train import train as train_run
 from fieldctr.commands.trees import train_trees
 from fieldctr.config import TrainConfig, parse
 from fieldctr.data.prepare import prepared
-from fieldctr.disk import sentence
+from fieldctr.disk import remove, sentence
 from fieldctr.errors import UserError
 from fieldctr.locks import HeldError
 from fieldctr.studies.jobs import Job, Status
+from fieldctr.training import checkpoint
 
 HELD_S = 60.0  # for a worker of a study that was killed to leave the folder
 
@@ -52,6 +53,8 @@ def train(job: Job) -> None:
     place = [f"hydra.run.dir={job.folder}"]
     sys.argv = ["fieldctr train", *(["--config-dir", job.config_dir] if job.config_dir else []), *job.words, *place]
     train_run(node | {"choices": node["choices"] | {"settings": job.origin}}, folder=job.folder)
+    if not node["evaluate_test"]:
+        remove([job.folder / checkpoint.FOLDER])  # a trial that has finished never goes on, and there are many
 
 
 def trees(job: Job) -> None:

@@ -29,7 +29,7 @@ class SearchConfig:
     data_root: str
     outputs: str
     words: list[str]
-    space: str | list[str] | None
+    spaces: str | list[str] | None
     trials: Positive
     seconds: Positive | None
     sampler: Sampler
@@ -99,7 +99,7 @@ def own_names(chosen: Mapping[str, Any]) -> list[str]:
 def as_study(config: SearchConfig, chosen: Mapping[str, Any]) -> StudyConfig:
     """A study of one arm and no seeds."""
     words = [word for word in config.words if key_of(word) != "dataset"]
-    given = {key: value for key, value in asdict(config).items() if key not in ("space", "words", "engine", "tracker")}
+    given = {key: value for key, value in asdict(config).items() if key not in ("spaces", "words", "engine", "tracker")}
     return StudyConfig(
         **given,
         engine=config.engine,
@@ -109,7 +109,9 @@ def as_study(config: SearchConfig, chosen: Mapping[str, Any]) -> StudyConfig:
         datasets=chosen["dataset"],
         models=[],
         over={},
-        arms={chosen["model"]: {"words": words, "space": listed(config.space) if config.space else own_names(chosen)}},
+        arms={
+            chosen["model"]: {"words": words, "space": listed(config.spaces) if config.spaces else own_names(chosen)}
+        },
         same=[],
         words=[],
         settings="searched",

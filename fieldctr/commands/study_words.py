@@ -15,6 +15,7 @@ LISTS = ("datasets", "models", "seeds", "within", "metrics", "slices")
 OPEN = ("over", "arms", "options", "scaling")  # mappings whose keys the user chooses
 KEPT = ("hydra", "study", "tracker")  # groups of their own
 WORDS = "words"
+NAMED_LIKE_A_GROUP = {"study": "dataset", "search": "space"}  # Hydra takes such a key for a group: it gets an s
 
 
 def own_words(command: str, arguments: Iterable[str]) -> list[str]:
@@ -27,8 +28,8 @@ def own_words(command: str, arguments: Iterable[str]) -> list[str]:
         root = key.lstrip("+~").partition(".")[0]
         if argument.startswith("-") or not (equals or key.startswith("~")):
             kept.append(argument)
-        elif command == "study" and key == "dataset":
-            kept.append(f"datasets={as_list(value)}")
+        elif key == NAMED_LIKE_A_GROUP.get(command):
+            kept.append(f"{key}s={as_list(value)}")
         elif root in own or root in KEPT:
             kept.append(_kept(key, value) if equals else argument)
         elif root in train:
