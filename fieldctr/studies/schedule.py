@@ -34,6 +34,10 @@ class CellState:
     origin: str  # of the settings, as result.json says it
     digest: str  # of the configuration that all its runs share
 
+    def owns(self, name: str) -> bool:
+        """Whether a job of this name is one of the cell's trials or seeds."""
+        return name.partition("/")[2].rpartition("/")[0] == self.cell.name
+
 
 class Finished(NamedTuple):
     """What a run that has ended says."""
@@ -220,12 +224,16 @@ class Schedule:
         return stages + trials + len(self.cells) * len(self.seeds)
 
     def remaining_s(self) -> float | None:
-        """About how many seconds are left, from what the runs took so far; None while none has ended."""
+        """About how many seconds of jobs are left, by those that have ended, of the cell or of all; None at first."""
         if not self.seconds:
             return None
-        usual = statistics.median(self.seconds.values())
-        counts = self.counts()
-        return usual * (counts["open"] + counts["running"] / 2)
+        usual, left = statistics.fmean(self.seconds.values()), 0.0
+        for state in self.cells:
+            planned = (state.search.num_trials if state.search else 0) + len(self.seeds)
+            ended = [name for name, one in self.states.items() if one in ("done", "failed") and state.owns(name)]
+            took = [seconds for name, seconds in self.seconds.items() if state.owns(name)]
+            left += (planned - len(ended)) * (statistics.median(took) if took else usual)
+        return left
 
 
 def run(schedule: Schedule, engine: Engine, *, say: Callable[[str], None], changed: Callable[[], None]) -> None:

@@ -200,6 +200,18 @@ def test_more_seeds_arms_and_trials_repeat_nothing(tmp_path: Path) -> None:
     assert again == {f"runs/synthetic/{arm}/seed4" for arm in ("lr", "fm", "same")}
 
 
+def test_what_is_left_is_told_by_what_a_cell_s_own_jobs_took(tmp_path: Path) -> None:
+    made = schedule(tmp_path, "arms.same=null", "settings=defaults")
+    assert made.remaining_s() is None
+    made.seconds = {"runs/synthetic/lr/seed1": 1.0, "runs/synthetic/fm/seed1": 100.0}
+    made.states = dict.fromkeys(made.seconds, "done")
+    assert made.remaining_s() == 2 * 1.0 + 2 * 100.0
+    made.states["runs/synthetic/fm/seed2"] = "failed"
+    assert made.remaining_s() == 2 * 1.0 + 1 * 100.0
+    del made.seconds["runs/synthetic/lr/seed1"], made.states["runs/synthetic/lr/seed1"]
+    assert made.remaining_s() == 3 * 100.0 + 1 * 100.0
+
+
 def test_status_says_how_far_it_is(tmp_path: Path) -> None:
     texts = []
     made = schedule(tmp_path)
