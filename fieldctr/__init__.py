@@ -6,22 +6,37 @@ From Python: `train(compose("train", ["model=fat", "dataset=coupon"]))`; see fie
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fieldctr.commands.compare import compare
     from fieldctr.commands.evaluate import evaluate
     from fieldctr.commands.finished import FinishedRun, load_run
     from fieldctr.commands.launch import compose
     from fieldctr.commands.prepare import prepare
+    from fieldctr.commands.search import search
     from fieldctr.commands.study import study
     from fieldctr.commands.train import train
     from fieldctr.errors import UserError
 
 __version__ = "0.1.0"
-__all__ = ["FinishedRun", "UserError", "compose", "evaluate", "load_run", "prepare", "study", "train"]
+__all__ = [
+    "FinishedRun",
+    "UserError",
+    "compare",
+    "compose",
+    "evaluate",
+    "load_run",
+    "prepare",
+    "search",
+    "study",
+    "train",
+]
 HOMES = {
     "compose": "commands.launch",
     "prepare": "commands.prepare",
     "train": "commands.train",
     "evaluate": "commands.evaluate",
+    "search": "commands.search",
     "study": "commands.study",
+    "compare": "commands.compare",
     "load_run": "commands.finished",
     "FinishedRun": "commands.finished",
     "UserError": "errors",

@@ -42,7 +42,8 @@ def load_space(name: str, folders: list[Path]) -> Space:
     path = next((path for path in paths if path.exists()), None)
     if path is None:
         known = sorted({found.stem for folder in folders for found in (folder / "space").glob("*.yaml")})
-        raise UserError(unknown("search space", name, known))
+        cure = f"Write space/{name}.yaml in the folder of your own YAML, or take settings=defaults in a study"
+        raise UserError(f"{unknown('search space', name, known)}. {cure}")
     try:
         node = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
