@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from fieldctr.errors import UserError
 from fieldctr.runs import METRICS, RESULT, load_result
 from fieldctr.studies.jobs import Engine, Job, Outcome
 from fieldctr.studies.plan import Cell, StudyConfig, final_job, start_of, trial_job
@@ -55,7 +54,6 @@ class Schedule:
         self.errors: dict[str, tuple[Job, str]] = {}  # of failed jobs, by name
         self.restarts: dict[str, int] = {}
         self.tries: dict[str, int] = {}
-        self.seconds: dict[str, float] = {}  # what a job took, by name
         self.results: dict[str, Finished] = {}
         self.pruned: set[str] = set()  # names of trials that were stopped as hopeless
         self.stopping = False
@@ -110,7 +108,6 @@ class Schedule:
         result = load_result(job.folder)
         seconds = sum(result["seconds"].values())
         self.results[job.name] = Finished(result["valid"], seconds)
-        self.seconds[job.name] = seconds
         split = "test" if "test" in result else "valid"
         return f"{split} AUC {result[split]['auc']:.4f}, {seconds:.0f} s"
 
@@ -225,13 +222,14 @@ class Schedule:
 
     def remaining_s(self) -> float | None:
         """About how many seconds of jobs are left, by those that have ended, of the cell or of all; None at first."""
-        if not self.seconds:
+        seconds = {name: one.seconds for name, one in self.results.items()}
+        if not seconds:
             return None
-        usual, left = statistics.fmean(self.seconds.values()), 0.0
+        usual, left = statistics.fmean(seconds.values()), 0.0
         for state in self.cells:
             planned = (state.search.num_trials if state.search else 0) + len(self.seeds)
             ended = [name for name, one in self.states.items() if one in ("done", "failed") and state.owns(name)]
-            took = [seconds for name, seconds in self.seconds.items() if state.owns(name)]
+            took = [one for name, one in seconds.items() if state.owns(name)]
             left += (planned - len(ended)) * (statistics.median(took) if took else usual)
         return left
 
@@ -272,10 +270,3 @@ def evaluations(folder: Path, objective: Objective) -> list[float]:
 def duration(seconds: float) -> str:
     """'12 min' or '40 s'."""
     return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
-
-
-def refuse_no_choice(schedule: Schedule) -> None:
-    """UserError where a search ended without one finished trial."""
-    for state in schedule.cells:
-        if state.settings is None and state.search is not None and not schedule.stopping:
-            raise UserError(f"{state.cell.name}: no trial of its search has finished")

@@ -15,7 +15,7 @@ from fieldctr.config import parse
 from fieldctr.studies import record
 from fieldctr.studies.jobs import Job, Outcome
 from fieldctr.studies.plan import StudyConfig
-from fieldctr.studies.schedule import RESTARTS, Schedule, run
+from fieldctr.studies.schedule import RESTARTS, Finished, Schedule, run
 
 WORDS = ("models=lr,fm", "dataset=synthetic", "arms.same={words: 'model=fm', settings_of: fm}", "trials=6", "seeds=3")
 
@@ -203,12 +203,12 @@ def test_more_seeds_arms_and_trials_repeat_nothing(tmp_path: Path) -> None:
 def test_what_is_left_is_told_by_what_a_cell_s_own_jobs_took(tmp_path: Path) -> None:
     made = schedule(tmp_path, "arms.same=null", "settings=defaults")
     assert made.remaining_s() is None
-    made.seconds = {"runs/synthetic/lr/seed1": 1.0, "runs/synthetic/fm/seed1": 100.0}
-    made.states = dict.fromkeys(made.seconds, "done")
+    made.results = {f"runs/synthetic/{arm}/seed1": Finished({}, took) for arm, took in (("lr", 1.0), ("fm", 100.0))}
+    made.states = dict.fromkeys(made.results, "done")
     assert made.remaining_s() == 2 * 1.0 + 2 * 100.0
     made.states["runs/synthetic/fm/seed2"] = "failed"
     assert made.remaining_s() == 2 * 1.0 + 1 * 100.0
-    del made.seconds["runs/synthetic/lr/seed1"], made.states["runs/synthetic/lr/seed1"]
+    del made.results["runs/synthetic/lr/seed1"], made.states["runs/synthetic/lr/seed1"]
     assert made.remaining_s() == 3 * 100.0 + 1 * 100.0
 
 
