@@ -4,10 +4,11 @@ import inspect
 from typing import Any
 
 import pytest
+import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from fieldctr.catalog import conf_dir, options
+from fieldctr.catalog import conf_dir, groups, options
 from fieldctr.config import EncoderConfig, Kind, TrainConfig, locate, parse
 from fieldctr.data.fields.specs import field_specs
 from fieldctr.data.prepare import SOURCE as READS
@@ -30,6 +31,13 @@ def composed(*overrides: str, root: str = "train") -> dict[str, Any]:
 @pytest.mark.parametrize("root", ROOTS)
 def test_every_command_composes(root: str) -> None:
     assert {"outputs", "data_root"} <= set(composed(root=root))
+
+
+@pytest.mark.parametrize("root", ROOTS)
+def test_no_key_of_a_command_is_named_as_a_group_that_it_does_not_choose(root: str) -> None:
+    """Hydra takes `study=x` for a choice of the group, so that such a key could never be set."""
+    node = yaml.safe_load((conf_dir() / f"{root}.yaml").read_text())
+    assert not {key for key in node if key in groups() and not any(key in one for one in node["defaults"])}
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from fieldctr.runs import find_runs
 class ReportConfig(CompareConfig):
     """The root of `fieldctr report`."""
 
-    study: str | None
+    study_folder: str | None
 
 
 def main(node: dict[str, Any]) -> None:
@@ -30,7 +30,7 @@ def main(node: dict[str, Any]) -> None:
         compared,
         folder,
         outputs=Path(config.outputs),
-        study=study_of(config.study, [*finished, *unfinished]),
+        study=study_of(config.study_folder, [*finished, *unfinished]),
         unfinished=unfinished,
     )
     for one in compared:
@@ -42,7 +42,7 @@ def study_of(given: str | None, runs: Sequence[Path]) -> Path | None:
     """The folder of the study whose searches and failures are shown: as given, or the one that all runs lie in."""
     if given is not None:
         if not (Path(given) / STUDY).exists():
-            raise UserError(f"study={given}: no {STUDY} there, so it is no study. Studies are below outputs/studies")
+            raise UserError(f"study_folder={given}: no {STUDY} there, so no study. Studies are below outputs/studies")
         return Path(given)
     around = {next((above for above in run.resolve().parents if (above / STUDY).exists()), None) for run in runs}
     return around.pop() if len(around) == 1 else None

@@ -17,7 +17,7 @@ class StatusConfig:
 
     data_root: str
     outputs: str
-    study: str | None
+    name: str | None
 
 
 def main(node: dict[str, Any]) -> None:
@@ -35,14 +35,14 @@ def folders(config: StatusConfig) -> list[Path]:
     """The studies below outputs/studies, or the one that is named; UserError where none is."""
     home = Path(config.outputs) / "studies"
     known = sorted(path.parent for path in home.glob("*/study.json"))
-    if config.study is None:
+    if config.name is None:
         if not known:
             raise UserError(f"outputs={config.outputs}: no study is there yet: fieldctr study models=lr,fm dataset=...")
         return known
-    for folder in (home / config.study, Path(config.study)):
+    for folder in (home / config.name, Path(config.name)):
         if (folder / "study.json").exists():
             return [folder]
-    raise UserError(unknown("study", config.study, [path.name for path in known]))
+    raise UserError(unknown("study", config.name, [path.name for path in known]))
 
 
 def is_running(folder: Path) -> bool:

@@ -11,7 +11,7 @@ import yaml
 from fieldctr.catalog import conf_dir, groups
 from fieldctr.errors import UserError, nearest
 
-LISTS = ("datasets", "models", "seeds", "within", "metrics", "slices")
+LISTS = ("datasets", "models", "seeds", "within", "metrics", "slices", "spaces")
 OPEN = ("over", "arms", "options", "scaling")  # mappings whose keys the user chooses
 KEPT = ("hydra", "study", "tracker")  # groups of their own
 WORDS = "words"

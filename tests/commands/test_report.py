@@ -31,7 +31,7 @@ def test_runs_become_a_page_that_says_which_is_better(calls: Calls, trained: Pat
 
 def test_a_report_compares_by_the_keys_of_compare() -> None:
     ours, theirs = (yaml.safe_load((conf_dir() / f"{name}.yaml").read_text()) for name in ("report", "compare"))
-    own = {"study", "output", "defaults"}
+    own = {"study_folder", "output", "defaults"}
     assert {key: value for key, value in ours.items() if key not in own} == {
         key: value for key, value in theirs.items() if key not in own
     }
