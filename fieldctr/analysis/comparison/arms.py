@@ -31,6 +31,13 @@ class Run(NamedTuple):
     def seed(self) -> int:
         return self.result["seed"]
 
+    @property
+    def ground(self) -> str:
+        """The data set on which it is compared: its study's, whose arms may read the same rows through other tables."""
+        around = self.folder.resolve().parents  # STUDY/runs/DATASET/ARM/seedN
+        in_study = len(around) > 3 and (around[3] / STUDY).is_file()
+        return around[1].name if in_study else self.result["dataset"]
+
 
 Arms = dict[str, dict[int, Run]]  # by name, by seed
 
@@ -72,18 +79,18 @@ def benches(runs: Sequence[Run], *, by: Sequence[str], within: Sequence[str], ag
     conditions = [*([] if "dataset" in by else ["dataset"]), *(key for key in within if key != "dataset")]
     places: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
-        places.setdefault(tuple(_value(run, key) for key in conditions), []).append(run)
+        place = tuple(run.ground if key == "dataset" else _value(run, key) for key in conditions)
+        places.setdefault(place, []).append(run)
     found, notes = [], []
     for place, members in places.items():
         shared = dict(zip(conditions, place, strict=True))
         arms, said = _arms(members, by)
         name = ", ".join(f"{key}={value}" for key, value in shared.items())
         if len(arms) > 1 and (against is None or against in arms):
-            shared.pop("dataset", None)
-            datasets = list(dict.fromkeys(run.result["dataset"] for run in members))
+            dataset = shared.pop("dataset", None) or ", ".join(dict.fromkeys(run.result["dataset"] for run in members))
             reference = against if against is not None else _best_on_valid(arms)
             ordered = {reference: arms[reference]} | arms
-            found.append(Bench(", ".join(datasets), shared, reference, ordered, said))
+            found.append(Bench(dataset, shared, reference, ordered, said))
         else:
             why = "only one arm" if len(arms) < 2 else f"no arm {against}"
             notes.append(f"{name or 'all runs'} left out: {why} there ({', '.join(arms)})")

@@ -114,7 +114,7 @@ def budget_of(seeds: Mapping[int, Run], name: str) -> dict[str, Any] | None:
         record = read_object(folder / "record.json") if (folder / "record.json").is_file() else None
         searches = (record or {}).get("searches", [])
         for search in searches:
-            if search.get("dataset") == run.result["dataset"] and search.get("arm") in (name, run.folder.parent.name):
+            if search.get("dataset") == run.ground and search.get("arm") in (name, run.folder.parent.name):
                 return search.get("budget")
         if searches:
             return None

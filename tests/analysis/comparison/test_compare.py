@@ -463,17 +463,19 @@ def test_trained_runs_are_compared_by_the_command(shop: Any, call: Call) -> None
 
 
 def test_arms_of_a_study_are_those_of_its_folders(shop: Any) -> None:
-    """One with fixed settings and no parameters, as trees have, against a searched one."""
+    """One with fixed settings and no parameters, as trees have, and one with another table, against a searched one."""
     for seed in (1, 2):
         shop.run(f"study/runs/shop/wide/seed{seed}", "fm", seed=seed, settings="searched, 8 trials", gain=2)
         trees = {"settings": "fixed", "num_parameters": None, "flops_per_sample": None}
         shop.run(f"study/runs/shop/trees/seed{seed}", "lr", seed=seed, **trees)
-        shop.run(f"study/runs/shop/plain/seed{seed}", "fat", seed=seed, settings="searched, 8 trials, those of wide")
+        other = {"settings": "searched, 8 trials, those of wide", "dataset": "shop_plus"}
+        shop.run(f"study/runs/shop/plain/seed{seed}", "fat", seed=seed, **other)
     runs = f"runs={shop.place}/study/runs/*/*"
     with pytest.raises(UserError, match=r"by=arm: .*seed1 is no run of a study"):
         shop.compare(runs, "by=arm")
     (shop.place / "study/study.json").write_text("{}")
     (found,) = shop.compare(runs, "by=arm", "against=wide")
+    assert found["dataset"] == "shop"
     assert found["notes"][0].startswith("UNEQUAL SETTINGS")
     assert of(found, "auc", "trees")["unfair"] == "UNEQUAL SETTINGS: trees ran on fixed, wide on searched, 8 trials"
     assert of(found, "auc", "plain")["unfair"] == ""
