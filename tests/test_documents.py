@@ -28,7 +28,7 @@ def hidden(name: str) -> bool:
 PAGES = sorted(path for path in ROOT.rglob("*.md") if not any(map(hidden, path.relative_to(ROOT).parts)))
 BLOCK = re.compile(r"^```bash runnable\n(.*?)^```$", re.M | re.S)
 RUNNABLE = [path for path in PAGES if BLOCK.search(path.read_text(encoding="utf-8"))]
-GROUPS = ("model", "dataset", "encoder", "enhancer", "experiment", "tracker", "schema")
+GROUPS = ("model", "dataset", "encoder", "enhancer", "experiment", "tracker", "schema", "study", "ablation")
 MINE = {"shop", "mine", "pull"}  # what a page tells its reader to make
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 
@@ -65,6 +65,7 @@ def test_the_folders_have_pages() -> None:
     homes = {
         "conf",
         "conf/experiment",
+        "conf/study",
         "fieldctr/data",
         "fieldctr/llm",
         "fieldctr/models",

@@ -1,0 +1,106 @@
+"""Write the tables of conf/study/README.md: each place `<!-- study NAME -->` gets what its study found.
+
+    python scripts/result_tables.py                   # all studies that the page has a place for
+    python scripts/result_tables.py coupon_models     # one
+
+Runs that have finished are not run again. A study that compares within a condition, such as LLaCTR's within a backbone,
+gets one line for each condition; `<!-- study NAME, ARM minus OTHER -->` adds the column of that pair.
+"""
+
+import argparse
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fieldctr import compose, study
+from fieldctr.analysis.comparison.sentences import basis
+from fieldctr.analysis.comparison.tables import arm_table, grave
+from fieldctr.analysis.scaling.report import table as markdown
+from fieldctr.commands.compare import compare
+from fieldctr.runs import load_result
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "conf/study/README.md"
+PLACE = r"<!-- study {}(?:, (\S+) minus (\S+))? -->\n(.*?)<!-- end -->"
+KEPT = ("has no run of seed", "machines or runtimes", "has been read by", "left out")  # of the notes
+
+Found = Mapping[str, Any]  # a comparison, as comparison.json has it
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="studies; all of the page without a name")
+    parser.add_argument("--outputs", default="outputs", help="folder that has studies/")
+    asked = parser.parse_args()
+    os.chdir(ROOT)
+    for name in asked.names or re.findall(r"<!-- study (\w+)", PAGE.read_text(encoding="utf-8")):
+        folder = study(compose("study", [f"study={name}", f"outputs={asked.outputs}"]))
+        PAGE.write_text(inserted(PAGE.read_text(encoding="utf-8"), name, folder), encoding="utf-8")
+        print(f"{PAGE}: {name}")
+
+
+def inserted(page: str, name: str, folder: Path) -> str:
+    """The page with the study's table in its place."""
+    place = re.search(PLACE.format(name), page, re.S)
+    if not place:
+        raise SystemExit(f"{PAGE} has no place <!-- study {name} --> ... <!-- end -->")
+    found = json.loads((folder / "report/comparison.json").read_text(encoding="utf-8"))["comparisons"]
+    tables = [by_condition(found, folder, place[1], place[2])] if found[0]["within"] else [by_arm(one) for one in found]
+    return page[: place.start(3)] + "\n\n".join([*tables, *notes(found, folder)]) + "\n" + page[place.end(3) :]
+
+
+def by_arm(found: Found) -> str:
+    """One line an arm, the best first; seeds and settings where arms differ in them."""
+    head, lines = arm_table(found, strong="**", measured=False)
+    end = len(head) if len({(*line[-2:],) for line in lines}) > 1 else -2
+    return markdown(head[:end], [line[:end] for line in lines])
+
+
+def by_condition(found: list[Found], folder: Path, arm: str | None, other: str | None) -> str:
+    """One line a condition: the reference, and what each other arm adds to it in the first metric."""
+    base, lead = found[0]["against"], found[0]["metrics"][0].upper()
+    arms = [*dict.fromkeys(one["arm"] for part in found for one in part["differences"])]
+    head = [", ".join(found[0]["within"]), f"{base}: test {lead} ± sd", *(f"{name} - {base}" for name in arms)]
+    lines = []
+    for part in found:
+        cells = cells_of(part)
+        lines.append(
+            [*part["within"].values(), cells[base][1], *(cells[name][2] if name in cells else "-" for name in arms)]
+        )
+    if arm:
+        chosen = {"by": found[0]["by"], "within": [*found[0]["within"]], "metrics": [lead.lower()], "against": other}
+        words = [f"runs={folder}/runs/*/*", f"output={folder}/report/against_{other}"]
+        pairs = compare(compose("compare", words) | chosen)["comparisons"]
+        head.append(f"{arm} - {other}")
+        lines = [[*line, cells_of(part)[arm][2]] for line, part in zip(lines, pairs, strict=True)]
+    return markdown(head, lines)
+
+
+def cells_of(found: Found) -> dict[Any, Any]:
+    """The lines of the table of arms by arm: name, metric, difference to the reference."""
+    return {line[0]: line for line in arm_table(found, strong="**", measured=False)[1]}
+
+
+def notes(found: list[Found], folder: Path) -> list[str]:
+    """What makes the comparison unfair, and what its numbers rest on."""
+    asked = json.loads((folder / "study.json").read_text(encoding="utf-8"))
+    runs = [load_result(Path(run)) for one in found for arm in one["arms"] for run in arm["folders"]]
+    datasets, tables = (sorted({run[key] for run in runs}) for key in ("dataset", "data_digest"))
+    commits = sorted({re.sub(r"^(\w{10})\w*", r"\1", str(run["commit"])) for run in runs})  # -dirty stays
+    settings = f"searched, {asked['trials']} trials each" if asked["settings"] == "searched" else asked["settings"]
+    parts = [
+        f"{len(runs)} runs on {', '.join(datasets)}: {basis(found[0]['differences'][0])}",
+        f"settings {settings}",
+        "differences with 95 % intervals over rows and seeds, bold where p < 0.05 after Holm",
+        f"commit {', '.join(commits)}",
+        f"table {', '.join(tables)}",
+        *dict.fromkeys(note for one in found for note in one["notes"] if any(part in note for part in KEPT)),
+    ]
+    return [*dict.fromkeys(f"**{note}**" for one in found for note in grave(one)), f"{'; '.join(parts)}."]
+
+
+if __name__ == "__main__":
+    main()
