@@ -459,6 +459,6 @@ def test_the_snippets_of_the_documentation_run(
     warnings.simplefilter("always")
     for snippet in snippets:
         exec(snippet, names)
-    assert len(snippets) == 3
+    assert len(snippets) == 4
     assert names["run"].result["model"] == "lr"
     assert len(list((tmp_path / "outputs/train").iterdir())) == 2
