@@ -30,7 +30,7 @@ from fieldctr.studies.plan import (
     run_words,
     seeds_of,
 )
-from fieldctr.studies.schedule import CellState, Schedule, run
+from fieldctr.studies.schedule import CHOSEN, CellState, Schedule, run
 from fieldctr.studies.search import Search
 from fieldctr.studies.spaces import Space, load_space, space_text
 
@@ -191,7 +191,14 @@ def begin(config: StudyConfig, schedule: Schedule) -> None:
 
 
 def refuse_another(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """UserError where the folder's study made its runs otherwise. More arms, seeds or trials are welcome."""
+    """UserError where the folder's study made its runs otherwise. More arms and seeds are welcome."""
+    chosen = any((folder / SEARCH).rglob(CHOSEN))
+    for key in ("trials", "seconds"):
+        if chosen and before.get(key) != now[key]:
+            raise UserError(
+                f"{folder} has seeds that were trained with what searches of {key}={before.get(key)} chose, not "
+                f"{now[key]}: give another name="
+            )
     for key in FIXED:
         if before.get(key) != now[key]:
             raise UserError(f"{folder} holds a study with {key}={before.get(key)}, not {now[key]}: give another name=")

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from fieldctr.disk import read_object, write_json
 from fieldctr.runs import METRICS, RESULT, load_result
 from fieldctr.studies.jobs import Engine, Job, Outcome
 from fieldctr.studies.plan import Cell, StudyConfig, final_job, start_of, trial_job
 from fieldctr.studies.search import Objective, Search, score_of
 from fieldctr.studies.spaces import Settings
 
+CHOSEN = "chosen.json"  # in the folder of a search
 RESTARTS = 3  # of a job whose process was killed: then its machine may not hold it at all
 POLL_S = 5.0
 
@@ -167,10 +169,16 @@ class Schedule:
         return None if finished is None else score_of(finished.valid, self.config.objective)
 
     def _choose(self, state: CellState) -> None:
+        """The best settings; those that seeds are trained with stay, also where a later call has more trials."""
         assert state.search is not None
-        best = state.search.best()
-        if best is not None:
+        path, best = state.search.folder / CHOSEN, state.search.best()
+        kept = read_object(path) if self.seeds and path.exists() else None
+        if kept is not None:
+            state.settings = kept
+        elif best is not None:
             state.settings = best.settings
+            if self.seeds:
+                write_json(path, best.settings)
 
     def _take_settings(self, state: CellState) -> None:
         """Of the arm whose search this one shares."""

@@ -12,6 +12,7 @@ import pytest
 from fieldctr import compose
 from fieldctr.commands import study
 from fieldctr.config import parse
+from fieldctr.errors import UserError
 from fieldctr.studies import record
 from fieldctr.studies.jobs import Job, Outcome
 from fieldctr.studies.plan import StudyConfig
@@ -210,6 +211,30 @@ def test_what_is_left_is_told_by_what_a_cell_s_own_jobs_took(tmp_path: Path) -> 
     assert made.remaining_s() == 2 * 1.0 + 1 * 100.0
     del made.results["runs/synthetic/lr/seed1"], made.states["runs/synthetic/lr/seed1"]
     assert made.remaining_s() == 3 * 100.0 + 1 * 100.0
+
+
+def test_what_seeds_were_trained_with_stays_where_a_trial_that_failed_would_be_better(tmp_path: Path) -> None:
+    best = {
+        state.cell.arm.name: state.search.best()
+        for state in go(tmp_path / "whole", Pretended(random.Random(1))).cells
+        if state.search
+    }
+    ill = {f"search/synthetic/{arm}/trial_{trial.number:03d}" for arm, trial in best.items() if trial}
+    first = go(tmp_path, Pretended(random.Random(2), fate=lambda job: "failed" if job.name in ill else "done"))
+    again = go(tmp_path, Pretended(random.Random(3)))
+    assert not again.errors
+    assert [state.settings for state in again.cells] == [state.settings for state in first.cells]
+    assert all(state.settings != best[state.cell.arm.name].settings for state in again.cells if state.search)
+
+
+def test_another_number_of_trials_is_refused_once_seeds_were_trained(tmp_path: Path) -> None:
+    made = schedule(tmp_path)
+    study.begin(made.config, made)
+    more = schedule(tmp_path, "trials=7")
+    study.begin(more.config, more)
+    go(tmp_path, Pretended(random.Random(1)), "trials=7")
+    with pytest.raises(UserError, match=r"searches of trials=7 chose, not 6: give another name="):
+        study.begin(made.config, made)
 
 
 def test_status_says_how_far_it_is(tmp_path: Path) -> None:
