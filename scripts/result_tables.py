@@ -72,7 +72,7 @@ def by_condition(found: list[Found], folder: Path, arm: str | None, other: str |
         )
     if arm:
         chosen = {"by": found[0]["by"], "within": [*found[0]["within"]], "metrics": [lead.lower()], "against": other}
-        words = [f"runs={folder}/runs/*/*", f"output={folder}/report/against_{other}"]
+        words = [f"runs={folder}/runs/*/*", f"outputs={folder.parents[1]}", f"output={folder}/report/against_{other}"]
         pairs = compare(compose("compare", words) | chosen)["comparisons"]
         head.append(f"{arm} - {other}")
         lines = [[*line, cells_of(part)[arm][2]] for line, part in zip(lines, pairs, strict=True)]
