@@ -15,11 +15,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fieldctr import compose, study
+from fieldctr import compare, compose, study
 from fieldctr.analysis.comparison.sentences import basis
 from fieldctr.analysis.comparison.tables import arm_table, grave
 from fieldctr.analysis.scaling.report import table as markdown
-from fieldctr.commands.compare import compare
 from fieldctr.runs import load_result
 
 ROOT = Path(__file__).parents[1]
