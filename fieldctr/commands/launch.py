@@ -59,6 +59,8 @@ def launch(command: str, arguments: tuple[str, ...]) -> None:
     sys.argv = [f"fieldctr {command.replace('_', ' ')}", *flags_first(tuple(map(quoted_option, arguments)))]
     call = get_args_parser().parse_args(sys.argv[1:])
     refuse_flags(call)
+    if call.multirun and command in MANY_RUNS:
+        raise UserError(f"a {command} is a sweep of its own: leave out -m")
     refused: list[Exception] = []
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(task(command, refused))()

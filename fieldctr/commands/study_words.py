@@ -12,6 +12,7 @@ from fieldctr.catalog import conf_dir, groups
 from fieldctr.errors import UserError, nearest
 
 LISTS = ("datasets", "models", "seeds", "within", "metrics", "slices", "spaces")
+ALWAYS_LISTS = ("within", "metrics", "slices")  # also where one is named
 OPEN = ("over", "arms", "options", "scaling")  # mappings whose keys the user chooses
 KEPT = ("hydra", "study", "tracker")  # groups of their own
 WORDS = "words"
@@ -51,7 +52,8 @@ def keys_of(root: str) -> list[str]:
 
 def _kept(key: str, value: str) -> str:
     if key in LISTS:
-        return f"{key}={as_list(value)}"
+        text = as_list(value)
+        return f"{key}=[{text}]" if key in ALWAYS_LISTS and not text.startswith(("[", "null")) else f"{key}={text}"
     parts = key.lstrip("+").split(".")
     if set(parts[:-1]) & {*OPEN} or (key in OPEN and value != "null"):
         return f"++{'.'.join(parts)}={as_list(value) if parts[0] == 'over' else value}"

@@ -119,6 +119,14 @@ def test_a_mistake_is_answered_before_anything_runs(words: list[str], said: str,
     assert not list(tmp_path.rglob("result.json"))
 
 
+@pytest.mark.parametrize("key", ["within", "metrics", "slices"])
+def test_one_name_is_a_list_of_one(key: str) -> None:
+    value = {"within": "model", "metrics": "auc", "slices": "hour"}[key]
+    over = ["over={model: [lr, fm], enhancer: [none, llactr]}"]
+    assert getattr(config(*over, f"{key}={value}"), key) == [value]
+    assert getattr(config(*over, f"{key}=[{value}]"), key) == [value]
+
+
 def test_keys_that_the_words_fix_are_not_searched(tmp_path: Path) -> None:
     (state,) = scheduled(config("models=lr", "dataset=synthetic", "optimizer.lr=0.5", f"outputs={tmp_path}")).cells
     assert state.search

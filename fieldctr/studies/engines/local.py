@@ -86,6 +86,8 @@ def _silent(running: _Running) -> tuple[Status, str]:
     """How a process ended that said nothing: by a defect, whose traceback is in its log, or killed."""
     if running.process.exitcode != 1:
         return "again", "its process was killed"
+    if not log_of(running.job).exists():
+        return "failed", "its process did not begin. A script that runs a study needs: if __name__ == '__main__'"
     lines = log_of(running.job).read_text(encoding="utf-8", errors="replace").split("\n")
     return "failed", next((line for line in reversed(lines) if line.strip()), "it said nothing")
 
