@@ -21,18 +21,6 @@ def call(*arguments: str, folder: Path | None = None, **environment: str) -> sub
     )
 
 
-def test_help_and_completion_never_import_torch_or_hydra() -> None:
-    code = (
-        "import sys; from fieldctr.cli import run; run('--help'); run('completion', 'query'); run('list');"
-        "print(sorted({'torch', 'hydra', 'polars', 'numpy'} & set(sys.modules)))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | {"COMP_LINE": "fieldctr train m"}
-    )
-    assert done.stdout.splitlines()[-1] == "[]", done.stdout + done.stderr
-    assert "usage: fieldctr COMMAND" in done.stdout
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "words"),

@@ -30,6 +30,7 @@ from fieldctr.commands.hydra_guard import NESTED, install
 from fieldctr.commands.mistakes import Call, hydra_apart, search_path, translate
 from fieldctr.commands.study_words import own_words
 from fieldctr.commands.words import HYDRA, PARTS
+from fieldctr.config import refuse_values
 from fieldctr.errors import UserError, unknown
 from fieldctr.runs import sweep_table
 from fieldctr.signals import Interrupted, check
@@ -87,6 +88,7 @@ def task(command: str, refused: list[Exception]) -> Callable[[DictConfig], None]
             own = own_folder()
             node = with_choices(resolved(config, command), HydraConfig.get().runtime.choices, command, own)
             node |= {"config_dir": own} if command in MANY_RUNS else {}
+            refuse_values(node, command)  # a range needs no torch either
             main = importlib.import_module(f"fieldctr.commands.{command}").main
             main(node, run_folder()) if command in LEAVES_A_FOLDER else main(node)
         except (UserError, OSError, MemoryError) as error:
