@@ -12,7 +12,7 @@ from dataclasses import dataclass, is_dataclass
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from fieldctr.errors import UserError, nearest
-from fieldctr.trust import VARIABLE, root, trusted
+from fieldctr.trust import VARIABLE, find_trusted, root, trusted
 
 T = TypeVar("T")
 
@@ -252,6 +252,7 @@ def imported(path: str, key: str, kind: Kind) -> Callable[..., Any]:
     if root(path) not in known:
         raise UserError(f"{key} is refused: {_not_trusted(root(path))}")
     module, _, attribute = path.rpartition(".")
+    find_trusted()
     try:
         home = importlib.import_module(module)
     except (ImportError, ValueError) as error:
