@@ -28,6 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fieldctr.catalog import conf_dir, groups, options
 from fieldctr.commands.hydra_guard import NESTED, install
 from fieldctr.commands.mistakes import Call, hydra_apart, search_path, translate
+from fieldctr.commands.spelling import refuse_spelling
 from fieldctr.commands.study_words import own_words
 from fieldctr.commands.words import HYDRA, PARTS
 from fieldctr.config import refuse_values
@@ -50,6 +51,7 @@ FLAGS_WITH_VALUE = (
 
 def launch(command: str, arguments: tuple[str, ...]) -> None:
     """Compose the command's configuration and run it, once or for every combination of a multirun."""
+    refuse_spelling(arguments, get_args_parser()._option_string_actions, FLAGS_WITH_VALUE)
     install()
     refuse_what_hydra_would_not(arguments, folder_in(arguments))
     if command in MANY_RUNS:
