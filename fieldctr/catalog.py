@@ -1,11 +1,16 @@
-"""What the configuration folder holds, read without Hydra: its groups, their options, and a line on each.
+"""What the configuration folders hold, read without Hydra: their groups, options, and what the YAML says of each.
 
-The first comment of a YAML file is what `fieldctr list` shows of it.
+The first comment of a YAML file is what `fieldctr list` shows of it. `own` is the folder of the user's own YAML, as
+--config-dir names it, if there is one.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
+from fieldctr.errors import UserError, nearest
+
 PACKAGE = Path(__file__).parent
+FLAGS = ("--config-dir", "-cd")
 
 
 def conf_dir() -> Path:
@@ -23,23 +28,51 @@ def groups() -> list[str]:
 
 
 def options(group: str, own: str | Path | None = None) -> list[str]:
-    """The names one can write behind `group=`; nested ones with a slash. Empty for a group that does not exist.
-
-    `own` is the folder of the user's own YAML, if there is one.
-    """
+    """The names one can write behind `group=`; nested ones with a slash. Empty for a group that does not exist."""
     folders = [conf_dir() / group, *([] if own is None else [Path(own) / group])]
     paths = ((folder, path) for folder in folders for path in folder.rglob("*.yaml"))
     return sorted({path.relative_to(folder).with_suffix("").as_posix() for folder, path in paths})
 
 
-def headline(group: str, option: str) -> str:
+def yaml_file(name: str, own: str | Path | None = None) -> Path | None:
+    """The file of a configuration, such as model/fat or train; as in Hydra the package's wins over the user's."""
+    folders = [conf_dir(), *([] if own is None else [Path(own)])]
+    return next((path for folder in folders if (path := folder / f"{name}.yaml").is_file()), None)
+
+
+def headline(group: str, option: str, own: str | Path | None = None) -> str:
     """The leading comment of an option's YAML up to its first full stop at a line's end, on one line."""
-    lines = (conf_dir() / group / f"{option}.yaml").read_text(encoding="utf-8").splitlines()
+    path = yaml_file(f"{group}/{option}", own)
     words = []
-    for line in lines:
+    for line in path.read_text(encoding="utf-8").splitlines() if path else ():
         if not line.startswith("#"):
             break
         words.append(line.lstrip("# "))
         if line.endswith("."):
             break
     return " ".join(word for word in words if not word.startswith("@package"))
+
+
+def without_own(arguments: Iterable[str]) -> tuple[list[str], str | None]:
+    """The arguments without --config-dir DIR, and that folder; UserError where it is none."""
+    rest, own, waits = [], None, False
+    for argument in arguments:
+        flag, equals, value = argument.partition("=")
+        if waits or (flag in FLAGS and equals):
+            own, waits = value if equals and not waits else argument, False
+        elif flag in FLAGS:
+            waits = True
+        else:
+            rest.append(argument)
+    if waits or (own is not None and not Path(own).is_dir()):
+        raise UserError(f"--config-dir {own or ''}: expected a folder of your own YAML, with model/ or dataset/ in it")
+    return rest, own
+
+
+def chosen(group: str, option: str, own: str | Path | None = None) -> Path:
+    """The file of an option that was asked for; UserError where there is none."""
+    path = yaml_file(f"{group}/{option}", own)
+    if path is None:
+        known = options(group, own)
+        raise UserError(f"no {group} '{option}'. {nearest(option, known)}All: fieldctr list {group}s")
+    return path

@@ -72,12 +72,24 @@ def run(command: str = "--help", *arguments: str) -> None:
         print(importlib.import_module("fieldctr").__version__)
     elif command not in COMMANDS:
         raise UserError(unknown("command", command, tuple(COMMANDS)))
+    elif command in HYDRA and {"--help", "-h"} & {*arguments} and not {*arguments[:1]} & {*INSPECTIONS}:
+        _help(command, arguments)
     elif command == "ssft" and arguments[:1] and arguments[0] in INSPECTIONS:
         importlib.import_module("fieldctr.commands.ssft_cache").main(*arguments)
     elif command in HYDRA:
         _hydra(command, arguments)
     else:
         importlib.import_module(f"fieldctr.commands.{command}").main(*arguments)
+
+
+def _help(command: str, arguments: tuple[str, ...]) -> None:
+    """The help of a command of the configuration, without Hydra."""
+    pages = importlib.import_module("fieldctr.commands.help")
+    part = next((word for word in arguments if word in PARTS.get(command, ())), "")
+    if command == "bench" and not part:
+        pages.parts(command)
+    else:
+        pages.main(f"{command}_{part}" if part else command, *(word for word in arguments if word != part))
 
 
 def _hydra(command: str, arguments: tuple[str, ...]) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, is_dataclass
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from fieldctr.errors import UserError, nearest
-from fieldctr.trust import VARIABLE, root, trusted
+from fieldctr.trust import VARIABLE, find_trusted, root, trusted
 
 T = TypeVar("T")
 
@@ -158,6 +158,15 @@ class TrainConfig:
         return choice(self.choices, group)
 
 
+CLOSED = {  # nodes whose keys are known whatever is chosen, and what reads them
+    "trainer": TrainerConfig,
+    "optimizer": OptimizerConfig,
+    "runtime": RuntimeConfig,
+    "tracker": TrackerConfig,
+    "encoder": EncoderConfig,
+}
+
+
 @dataclass(frozen=True)
 class Kind:
     """What the `_target_` of a node must be. Its owner says so: the sources, the models, the metrics."""
@@ -194,6 +203,15 @@ def parse(kind: Callable[..., T], node: Mapping[str, Any], name: str) -> T:
         if key not in node and not hasattr(kind, key):  # a dataclass keeps its defaults as attributes
             raise UserError(f"key '{prefix}{key}' is missing: expected {spell(hint)}")
     return kind(**{key: checked(value, hints[key], f"{prefix}{key}") for key, value in node.items()})
+
+
+def refuse_values(node: Mapping[str, Any], command: str) -> None:
+    """UserError for a value out of its range in the configuration of a command, as far as this needs no torch."""
+    if command == "train":
+        parse(TrainConfig, node, "")
+    for name, kind in CLOSED.items():
+        if node.get(name):
+            parse(kind, node[name], name)
 
 
 def build(node: Mapping[str, Any], name: str, *runtime: Any, kind: Kind) -> Any:
@@ -234,6 +252,7 @@ def imported(path: str, key: str, kind: Kind) -> Callable[..., Any]:
     if root(path) not in known:
         raise UserError(f"{key} is refused: {_not_trusted(root(path))}")
     module, _, attribute = path.rpartition(".")
+    find_trusted()
     try:
         home = importlib.import_module(module)
     except (ImportError, ValueError) as error:

@@ -40,6 +40,7 @@ MINE = (  # all that a run leaves; other files in the folder are the user's
 )
 ASIDE = "earlier-"
 READS, READERS_FILE = "reads", "runs.txt"  # key in a run's record; in what it reads, the runs
+CODE = "code"  # key in a run's record and result: where the user's own modules came from, if there are any
 LATER = {  # keys that earlier versions lacked, with what those did: a run at these values is the same run
     "trainer.grace_steps": TrainerConfig.grace_steps,
     "optimizer.base_width": OptimizerConfig.base_width,
@@ -80,7 +81,7 @@ class Run:
     def reads(self, folders: Iterable[Path]) -> None:
         """Note which prepared table and field vectors the run reads, here and there: `fieldctr clean` leaves them."""
         folders = list(folders)
-        write_json(self.folder / RECORD, {**_read(self.folder / RECORD), READS: [folder.name for folder in folders]})
+        self.note({READS: [folder.name for folder in folders]})
         for folder in folders:
             path, run = folder / READERS_FILE, str(self.folder.resolve())
             if run in _lines(path):
@@ -91,6 +92,10 @@ class Run:
             except OSError as error:
                 what = "`fieldctr clean` by its owner cannot know of this run"
                 print(f"fieldctr: {path}: {cause_of(error)}. {what}", file=sys.stderr)
+
+    def note(self, facts: Mapping[str, Any]) -> None:
+        """Add facts of how the run came about to its record, run.json."""
+        write_json(self.folder / RECORD, {**_read(self.folder / RECORD), **facts})
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Generator[None]:
@@ -113,7 +118,7 @@ class Run:
         whole = {
             **result,
             "seconds": self.seconds,
-            **{key: record[key] for key in ("config_digest", "versions", "commit")},
+            **{key: record[key] for key in ("config_digest", "versions", "commit", CODE) if key in record},
             "sealed": True,
         }
         names = [path.name for pattern in SEALED for path in self.folder.glob(pattern)]

@@ -1,15 +1,29 @@
 """The console script as a user meets it: help, typos, completion. No torch, no traceback, the right word offered."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hydra._internal.utils import get_args_parser
+from hydra.errors import ConfigCompositionException
+from omegaconf import OmegaConf
 
-from fieldctr.catalog import groups, headline, options
+from fieldctr.catalog import conf_dir, groups, headline, options, without_own
+from fieldctr.cli import run
 from fieldctr.commands.completion import SCRIPTS, completions
-from fieldctr.commands.launch import flags_first
+from fieldctr.commands.explain import explained
+from fieldctr.commands.help import page
+from fieldctr.commands.launch import FLAGS_WITH_VALUE, compose, flags_first
+from fieldctr.commands.list import table
+from fieldctr.commands.mistakes import Call, translate
+from fieldctr.commands.spelling import refuse_spelling
+from fieldctr.commands.words import COMMANDS
+from fieldctr.config import flat
+from fieldctr.errors import UserError
 
 SCRIPT = Path(sys.executable).parent / "fieldctr"
 
@@ -19,18 +33,6 @@ def call(*arguments: str, folder: Path | None = None, **environment: str) -> sub
     return subprocess.run(
         [SCRIPT, *arguments], capture_output=True, text=True, cwd=folder, env=without | environment, timeout=1800
     )
-
-
-def test_help_and_completion_never_import_torch_or_hydra() -> None:
-    code = (
-        "import sys; from fieldctr.cli import run; run('--help'); run('completion', 'query'); run('list');"
-        "print(sorted({'torch', 'hydra', 'polars', 'numpy'} & set(sys.modules)))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | {"COMP_LINE": "fieldctr train m"}
-    )
-    assert done.stdout.splitlines()[-1] == "[]", done.stdout + done.stderr
-    assert "usage: fieldctr COMMAND" in done.stdout
 
 
 @pytest.mark.slow
@@ -93,6 +95,10 @@ OWN_TABLE = "# Shop.\nname: shop\nraw_dir: .\nsource: {_target_: os.system}\nmin
         (["train", "--experimental-rerun", "x.pickle"], ["--experimental-rerun reads a pickle"]),
         (["train", "-m", "--cfg", "job"], ["--multirun and --cfg do not go together"]),
         (["train", "trust=os"], ["trust=os: this is a part of Python"]),
+        (["train", "-m", "model=glob(mi*)", "model.hiden=3"], ["no key 'model.hiden'. Nearest: model.hidden"]),
+        (["train", "-m", "model=choice(mine,fm)", "model.hiden=3"], ["no key 'model.hiden'. Nearest: model.hidden"]),
+        (["evaluate", "rum=x"], ["no key 'rum'. Nearest: run"]),
+        (["predict", "imput=x"], ["no key 'imput'. Nearest: input"]),
     ],
     ids=" ".join,
 )
@@ -106,6 +112,162 @@ def test_a_mistake_beside_config_dir_is_named(arguments: list[str], words: list[
     assert "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) <= 2, done.stderr
     assert all(word in done.stderr for word in words), done.stderr
+
+
+def test_a_mistake_beside_a_folder_in_hydras_own_words_is_named(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/mine.yaml").write_text(OWN_MODEL)
+    call = Call(["model=mine", "model.hiden=3", f"hydra.searchpath=['file://{tmp_path}']"])
+    error = ConfigCompositionException("Could not override 'model.hiden'.")
+    assert translate(error, "train", call).startswith("no key 'model.hiden'. Nearest: model.hidden")
+    call = Call(["model=mine", "model.hiden=3"])  # a choice that is wrong as well
+    assert translate(error, "train", call).startswith("no key 'model.hiden'. ")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("train --model deepfm", "no flag '--model'. A key has no dashes: write model=deepfm"),
+        ("train --model=deepfm", "write model=deepfm"),
+        ("train -model deepfm seed=1", "write model=deepfm"),
+        ("train --trainer.batch-size 5", "write trainer.batch_size=5"),
+        ("train --seed", "write seed=VALUE"),
+        ("train model = deepfm", "'model =': write model=deepfm, without blanks around ="),
+        ("train seed=1 model =deepfm", "write model=deepfm, without blanks"),
+        ("train model= deepfm", "write model=deepfm, without blanks"),
+        ("train trainer.patience = 5", "write trainer.patience=5, without blanks"),
+        ("train seed =", "write seed=VALUE, without blanks"),
+        ("train = 3", "'=' names no key"),
+        ("train model deepfm", "'model deepfm': write model=deepfm"),
+        ("train deepfm", "'deepfm' stands alone: write model=deepfm or space=deepfm"),
+        ("train --config-dir conf model deepfm", "write model=deepfm"),
+        ("train --multirn seed=1,2", "no flag '--multirn'. Nearest: --multirun"),
+        ("bench train --steps 3", "write steps=3"),
+    ],
+)
+def test_a_call_in_another_spelling_is_told_the_right_one(words: str, told: str) -> None:
+    with pytest.raises(UserError, match=re.escape(told)):
+        run(*words.split())
+
+
+@pytest.mark.parametrize("words", ["-m --config-dir conf", "--cfg job seed=1", "-cd conf -p trainer", "~seed +a.b=1"])
+def test_what_hydra_takes_is_no_mistake_of_spelling(words: str) -> None:
+    refuse_spelling(words.split(), get_args_parser()._option_string_actions, FLAGS_WITH_VALUE)
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("model=lr,fm", "model=lr,fm has several values. For a run of each add -m: fieldctr train -m model=lr,fm"),
+        ("seed=1,2", "fieldctr train -m seed=1,2, or seed=[1,2] if one list is meant"),
+        ("model=glob(f*)", "fieldctr train -m model=glob(f*)"),
+        ("seed=range(1,4)", "fieldctr train -m seed=range(1,4)"),
+    ],
+)
+def test_several_values_point_to_a_sweep(word: str, told: str) -> None:
+    with pytest.raises(UserError, match=re.escape(told)):
+        compose("train", [word])
+
+
+@pytest.mark.parametrize("words", [*COMMANDS, "bench train", "bench data", "scaling bound", "study status"])
+def test_every_command_has_help(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run(*words.split(), "--help")
+    said = capsys.readouterr().out
+    assert f"usage: fieldctr {words}" in said or words == "completion"
+    assert "usage: " in said
+
+
+@pytest.mark.parametrize("action", ["list", "show", "verify"])
+def test_inspections_of_ssft_have_help(action: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run("ssft", action, "--help")
+    assert "usage: fieldctr ssft list | show DIGEST | verify" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [path.stem for path in conf_dir().glob("*.yaml") if path.stem != "base"])
+def test_help_shows_each_key_once_and_groups_that_the_command_reads(command: str) -> None:
+    said = list(page(command, {}))
+    keys = [line.split("=")[0].strip() for line in said if re.match(r"  [\w.]+=", line)]
+    node: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / f"{command}.yaml"), resolve=False)
+    for key in flat({name: value for name, value in node.items() if name not in ("defaults", "hydra")}):
+        assert key in keys, key
+    read = {key for entry in node["defaults"] if isinstance(entry, dict) for key in entry}
+    told = {line.split("=")[0] for line in said if re.match(r"[a-z]+=", line.lstrip("\n"))}
+    assert {name.strip() for name in told} <= read
+
+
+def test_help_has_default_range_and_comment_of_a_key_of_the_choice(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/mine.yaml").write_text("# Mine.\nhidden: [8, 4] # units\nname: 'a # b'\nmore:\n  a: 1 # one\n")
+    said = "\n".join(page("train", {"model": "mine"}, tmp_path))
+    for key, told in {
+        "seed=1": "int from 0 to 4294967295",
+        "trainer.precision=fp32": "fp32 | tf32 (CUDA) | bf16",
+        "trainer.lr_decay=": "float from 0 to 1; ",
+        "model.hidden=[8, 4]": "units",
+        "model.name='a # b'": "",
+        "model.more.a=1": "one",
+        "model=mine": "Mine.",
+    }.items():
+        assert re.search(rf"^  {re.escape(key)}\S*\s+{re.escape(told)}", said, re.M), key
+    with pytest.raises(UserError, match="no model 'mine'"):
+        list(page("train", {"model": "mine"}))
+    with pytest.raises(UserError, match="evaluate reads no group 'model'"):
+        list(page("evaluate", {"model": "fat"}))
+
+
+def test_explain_prints_the_yaml_and_what_it_starts_from() -> None:
+    said = "\n".join(explained("model=fat_llm"))
+    for name in ("fat_llm", "fat"):
+        assert (conf_dir() / f"model/{name}.yaml").read_text(encoding="utf-8").strip() in said
+    assert [line for line in explained("trainer.patience") if "evaluations" in line]
+    assert "\n".join(explained("model.num_layers")).count("model.num_layers=") > 1
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("model=fta", "no model 'fta'. Nearest: fat"),
+        ("fwfm", "Write model=fwfm or space=fwfm"),
+        ("trainer.patiense", "Nearest: trainer.patience"),
+        ("train", "fieldctr train --help explains the command"),
+    ],
+)
+def test_explain_names_what_it_does_not_know(word: str, told: str) -> None:
+    with pytest.raises(UserError, match=re.escape(told)):
+        list(explained(word))
+
+
+def test_own_yaml_is_listed_explained_and_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my/model").mkdir(parents=True)
+    (tmp_path / "my/model/mine.yaml").write_text("# Mine, of which one says more.\nhidden: 8 # units\n")
+    monkeypatch.chdir(tmp_path)
+    assert "  mine         Mine, of which one says more." in table("model", "my")
+    assert "mine " not in table("model")
+    assert "hidden: 8 # units" in "\n".join(explained("model=mine", "my"))
+    own = ["--config-dir", "my"]
+    assert completions(["train", *own, "model=mi"]) == ["model=mine"]
+    assert completions(["train", "--config-dir=my", "model=lr,mi"]) == ["model=lr,mine"]
+    assert completions(["train", *own, "model=mine", "model.h"]) == ["model.hidden="]
+    assert completions(["explain", *own, "model=mi"]) == ["model=mine"]
+    assert completions(["train", "model=mi"]) == []
+
+
+def test_completion_offers_files_where_a_file_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "runs/one").mkdir(parents=True)
+    (tmp_path / "rows.csv").touch()
+    monkeypatch.chdir(tmp_path)
+    assert sorted(completions(["predict", "input=r"])) == ["input=rows.csv", "input=runs/"]
+    assert completions(["evaluate", "run=runs/"]) == ["run=runs/one/"]
+    assert completions(["train", f"warm_start={tmp_path}/ru"]) == [f"warm_start={tmp_path}/runs/"]
+    assert completions(["train", "--config-dir", ""]) == ["runs/"]
+    assert completions(["train", "runtime.matmul=m"]) == ["runtime.matmul=mkl"]
+    assert completions(["evaluate", "run=nowhere/"]) == []
+
+
+@pytest.mark.parametrize("call", ["list models --config-dir nowhere", "explain model=fm --config-dir", "doctor -cd no"])
+def test_a_folder_of_yaml_that_is_none_is_named(call: str) -> None:
+    with pytest.raises(UserError, match="expected a folder of your own YAML"):
+        without_own(call.split())
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ Each payload would write the file `ran`; each test asserts that it is not there.
 """
 
 import ast
+import importlib
 import os
 import re
 import sys
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from fieldctr import trust
+from fieldctr.artifacts import file_digest
 from fieldctr.config import Kind, locate
 from fieldctr.data.prepare import prepared
 from fieldctr.errors import UserError
@@ -143,6 +145,56 @@ def forgotten(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     trust.trusted().clear()  # what the environment of the test said too
     trust.trusted().update(before)
+
+
+@pytest.fixture
+def beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forgotten: None) -> Iterator[Path]:
+    """The working directory, which is not on sys.path, with the package `neighbour` and the module `other`."""
+    (tmp_path / "neighbour").mkdir()
+    (tmp_path / "neighbour/__init__.py").write_text("")
+    (tmp_path / "neighbour/mine.py").write_text(PAYLOAD.format(str(tmp_path / "ran")))
+    (tmp_path / "other.py").write_text(PAYLOAD.format(str(tmp_path / "other ran")))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if folder not in ("", str(tmp_path))])
+    yield tmp_path
+    for name in [name for name in sys.modules if trust.root(name) in ("neighbour", "other")]:
+        del sys.modules[name]
+
+
+ANYTHING = Kind("anything", "fieldctr.models.fm.FM", lambda target: True)
+NEIGHBOUR = {"_target_": "neighbour.mine.Model", "width": 3}
+
+
+def test_a_trusted_module_of_the_working_directory_is_found_and_no_other(beside: Path) -> None:
+    with pytest.raises(UserError, match="neighbour is not trusted"):
+        locate(NEIGHBOUR, "model", ANYTHING)
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("neighbour")
+    assert not (beside / "ran").exists()
+    trust.take_trust(["trust=neighbour"])
+    assert locate(NEIGHBOUR, "model", ANYTHING).__name__ == "Model"
+    assert (beside / "ran").exists()
+    with pytest.raises(ModuleNotFoundError):  # what a library asks for does not come from here
+        importlib.import_module("other")
+    assert not (beside / "other ran").exists()
+
+
+def test_what_is_installed_wins_over_the_working_directory(beside: Path) -> None:
+    (beside / "yaml.py").write_text(PAYLOAD.format(str(beside / "ran")))
+    trust.take_trust(["trust=yaml"])
+    with pytest.raises(UserError, match="yaml has no Model"):
+        locate({"_target_": "yaml.Model"}, "model", ANYTHING)
+    assert not (beside / "ran").exists()
+
+
+def test_the_code_of_others_is_told_by_file_and_digest(beside: Path) -> None:
+    trust.take_trust(["trust=neighbour"])
+    locate(NEIGHBOUR, "model", ANYTHING)
+    file = beside / "neighbour/mine.py"
+    found = trust.own_code({"model": NEIGHBOUR, "trainer": {"extra_metrics": ["torchmetrics.Metric"], "patience": 3}})
+    assert found["neighbour.mine"] == {"file": str(file), "sha256": file_digest(file)}
+    assert set(found) == {"neighbour", "neighbour.mine"}
+    assert trust.own_code({"model": FM}) == {}
 
 
 def test_children_trust_what_the_call_trusts(forgotten: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,15 +6,16 @@ same in 0.1 s: groups are folders, options are files, keys are keys.
 
 import os
 from collections.abc import Mapping
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from pathlib import Path
 
-from fieldctr.catalog import conf_dir, groups, options
-from fieldctr.commands.words import COMMANDS, HYDRA, PARTS
+from fieldctr.catalog import FLAGS, groups, options
+from fieldctr.commands.keys import choices, defaults_of, option_keys, root_keys
+from fieldctr.commands.words import COMMANDS, HYDRA, INSPECTIONS, PARTS
 from fieldctr.errors import UserError, unknown
 
 BASH = """_fieldctr() {
   COMPREPLY=($(COMP_LINE="$COMP_LINE" COMP_POINT="$COMP_POINT" fieldctr completion query 2>/dev/null))
-  case "${COMPREPLY[0]}" in *=|*.) compopt -o nospace 2>/dev/null ;; esac
+  case "${COMPREPLY[0]}" in *=|*.|*/) compopt -o nospace 2>/dev/null ;; esac
 }
 COMP_WORDBREAKS=${COMP_WORDBREAKS//=}
 complete -o default -F _fieldctr fieldctr"""
@@ -41,76 +42,71 @@ def main(shell: str = "--help", *_: str) -> None:
 def completions(words: list[str]) -> list[str]:
     """What the last of the words after `fieldctr` can become."""
     *before, word = words or [""]
-    if not before:
+    own = own_folder(before)
+    if before and before[-1] in FLAGS:
+        return paths("", word, folders=True)
+    if word.startswith("--config-dir="):
+        return paths("--config-dir=", word.partition("=")[2], folders=True)
+    command = before[0] if before else ""
+    if not command:
         known = list(COMMANDS)
-    elif before[0] == "list":
+    elif command == "list":
         known = [f"{group}s" for group in groups()]
-        known += [f"dataset={option}" for option in options("dataset")] if "models" in before else []
+        known += [f"dataset={option}" for option in options("dataset", own)] if "models" in before else []
+    elif command in ("explain", "check"):
+        known = _explained(command, word, own)
     elif before == ["bench"]:
         known = list(PARTS["bench"])
-    elif before[0] in HYDRA:
-        used = 2 if before[1:2] and before[1] in PARTS.get(before[0], ()) else 1
-        known = _overrides("_".join(before[:used]), dict(w.split("=", 1) for w in before[used:] if "=" in w), word)
-        known += PARTS.get(before[0], ()) if len(before) == 1 else ()
+    elif command in HYDRA:
+        used = 2 if before[1:2] and before[1] in PARTS.get(command, ()) else 1
+        given = dict(one.split("=", 1) for one in before[used:] if "=" in one)
+        known = _overrides("_".join(before[:used]), given, word, own)
+        if len(before) == 1:
+            known += [*PARTS.get(command, ()), *(INSPECTIONS if command == "ssft" else ())]
     else:
         known = []
+    if command in (*HYDRA, "list", "doctor", "explain", "check") and word.startswith("-"):
+        known.append("--config-dir")
     return [candidate for candidate in known if candidate.startswith(word)]
 
 
-def _overrides(command: str, given: Mapping[str, str], word: str) -> list[str]:
+def own_folder(words: list[str]) -> str | None:
+    """The folder of the user's own YAML, if the words before name one that is there."""
+    for flag, value in zip(words, [*words[1:], ""], strict=False):
+        name, equals, folder = flag.partition("=")
+        folder = folder if equals else value
+        if name in FLAGS and Path(folder).is_dir():
+            return folder
+    return None
+
+
+def paths(prefix: str, begun: str, *, folders: bool = False) -> list[str]:
+    """Files and folders that the letters behind `prefix` can become; a folder ends in a slash."""
+    place, _, start = begun.rpartition("/")
+    folder = Path(f"{place}/" if place or begun.startswith("/") else ".")
+    if not folder.is_dir():
+        return []
+    there = [path for path in folder.iterdir() if path.name.startswith(start) and not path.name.startswith(".")]
+    stem = begun[: len(begun) - len(start)]
+    return [f"{prefix}{stem}{path.name}{'/' * path.is_dir()}" for path in there if path.is_dir() or not folders]
+
+
+def _explained(command: str, word: str, own: str | None) -> list[str]:
+    group, equals, _ = word.partition("=")
+    known = groups() if command == "explain" else ["model", "enhancer"]
+    if equals:
+        return [f"{group}={option}" for option in options(group, own)] if group in known else []
+    return [f"{one}=" for one in known]
+
+
+def _overrides(command: str, given: Mapping[str, str], word: str, own: str | None) -> list[str]:
     key, equals, value = word.partition("=")
-    chosen = {**_defaults(command), **given}
+    chosen = {**defaults_of(command), **given}
     if equals and key in chosen and key in groups():
         listed = value.rpartition(",")[0]  # a multirun's a,b,c
-        return [f"{key}={listed}{',' if listed else ''}{option}" for option in options(key)]
+        return [f"{key}={listed}{',' if listed else ''}{option}" for option in options(key, own)]
     if equals:
-        return [f"{key}={choice}" for choice in _choices(key)]
-    return [f"{group}=" for group in _defaults(command)] + [f"{leaf}=" for leaf in _keys(command, chosen)]
-
-
-def _defaults(command: str) -> dict[str, str]:
-    """The groups of a command's defaults list with the option that it takes."""
-    entries = [item for item in _yaml(command).get("defaults", []) if isinstance(item, dict)]
-    pairs = {key.removeprefix("optional "): value for item in entries for key, value in item.items()}
-    return {group: str(option) for group, option in pairs.items() if group in groups()}
-
-
-def _keys(command: str, chosen: Mapping[str, str]) -> list[str]:
-    root = {key: value for key, value in _yaml(command).items() if key not in ("defaults", "hydra")}
-    nodes = [f"{group}.{key}" for group, option in chosen.items() for key in _node_keys(group, option)]
-    keys = [*_flat({**_yaml("base"), **root}), *nodes]
-    return [key for key in keys if not key.startswith("hydra.")]
-
-
-def _node_keys(group: str, option: str) -> list[str]:
-    """The keys of an option's node, and of those in its group that it starts from."""
-    own = _yaml(f"{group}/{option}")
-    entries = [entry.partition("@")[0] for entry in own.pop("defaults", []) if isinstance(entry, str)]
-    bases = [entry for entry in entries if entry in options(group)]
-    node = own.get(group, own)  # one that sets root keys too has its own below the group's name
-    return list(dict.fromkeys([key for base in bases for key in _node_keys(group, base)] + _flat(node)))
-
-
-def _flat(node: Mapping[str, Any]) -> list[str]:
-    from fieldctr.config import flat
-
-    return list(flat(node))
-
-
-def _choices(key: str) -> list[str]:
-    """The allowed values of a closed key, such as trainer.precision."""
-    from fieldctr import config
-
-    node, _, leaf = key.rpartition(".")
-    kind = getattr(config, f"{node.capitalize()}Config", config.TrainConfig)
-    hint = get_type_hints(kind).get(leaf)
-    if get_origin(hint) is Literal:
-        return [str(choice) for choice in get_args(hint)]
-    return ["true", "false"] if hint is bool else []
-
-
-def _yaml(name: str) -> dict[str, Any]:
-    import yaml
-
-    path = conf_dir() / f"{name}.yaml"
-    return (yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else None) or {}
+        return [f"{key}={choice}" for choice in choices(key)] or paths(f"{key}=", value)
+    keys = [*root_keys(command), *(key for pair in chosen.items() for key in option_keys(*pair, own))]
+    leaves = dict.fromkeys(one.name for one in keys if one.default != "...")
+    return [*(f"{group}=" for group in defaults_of(command)), *(f"{leaf}=" for leaf in leaves)]

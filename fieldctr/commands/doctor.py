@@ -4,14 +4,15 @@ import importlib.util
 import os
 import platform
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 
 import torch
 import yaml
 
-from fieldctr.catalog import conf_dir, options
+from fieldctr.catalog import conf_dir, options, without_own
+from fieldctr.commands.keys import option_keys
 from fieldctr.config import RuntimeConfig
 from fieldctr.errors import UserError
 from fieldctr.training.runtime import Runtime
@@ -26,15 +27,39 @@ EXTRAS = {
 }
 
 
+USAGE = """usage: fieldctr doctor [--config-dir DIR]
+
+What this machine has and what is missing: libraries, folders, devices, tables. Each line begins with ok, absent (its
+own commands need it, and say so) or broken (every run needs it); the last says what is wrong, and the exit code is 1
+if something is broken. Set FIELDCTR_DATA to the folder of the tables."""
+
+
 def main(*arguments: str) -> None:
-    """Print one line for each thing looked at; exit with 1 when something that every run needs is broken."""
-    if arguments:
-        raise UserError(f"doctor takes no '{arguments[0]}': call it alone")
-    lines = [*_software(), *_folders(), *_machine(), *_tables()]
+    """Print one line for each thing looked at, and what is wrong; exit with 1 when what every run needs is broken."""
+    if {"--help", "-h"} & {*arguments}:
+        print(USAGE)
+        return
+    words, own = without_own(arguments)
+    if words:
+        raise UserError(f"doctor takes no '{words[0]}': only --config-dir DIR")
+    lines = [*_software(), *_folders(), *_machine(), *_tables(own)]
     for mark, text in lines:
         print(f"{mark:8} {text}")
+    print(f"\n{conclusion(lines)}")
     if any(mark == "broken" for mark, _ in lines):
         raise SystemExit(1)
+
+
+def conclusion(lines: Iterable[tuple[str, str]]) -> str:
+    """What is wrong, in the end: of a long list nobody sees the line that matters."""
+    marks: dict[str, list[str]] = {}
+    for mark, text in lines:
+        marks.setdefault(mark, []).append(text)
+    absent = len(marks.get("absent", ()))
+    rest = f"{absent} {'thing is' if absent == 1 else 'things are'} absent that only some commands need"
+    if "broken" in marks:
+        return "\n".join([f"Wrong: {len(marks['broken'])}", *(f"  {text}" for text in marks["broken"])])
+    return f"Nothing is wrong: `fieldctr train` runs here.{f' {rest}.' if absent else ''}"
 
 
 def _software() -> Iterator[tuple[str, str]]:
@@ -69,11 +94,12 @@ def _folders() -> Iterator[tuple[str, str]]:
         yield "broken", f"cannot write to {folder.absolute()}: {error}. Set outputs=FOLDER"
 
 
-def _tables() -> Iterator[tuple[str, str]]:
+def _tables(own: str | None) -> Iterator[tuple[str, str]]:
     folders: dict[Path, list[str]] = {}
-    for name in options("dataset"):
-        raw_dir = _raw_dir(name)
-        if "${data_root}" in raw_dir:
+    ours = options("dataset")
+    for name in options("dataset", own):
+        raw_dir = _raw_dir(name, own)
+        if "${data_root}" in raw_dir or name not in ours:
             folder = Path(raw_dir.replace("${data_root}", os.environ.get("FIELDCTR_DATA", "data")))
             folders.setdefault(folder, []).append(name)
     for folder, names in folders.items():
@@ -82,7 +108,7 @@ def _tables() -> Iterator[tuple[str, str]]:
         yield "absent", "some tables: `fieldctr prepare dataset=...` says where to get one and where to put it"
 
 
-def _raw_dir(name: str) -> str:
-    """A dataset's folder, or that of the one it is derived from."""
-    node = yaml.safe_load((conf_dir() / f"dataset/{name}.yaml").read_text(encoding="utf-8"))
-    return node["raw_dir"] if "raw_dir" in node else _raw_dir(node["defaults"][0])
+def _raw_dir(name: str, own: str | None) -> str:
+    """A dataset's folder, or that of the one it is derived from; where neither says one, the working directory."""
+    keys = {key.name: key.default for key in option_keys("dataset", name, own)}
+    return keys.get("dataset.raw_dir", ".").strip("\"'")

@@ -28,8 +28,10 @@ from omegaconf.errors import OmegaConfBaseException
 from fieldctr.catalog import conf_dir, groups, options
 from fieldctr.commands.hydra_guard import NESTED, install
 from fieldctr.commands.mistakes import Call, hydra_apart, search_path, translate
+from fieldctr.commands.spelling import refuse_spelling
 from fieldctr.commands.study_words import own_words
 from fieldctr.commands.words import HYDRA, PARTS
+from fieldctr.config import refuse_values
 from fieldctr.errors import UserError, unknown
 from fieldctr.runs import sweep_table
 from fieldctr.signals import Interrupted, check
@@ -49,6 +51,7 @@ FLAGS_WITH_VALUE = (
 
 def launch(command: str, arguments: tuple[str, ...]) -> None:
     """Compose the command's configuration and run it, once or for every combination of a multirun."""
+    refuse_spelling(arguments, get_args_parser()._option_string_actions, FLAGS_WITH_VALUE)
     install()
     refuse_what_hydra_would_not(arguments, folder_in(arguments))
     if command in MANY_RUNS:
@@ -89,6 +92,7 @@ def task(command: str, refused: list[Exception]) -> Callable[[DictConfig], None]
             own = own_folder()
             node = with_choices(resolved(config, command), HydraConfig.get().runtime.choices, command, own)
             node |= {"config_dir": own} if command in MANY_RUNS else {}
+            refuse_values(node, command)  # a range needs no torch either
             main = importlib.import_module(f"fieldctr.commands.{command}").main
             main(node, run_folder()) if command in LEAVES_A_FOLDER else main(node)
         except (UserError, OSError, MemoryError) as error:

@@ -8,11 +8,13 @@ from typing import Any, NamedTuple
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import MissingConfigException, OverrideParseException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Glob, Override
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from fieldctr.catalog import conf_dir, groups
+from fieldctr.catalog import conf_dir, groups, options
 from fieldctr.commands.hydra_guard import NESTED
 from fieldctr.config import flat
 from fieldctr.errors import UserError, nearest
@@ -58,6 +60,13 @@ def translate(error: Exception, command: str, call: Call | None = None) -> str:
             return _no_option(cause)
         if isinstance(cause, MissingMandatoryValue):
             return f"{command} needs a value for '{cause.full_key}': give {cause.full_key}=..."
+    if match := re.match(r"(?:Ambiguous value for argument|Sweep parameters) '(.+?)'(?: requires|$)", str(error), re.M):
+        return several_values(match[1], command)
+    return _in_few_words(error, causes, command, call)
+
+
+def _in_few_words(error: Exception, causes: list[BaseException], command: str, call: Call | None) -> str:
+    """A key that there is not, with the nearest ones; of anything else what Hydra says first."""
     match = re.search(r"Could not (?:override|delete from config\.) '([^']+)'", str(error))
     key = next((cause.full_key for cause in causes if isinstance(cause, OmegaConfBaseException) and cause.full_key), "")
     if match and not str(error).startswith("In '"):  # else it stands in the defaults of a file
@@ -67,6 +76,14 @@ def translate(error: Exception, command: str, call: Call | None = None) -> str:
     told = dict.fromkeys(line for line in lines if line and not line.startswith(("full_key:", "object_type=")))
     text = " ".join([*told][:2])
     return f"{key}: {text}" if key and key not in (*text.split(), "_dummy_") else text
+
+
+def several_values(argument: str, command: str) -> str:
+    """What to write for model=lr,fm in a call that runs once."""
+    key, _, value = argument.partition("=")
+    a_list = "" if key in groups() or "(" in value else f", or {key}=[{value}] if one list is meant"
+    call = f"fieldctr {command.replace('_', ' ')} -m {argument}"
+    return f"{argument} has several values. For a run of each add -m: {call}{a_list}"
 
 
 def _causes(error: BaseException) -> list[BaseException]:
@@ -101,14 +118,29 @@ def _keys(command: str, call: Call) -> list[str]:
     """All keys of the command's configuration, nodes and leaves, with the groups and the folder of this call."""
     entries: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / f"{command}.yaml"), resolve=False)
     own = {key for entry in entries["defaults"] if isinstance(entry, dict) for key in entry}
+    folders = [search_path(call.config_dir)] if call.config_dir else []
+    folders += [word for word in call.overrides if word.startswith("hydra.searchpath=")][-1:]
+    words = [word for word in call.overrides if not word.startswith("hydra.")]
     chosen = []
-    for group, _, names in (word.partition("=") for word in call.overrides):
-        if (group in own or group[:1] == "+") and names[:1] not in ("{", "["):
-            chosen.append(f"{group}={names.split(',')[0]}")
-    if call.config_dir:
-        chosen.append(search_path(call.config_dir))
+    for override in OverridesParser.create().parse_overrides(words):
+        option = _first_option(override, call.config_dir)
+        if option and (override.is_add() or override.key_or_group in own):
+            chosen.append(f"{override.key_or_group}='{option}'")
     with hydra_apart():
-        config = hydra.compose(call.config_name or command, chosen)
+        try:
+            config = hydra.compose(call.config_name or command, [*chosen, *folders])
+        except (HydraException, OmegaConfBaseException):  # a choice is wrong as well: the keys without it
+            config = hydra.compose(command, folders[-1:])
     node: Any = OmegaConf.to_container(config, resolve=False)
     parts = [leaf.split(".") for leaf in flat(node)]
     return list(dict.fromkeys(".".join(part[:end]) for part in parts for end in range(1, len(part) + 1)))
+
+
+def _first_option(override: Override, own: str | None) -> str | None:
+    """The option that a word chooses of a group; of a sweep's several the first."""
+    value = override.value()
+    if isinstance(value, ChoiceSweep):
+        value = value.list[0]
+    if isinstance(value, Glob):
+        value = next(iter(value.filter(options(override.key_or_group, own))), None)
+    return value if isinstance(value, str) else None

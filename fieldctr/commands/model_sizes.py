@@ -33,15 +33,15 @@ class Size(NamedTuple):
         return [f"{self.dim}", f"{self.dense:,}", f"{self.embedding:,}", f"{self.flops:,}", f"{state:,.0f}"]
 
 
-def main(*overrides: str) -> None:
+def main(*overrides: str, own: str | None = None) -> None:
     """Print a line for each model as `fieldctr train` would build it; one that cannot be built says why."""
     refuse_other_keys(overrides)
-    config = composed(*overrides)
+    config = composed(*overrides, own=own)
     dataset = prepared(config.dataset, data_dir=Path(config.outputs) / "data")
     rows, refused = [HEAD], []
-    for name in options("model"):
+    for name in options("model", own):
         try:
-            rows.append([name, *size(composed(*overrides, f"model={name}"), dataset.schema).cells()])
+            rows.append([name, *size(composed(*overrides, f"model={name}", own=own), dataset.schema).cells()])
         except (UserError, RuntimeError) as error:
             rows.append([name, *["-"] * (len(HEAD) - 1)])
             refused.append(f"{name}: {str(error).splitlines()[0]}")
@@ -61,9 +61,9 @@ def refuse_other_keys(overrides: tuple[str, ...]) -> None:
         raise UserError("list models needs dataset=NAME to compute sizes. All: fieldctr list datasets")
 
 
-def composed(*overrides: str) -> TrainConfig:
+def composed(*overrides: str, own: str | None = None) -> TrainConfig:
     """The configuration that `fieldctr train` would use, tuned settings included."""
-    return parse(TrainConfig, compose("train", overrides), "")
+    return parse(TrainConfig, compose("train", overrides, config_dir=own), "")
 
 
 def size(config: TrainConfig, schema: Schema) -> Size:

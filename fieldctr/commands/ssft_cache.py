@@ -1,34 +1,54 @@
 """`fieldctr ssft list | show DIGEST | verify`: what field vectors are there, what they cost, whether they are whole."""
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fieldctr.artifacts import KEY_FILE
 from fieldctr.errors import UserError
-from fieldctr.llm.field_embeddings import FieldEmbeddings, load
-from fieldctr.llm.ssft import spell
+from fieldctr.llm.account import read_account
+
+if TYPE_CHECKING:
+    from fieldctr.llm.field_embeddings import FieldEmbeddings  # imports torch, which a list needs not
+
+USAGE = "usage: fieldctr ssft list | show DIGEST | verify  [outputs=FOLDER]"
+HELP = f"""{USAGE}
+
+  list      the field vectors below outputs/field_embeddings: fields, epochs, accuracy
+  show      what one set cost, beside other ways, and where its pictures are; the first digits of its name are enough
+  verify    read all of them again and say which are whole
+
+fieldctr ssft --help says how to make some."""
 
 
 def main(action: str, *arguments: str) -> None:
     """Look below outputs/field_embeddings, or below OUTPUTS/field_embeddings with outputs=OUTPUTS."""
+    if {"--help", "-h"} & set(arguments):
+        print(HELP)
+        return
     words = [word for word in arguments if "=" not in word]
     given = dict(word.split("=", 1) for word in arguments if "=" in word)
     if given.keys() - {"outputs"} or len(words) != (action == "show"):
-        raise UserError("usage: fieldctr ssft list | show DIGEST | verify  [outputs=FOLDER]")
+        raise UserError(USAGE)
     root = Path(given.get("outputs", "outputs")) / "field_embeddings"
     folders = sorted(path.parent for path in root.glob(f"*/{KEY_FILE}"))
     if action == "show":
+        from fieldctr.llm.field_embeddings import load
+
         found = load(_named(words[0], folders))
         write_pictures(found)
         print(report(found))
     else:
         for folder in folders:
-            print(_line(load(folder), whole=action == "verify"))
+            print(_line(folder, whole=action == "verify"))
         print(f"{len(folders)} in {root}")
 
 
 def report(found: FieldEmbeddings) -> str:
     """Account of one set of vectors, for reading."""
+    from fieldctr.llm.ssft import spell
+
     account = found.account
     lines = [
         f"{len(account['fields'])} fields, {account['prompts']:,} prompts, {account['heldout']:,} held out; "
@@ -70,11 +90,12 @@ def write_pictures(found: FieldEmbeddings) -> None:
         save(field_map(names, unit, f"field vectors {when} SSFT"), found.folder / f"map_{when}")
 
 
-def _line(found: FieldEmbeddings, *, whole: bool) -> str:
-    last = found.account["history"][-1]
+def _line(folder: Path, *, whole: bool) -> str:
+    account = read_account(folder)
+    last = account["history"][-1]
     accuracy = f"accuracy {last['accuracy']:.3f}" if "accuracy" in last else "no accuracy"
-    size = f"{len(found.account['fields'])} fields, epoch {last['epoch']}, {accuracy}"
-    return f"{found.folder.name}  {size}{', whole' if whole else ''}"
+    size = f"{len(account['fields'])} fields, epoch {last['epoch']}, {accuracy}"
+    return f"{folder.name}  {size}{', whole' if whole else ''}"
 
 
 def _named(word: str, folders: list[Path]) -> Path:

@@ -27,15 +27,9 @@ from fieldctr.data.prepare import prepared
 from fieldctr.data.test_reads import note_test_read, sealed_test
 from fieldctr.disk import replacing
 from fieldctr.errors import UserError
-from fieldctr.models.ctr_model import (
-    CTRModel,
-    build_model,
-    flops_per_sample,
-    reads_field_embeddings,
-    refuse_misfits,
-)
+from fieldctr.models.ctr_model import CTRModel, build_model, flops_per_sample, reads_field_embeddings, refuse_misfits
 from fieldctr.models.hooks import hook
-from fieldctr.runs import MODEL, SCHEMA, Run, config_digest, finished, shown_name
+from fieldctr.runs import CODE, MODEL, SCHEMA, Run, config_digest, finished, shown_name
 from fieldctr.schema import Schema
 from fieldctr.signals import Interrupted
 from fieldctr.tracking import Tracker
@@ -46,6 +40,7 @@ from fieldctr.training.metrics import metric_class
 from fieldctr.training.optim import learning_rates, lr_scales
 from fieldctr.training.runtime import Runtime
 from fieldctr.training.trainer import Fit, Record, Trainer
+from fieldctr.trust import own_code
 
 
 def train(config: Mapping[str, Any], frame: AnyFrame | None = None, *, folder: str | Path | None = None) -> FinishedRun:
@@ -138,6 +133,8 @@ def walk_on(config: TrainConfig, run: Run, dataset: Dataset, runtime: Runtime, t
             id_dropout=config.id_dropout,
         )
         start = warm_started(model, config, dataset, vectors)
+    if code := own_code(run.config):
+        run.note({CODE: code})
     if config.train_rows != "all":
         dataset = replace(dataset, train=dataset.train.sample(config.train_rows, seed=config.seed))
     size, flops = model.num_parameters(), flops_per_sample(model, dataset.schema)

@@ -1,5 +1,6 @@
 """A finished run, loaded again: its configuration, its result, its table and its model."""
 
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,9 +15,10 @@ from fieldctr.data.dataset import Dataset, check_table
 from fieldctr.data.test_reads import note_test_read
 from fieldctr.errors import UserError
 from fieldctr.models.ctr_model import CTRModel, build_model
-from fieldctr.runs import CONFIG, MODEL, check_run, load_config, load_result, refuse_made_anew, refuse_trial
+from fieldctr.runs import CODE, CONFIG, MODEL, check_run, load_config, load_result, refuse_made_anew, refuse_trial
 from fieldctr.training.evaluate import evaluate
 from fieldctr.training.runtime import Runtime
+from fieldctr.trust import own_code
 
 
 class Trained(NamedTuple):
@@ -55,6 +57,10 @@ def load_trained(folder: Path, *, outputs: Path, runtime: RuntimeConfig, splits:
         field_embeddings={name: vectors for name, vectors in saved.items() if vectors is not None},
     )
     fill(model, weights, folder)
+    for module, now in own_code(node).items():
+        if result.get(CODE, {}).get(module, now)["sha256"] != now["sha256"]:
+            told = f"run={folder}: {now['file']} has changed since the run was trained: its numbers may be others"
+            warnings.warn(told, stacklevel=2)
     chosen = start_runtime(runtime, config.trainer, outputs=outputs)
     return Trained(config, result, dataset, model.fold().to(chosen.device), chosen)
 

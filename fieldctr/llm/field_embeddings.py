@@ -4,7 +4,6 @@ vectors.safetensors   (epochs + 1, F, E), the first before tuning
 account.json          what was asked, what it cost, how well the tuned model tells fields apart,
 """
 
-import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict
@@ -16,10 +15,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fieldctr.artifacts import cached, check_stage, digest
+from fieldctr.artifacts import cached, digest
 from fieldctr.config import EncoderConfig
 from fieldctr.data.table import refused_if_changed
 from fieldctr.disk import write_json
+from fieldctr.llm.account import ACCOUNT, read_account
 from fieldctr.llm.cost import Alternatives, Clock, alternatives
 from fieldctr.llm.encoder import arithmetic, load_encoder, with_dtype
 from fieldctr.llm.prompts import Prompts
@@ -29,7 +29,7 @@ from fieldctr.memory import peak_resident_mb
 from fieldctr.raw_files import digests, stamps
 
 VERSION = 1  # of prompts, tuning and pooling; raise it when equal settings give other vectors
-VECTORS, ACCOUNT = "vectors.safetensors", "account.json"
+VECTORS = "vectors.safetensors"
 LIBRARIES = ("torch", "transformers", "tokenizers", "peft")
 
 WatchFor = Callable[[int], AbstractContextManager[Watch]]  # number of steps -> who watches them
@@ -148,6 +148,5 @@ def save(folder: Path, found: Tuning, prompts: Prompts, cost: dict[str, Any]) ->
 
 def load(folder: Path) -> FieldEmbeddings:
     """What is cached in the folder; UserError when a byte of it has changed since."""
-    check_stage(folder)
-    account = json.loads((folder / ACCOUNT).read_text(encoding="utf-8"))
+    account = read_account(folder)
     return FieldEmbeddings(folder, load_file(folder / VECTORS)["vectors"], account)

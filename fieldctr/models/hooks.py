@@ -33,6 +33,7 @@ class Backbone(Protocol):
     """Hooks of a backbone."""
 
     reads_embeddings: bool  # False: it has tables of its own, and forward gets (B, F, 0)
+    finds_pairs: bool  # False: each field counts by itself, as in LR, and `fieldctr check` expects no more
     reads_columns: bool  # True: forward gets a vector for each id column, (B, S, D); a multi-valued field has several
     layers: nn.ModuleList | nn.Sequential  # computed again in the backward pass by trainer.activation_checkpointing
 

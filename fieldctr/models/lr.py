@@ -14,6 +14,7 @@ class LR(nn.Module):
     """b + sum_i w_i."""
 
     reads_embeddings = False
+    finds_pairs = False
 
     def __init__(self, schema: Schema, dim: int) -> None:
         super().__init__()

@@ -13,6 +13,7 @@ from torch.testing import assert_close
 from fieldctr.errors import UserError
 from fieldctr.inputs import Inputs
 from fieldctr.models.ctr_model import build_model, flops_per_sample
+from fieldctr.nn.flops import FlopCounter
 from fieldctr.schema import Field, Schema
 
 Node = Callable[[str], dict[str, Any]]
@@ -96,6 +97,24 @@ def test_flops_are_those_of_one_more_sample(node: Node) -> None:
     projections, attention = 3 * 4**2 + 2 * 4 * 16, 2 * 3 * 4
     plain = build_model(schema, dim=4, model=node("transformer") | {"num_layers": 1}, enhancer=None, seed=1)
     assert [flops_per_sample(one, schema) for one in (*fats, plain)] == [2 * 3 * (projections + attention)] * 3
+
+
+@pytest.mark.parametrize(
+    ("compute", "flops"),
+    [
+        (lambda: torch.ones(2, 3) @ torch.ones(3, 5), 2 * 2 * 3 * 5),
+        (lambda: torch.ones(7, 2, 3) @ torch.ones(7, 3, 5), 2 * 7 * 2 * 3 * 5),
+        (lambda: nn.functional.linear(torch.ones(2, 3), torch.ones(5, 3), torch.ones(5)), 2 * 2 * 3 * 5),
+        (lambda: torch.baddbmm(torch.ones(7, 2, 5), torch.ones(7, 2, 3), torch.ones(7, 3, 5)), 2 * 7 * 2 * 3 * 5),
+        (lambda: torch.einsum("bfd,fde->bfe", torch.ones(2, 4, 3), torch.ones(4, 3, 5)), 2 * 2 * 4 * 3 * 5),
+        (lambda: nn.functional.conv1d(torch.ones(2, 3, 8), torch.ones(5, 3, 2)), 2 * 2 * 7 * 5 * 3 * 2),
+        (lambda: torch.ones(2, 3) * torch.ones(3), 0),
+    ],
+)
+def test_flops_are_two_for_each_multiply_add(compute: Callable[[], Tensor], flops: int) -> None:
+    with FlopCounter() as counter:
+        compute()
+    assert counter.flops == flops
 
 
 @pytest.mark.slow

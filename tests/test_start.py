@@ -1,0 +1,51 @@
+"""What a call imports before it answers: torch, polars and the like cost seconds that only training needs."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HEAVY = {"torch", "numpy", "polars", "scipy", "matplotlib", "wandb", "transformers", "triton"}
+OF_THE_COMPILER = {"triton", "sympy", "torch._dynamo", "torch._inductor", "torch.utils.flop_counter"}
+UNUSED_IN_TRAINING = OF_THE_COMPILER | {"scipy", "matplotlib", "wandb", "transformers", "peft", "optuna", "sklearn"}
+PLAIN = ["--help", "list", "completion query", "ssft list"]
+COMPOSED = ["train --cfg job", "train seed=abc", "train trainer.patience=x", "train encoder=random encoder.dtype=fp8"]
+TINY = "train tracker=none model=lr dataset.source.rows=3000 trainer.max_epochs=1"
+CODE = """
+import contextlib, io, json, sys
+from fieldctr.cli import run
+from fieldctr.errors import UserError
+for call in json.loads(sys.argv[1]):
+    sys.argv = ["fieldctr", *call.split()]
+    with contextlib.suppress(UserError), contextlib.redirect_stdout(io.StringIO()):
+        run(*call.split())
+print(json.dumps([*sys.modules]))
+"""
+
+
+def imported(calls: list[str], folder: Path) -> set[str]:
+    """The modules of a process that makes these calls."""
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, json.dumps(calls)],
+        capture_output=True, text=True, cwd=folder, env=os.environ | {"COMP_LINE": "fieldctr train m"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_help_lists_and_completion_import_nothing_heavy(tmp_path: Path) -> None:
+    assert not imported(PLAIN, tmp_path) & (HEAVY | {"hydra", "omegaconf"})
+
+
+def test_a_configuration_and_a_value_out_of_range_import_nothing_heavy(tmp_path: Path) -> None:
+    assert not imported(COMPOSED, tmp_path) & HEAVY
+
+
+@pytest.mark.slow
+def test_training_imports_neither_the_compiler_nor_what_it_does_not_use(tmp_path: Path) -> None:
+    found = imported([TINY], tmp_path)
+    assert "torch" in found
+    assert not found & UNUSED_IN_TRAINING
