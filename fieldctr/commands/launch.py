@@ -20,7 +20,6 @@ import hydra
 from hydra._internal.utils import get_args_parser  # what hydra.main reads sys.argv with
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -29,9 +28,10 @@ from fieldctr.catalog import conf_dir, groups, options
 from fieldctr.commands.hydra_guard import NESTED, install
 from fieldctr.commands.mistakes import Call, hydra_apart, search_path, translate
 from fieldctr.commands.study_words import own_words
+from fieldctr.commands.sweep_table import sweep_table
+from fieldctr.commands.sweeps import Sweep, refuse_misplaced, run_job
 from fieldctr.commands.words import HYDRA, PARTS
 from fieldctr.errors import UserError, unknown
-from fieldctr.runs import sweep_table
 from fieldctr.signals import Interrupted, check
 from fieldctr.trust import FLAG, take_trust
 
@@ -59,6 +59,7 @@ def launch(command: str, arguments: tuple[str, ...]) -> None:
     sys.argv = [f"fieldctr {command.replace('_', ' ')}", *flags_first(tuple(map(quoted_option, arguments)))]
     call = get_args_parser().parse_args(sys.argv[1:])
     refuse_flags(call)
+    refuse_misplaced(call.overrides, multirun=call.multirun)
     refused: list[Exception] = []
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(task(command, refused))()
@@ -88,7 +89,12 @@ def task(command: str, refused: list[Exception]) -> Callable[[DictConfig], None]
             node = with_choices(resolved(config, command), HydraConfig.get().runtime.choices, command, own)
             node |= {"config_dir": own} if command in MANY_RUNS else {}
             main = importlib.import_module(f"fieldctr.commands.{command}").main
-            main(node, run_folder()) if command in LEAVES_A_FOLDER else main(node)
+            if command not in LEAVES_A_FOLDER:
+                main(node)
+            elif HydraConfig.get().mode == RunMode.MULTIRUN:
+                run_job(main, node, run_folder())
+            else:
+                main(node, run_folder())
         except (UserError, OSError, MemoryError) as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise  # Hydra goes on with the other jobs and raises the first error at the end
@@ -186,15 +192,6 @@ def with_choices(
     if taken.get(TUNED, "none") not in options(TUNED, own):
         taken[TUNED] = "none"
     return node | {CHOICES: taken}
-
-
-class Sweep(Callback):
-    """Remembers the folder of a multirun: its table is printed even when a job fails, and Hydra then calls no hook."""
-
-    folder: Path | None = None
-
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        type(self).folder = Path(config.hydra.sweep.dir)
 
 
 def flags_first(arguments: tuple[str, ...]) -> list[str]:
