@@ -2,7 +2,7 @@
 
 config.json     the resolved configuration          run.json       commit, versions, host, command line
 metrics.jsonl   every evaluation                    checkpoint/    where a killed run goes on
-model.safetensors, schema.json, {valid,test}.scores.npy
+model.safetensors, schema.json, {valid,test}.scores.npy; learning.png, and pictures of what the model says of itself
 result.json     written last: it exists if and only if the run finished; error.txt if it failed or a signal stopped it
 checksums.json  of a finished run's files
 """
@@ -36,7 +36,7 @@ SEALED = (CONFIG, RECORD, METRICS, MODEL, SCHEMA, SCORES)  # beside the result: 
 VOLATILE = ("resume", "tracker", "outputs", "data_root", "dataset.raw_dir", "choices")
 MINE = (  # all that a run leaves; other files in the folder are the user's
     *(RESULT, CONFIG, METRICS, RECORD, ERROR, CHECKSUMS_FILE, "checkpoint", MODEL, SCHEMA, SCORES),
-    *("field_pairs.*", "attention.*", "bases.*", "evaluate-*.json", "wandb", "tensorboard"),
+    *("learning.*", "field_pairs.*", "attention.*", "bases.*", "evaluate-*.json", "wandb", "tensorboard"),
 )
 ASIDE = "earlier-"
 READS, READERS_FILE = "reads", "runs.txt"  # key in a run's record; in what it reads, the runs
