@@ -2,7 +2,7 @@
 
 config.json     the resolved configuration          run.json       commit, versions, host, command line
 metrics.jsonl   every evaluation                    checkpoint/    where a killed run goes on
-model.safetensors, schema.json, {valid,test}.scores.npy
+model.safetensors, schema.json, {valid,test}.scores.npy; learning.png, and pictures of what the model says of itself
 result.json     written last: it exists if and only if the run finished; error.txt if it failed or a signal stopped it
 checksums.json  of a finished run's files
 """
@@ -36,7 +36,7 @@ SEALED = (CONFIG, RECORD, METRICS, MODEL, SCHEMA, SCORES)  # beside the result: 
 VOLATILE = ("resume", "tracker", "outputs", "data_root", "dataset.raw_dir", "choices")
 MINE = (  # all that a run leaves; other files in the folder are the user's
     *(RESULT, CONFIG, METRICS, RECORD, ERROR, CHECKSUMS_FILE, "checkpoint", MODEL, SCHEMA, SCORES),
-    *("field_pairs.*", "attention.*", "bases.*", "evaluate-*.json", "wandb", "tensorboard"),
+    *("learning.*", "field_pairs.*", "attention.*", "bases.*", "evaluate-*.json", "wandb", "tensorboard"),
 )
 ASIDE = "earlier-"
 READS, READERS_FILE = "reads", "runs.txt"  # key in a run's record; in what it reads, the runs
@@ -268,30 +268,8 @@ def config_digest(config: Mapping[str, Any]) -> str:
     return digest({key: value for key, value in leaves.items() if key not in LATER or value != LATER[key]})
 
 
-def sweep_table(folder: Path) -> str:
-    """One line for each job of a multirun: done with its AUCs, failed with its error, interrupted, or lost (killed)."""
-    lines = [f"{'job':44} {'status':8} {'valid auc':>9} {'test auc':>9}"]
-    for job in sorted((path.parent for path in folder.glob(f"*/{CONFIG}")), key=_by_numbers):
-        lines.append(f"{job.name:44} {_status(job)}")
-    return "\n".join([*lines, f"in {folder}"])
-
-
-def _status(job: Path) -> str:
-    if (job / RESULT).exists():
-        try:
-            result = load_result(job)
-        except UserError as error:
-            return f"{'damaged':8} {error}"
-        test = f"{result['test']['auc']:9.4f}" if "test" in result else f"{'unread':>9}"
-        return f"{'done':8} {result['valid']['auc']:9.4f} {test}"
-    if (job / ERROR).exists():
-        last = (job / ERROR).read_text(encoding="utf-8").splitlines()[-1]
-        return last if last.startswith("interrupted ") else f"{'failed':8} {last}"
-    return "lost"
-
-
-def _by_numbers(job: Path) -> list[str | int]:
-    """Sorts names by the numbers in them: 2_fm before 10_fm, d16 before d128."""
+def by_numbers(job: Path) -> list[str | int]:
+    """A key that sorts names by the numbers in them: 2_fm before 10_fm, d16 before d128."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", job.name)]
 
 
@@ -346,7 +324,7 @@ def find_runs(patterns: Iterable[str]) -> tuple[list[Path], list[Path]]:
         folders = [config.parent for path in named for config in _configs(path)]
         if not folders:
             raise UserError(f"runs={pattern}: no run folder there. Runs are below outputs/train")
-        found |= dict.fromkeys(sorted(folders, key=lambda run: (run.parent, _by_numbers(run))))
+        found |= dict.fromkeys(sorted(folders, key=lambda run: (run.parent, by_numbers(run), run.name)))
     finished = [run for run in found if (run / RESULT).exists()]
     return finished, [run for run in found if run not in set(finished)]
 

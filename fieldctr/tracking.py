@@ -9,6 +9,7 @@ import importlib.util
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from threading import Thread
@@ -22,6 +23,7 @@ from fieldctr.errors import UserError
 from fieldctr.signals import Interrupted
 
 METRICS = "metrics.jsonl"  # what a run has logged, in its folder
+PNG_SIZE = (16, 20)  # bytes at which a PNG file has its width and its height
 CLOSING_S = 5.0  # for the mirror of a run that a signal ends: a network that is down must not hold it
 
 
@@ -157,7 +159,8 @@ class TensorboardMirror:
     def __init__(self, config: TrackerConfig, folder: Path, name: str, run_config: Mapping[str, Any]) -> None:
         from tensorboard.summary import Writer  # not torch.utils.tensorboard: that imports all of TensorFlow's stubs
 
-        self.writer = Writer(str(folder / "tensorboard"))
+        self.folder = folder / "tensorboard"
+        self.writer = Writer(str(self.folder))
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         for name, value in metrics.items():
@@ -170,3 +173,21 @@ class TensorboardMirror:
         for name, value in summary.items():
             self.writer.add_scalar(f"final/{name}", value, 0)
         self.writer.close()
+        if pictures:
+            self._show(pictures)
+
+    def _show(self, pictures: Mapping[str, Path]) -> None:
+        """In an event file of their own: the package's writer knows scalars alone."""
+        from tensorboard.compat.proto import event_pb2, summary_pb2
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        events: Any = event_pb2  # generated: a type checker finds nothing in them
+        summaries: Any = summary_pb2
+        writer = EventFileWriter(str(self.folder))
+        for name, path in pictures.items():
+            data = path.read_bytes()
+            width, height = (int.from_bytes(data[at : at + 4], "big") for at in PNG_SIZE)
+            image = summaries.Summary.Image(width=width, height=height, colorspace=4, encoded_image_string=data)
+            value = summaries.Summary.Value(tag=name, image=image)
+            writer.add_event(events.Event(wall_time=time.time(), summary=summaries.Summary(value=[value])))
+        writer.close()

@@ -2,7 +2,6 @@
 
 import errno
 import json
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,7 @@ import pytest
 
 from fieldctr import runs
 from fieldctr.errors import UserError
-from fieldctr.runs import Run, config_digest, finished, load_config, load_result, sweep_table
-from fieldctr.signals import Interrupted
+from fieldctr.runs import Run, config_digest, finished, load_config, load_result
 
 CONFIG: dict[str, Any] = {"seed": 1, "trainer": {"lr": 0.1}, "tracker": {"name": "none"}, "resume": False}
 RESULT = {"valid": {"auc": 0.71}, "test": {"auc": 0.72}}
@@ -98,7 +96,6 @@ def test_a_damaged_result_is_a_sentence_and_is_not_used(name: str, damage: bytes
     for use in (lambda: finished(run, CONFIG), lambda: load_result(run)):
         with pytest.raises(UserError, match=rf"{name} is damaged.*(copy|anew)"):
             use()
-    assert "damaged" in sweep_table(tmp_path)
 
 
 def test_a_run_of_an_earlier_version_is_read(tmp_path: Path) -> None:
@@ -199,21 +196,3 @@ def test_metrics_are_appended_and_rewritten_whole(tmp_path: Path) -> None:
 def test_a_folder_without_a_run_is_named() -> None:
     with pytest.raises(UserError, match="no run folder"):
         load_config(Path("nowhere"))
-
-
-def test_the_table_of_a_sweep_shows_done_failed_interrupted_and_lost(tmp_path: Path) -> None:
-    Run.start(tmp_path / "0_a", CONFIG, resume=False).finish(RESULT)
-    with pytest.raises(ValueError, match="boom"), Run.start(tmp_path / "1_b", CONFIG, resume=False):
-        raise ValueError("boom")
-    for name, error in (("2_t", Interrupted(signal.SIGTERM)), ("3_i", KeyboardInterrupt())):
-        with pytest.raises(type(error)), Run.start(tmp_path / name, CONFIG, resume=False):
-            raise error
-    Run.start(tmp_path / "10_c", CONFIG, resume=False)
-    lines = sweep_table(tmp_path).splitlines()
-    assert [line.split()[0] for line in lines[1:6]] == ["0_a", "1_b", "2_t", "3_i", "10_c"]
-    assert "0.7200" in lines[1]
-    assert "failed" in lines[2]
-    assert "boom" in lines[2]
-    assert lines[3].endswith(" interrupted by SIGTERM")
-    assert lines[4].endswith(" interrupted by SIGINT")
-    assert "lost" in lines[5]

@@ -185,16 +185,19 @@ def test_a_sweep_that_is_stopped_goes_on_in_the_job_of_that_moment(home: Path, c
     arguments = [*TRAIN, "-m", "model=lr,fm,dnn"]
     assert call(calls, home, arguments, signal.SIGTERM, times=6) == 128 + signal.SIGTERM
     said, again = told(home, signal.SIGTERM)
-    assert "1_synthetic_fm_seed1" in said
+    assert "at step" in said
+    assert "synthetic_fm_seed1" in said
     assert again[: len(arguments)] == arguments
-    statuses = [line.split()[1] for line in (home / "said.txt").read_text().splitlines() if line[1:2] == "_"]
+    statuses = [
+        line.split()[1] for line in (home / "said.txt").read_text().splitlines() if line.startswith("synthetic_")
+    ]
     assert statuses == ["done", "interrupted"]
-    (sweep,) = [path.parent for path in home.glob("outputs/train/*/0_synthetic_lr_seed1")]
-    before = (sweep / "0_synthetic_lr_seed1/result.json").stat().st_mtime_ns
+    (sweep,) = [path.parent for path in home.glob("outputs/train/*/synthetic_lr_seed1")]
+    before = (sweep / "synthetic_lr_seed1/result.json").stat().st_mtime_ns
     assert call(calls, home, again) == 0
-    assert (sweep / "0_synthetic_lr_seed1/result.json").stat().st_mtime_ns == before
-    assert leavings(sweep / "1_synthetic_fm_seed1") == leavings(home / "whole")
-    assert (sweep / "2_synthetic_dnn_seed1/result.json").exists()
+    assert (sweep / "synthetic_lr_seed1/result.json").stat().st_mtime_ns == before
+    assert leavings(sweep / "synthetic_fm_seed1") == leavings(home / "whole")
+    assert (sweep / "synthetic_dnn_seed1/result.json").exists()
     assert not list(home.glob("outputs/train/*/*/earlier-*"))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fieldctr import tracking
-from fieldctr.analysis.plots import heatmap, save
+from fieldctr.analysis.plots import Words, heatmap, save
 from fieldctr.config import TrackerConfig
 from fieldctr.signals import Interrupted
 from fieldctr.tracking import Tracker
@@ -29,7 +29,7 @@ def test_wandb_runs_offline_without_account_prompt_or_home(tmp_path: Path, monke
     began = time.monotonic()
     mirror = tracker("wandb", tmp_path)
     mirror.log({"valid/auc": 0.7}, step=10)
-    picture = save(heatmap(["a", "b"], np.eye(2), "pairs"), tmp_path / "pairs")
+    picture = save(heatmap(["a", "b"], np.eye(2), "pairs", Words("a", "b", "c")), tmp_path / "pairs")
     mirror.finish({"test/auc": 0.71}, {"field_pairs": picture})
     recorded = list(tmp_path.rglob("*.wandb"))
     assert len(recorded) == 1
@@ -46,6 +46,14 @@ def test_tensorboard_writes_its_event_file(tmp_path: Path) -> None:
     content = next((tmp_path / "tensorboard").iterdir()).read_bytes()
     assert b"valid/auc" in content
     assert b"final/test/auc" in content
+
+
+def test_tensorboard_shows_the_pictures(tmp_path: Path) -> None:
+    picture = save(heatmap(["a", "b"], np.eye(2), "pairs", Words("a", "b", "c")), tmp_path / "pairs")
+    tracker("tensorboard", tmp_path).finish({}, {"field_pairs": picture})
+    content = b"".join(path.read_bytes() for path in (tmp_path / "tensorboard").iterdir())
+    assert b"field_pairs" in content
+    assert picture.read_bytes() in content
 
 
 def test_a_failing_tracker_is_said_once_and_never_ends_a_run(

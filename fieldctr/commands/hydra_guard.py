@@ -24,6 +24,7 @@ from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.base import Container, Node
 
+from fieldctr.commands import sweeps
 from fieldctr.commands.yaml_files import MAX_VALUES, TOO_MANY, read_yaml
 from fieldctr.config import Kind, locate
 from fieldctr.errors import UserError
@@ -37,7 +38,7 @@ def _kind(base: type, example: str) -> Kind:
 
 
 PARTS = {  # of the node `hydra`: what it instantiates
-    "callbacks": _kind(Callback, "fieldctr.commands.launch.Sweep"),
+    "callbacks": _kind(Callback, "fieldctr.commands.sweeps.Sweep"),
     "launcher": _kind(Launcher, "hydra._internal.core_plugins.basic_launcher.BasicLauncher"),
     "sweeper": _kind(Sweeper, "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"),
 }
@@ -175,6 +176,7 @@ def _refuse_logging(key: str, value: Any) -> None:
 def install() -> None:
     """Put the guard in the place of what Hydra and OmegaConf would use. Twice is once."""
     hydra._internal.hydra.ConfigLoaderImpl = Loader  # ty: ignore[invalid-assignment]
+    sweeps.register()
     Plugins.instance()  # it runs the modules of its plugins again: until then the class is another one
     _guard_files([SourcesRegistry.instance().resolve("file")])
     _count(CachingConfigRepository, "load_config", lambda _: INTERPOLATION_COST)

@@ -20,7 +20,6 @@ import hydra
 from hydra._internal.utils import get_args_parser  # what hydra.main reads sys.argv with
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -30,10 +29,11 @@ from fieldctr.commands.hydra_guard import NESTED, install
 from fieldctr.commands.mistakes import Call, hydra_apart, search_path, translate
 from fieldctr.commands.spelling import refuse_spelling
 from fieldctr.commands.study_words import own_words
+from fieldctr.commands.sweep_table import sweep_table
+from fieldctr.commands.sweeps import Sweep, refuse_misplaced, run_job
 from fieldctr.commands.words import HYDRA, PARTS
 from fieldctr.config import refuse_values
 from fieldctr.errors import UserError, unknown
-from fieldctr.runs import sweep_table
 from fieldctr.signals import Interrupted, check
 from fieldctr.trust import FLAG, take_trust
 
@@ -64,6 +64,7 @@ def launch(command: str, arguments: tuple[str, ...]) -> None:
     refuse_flags(call)
     if call.multirun and command in MANY_RUNS:
         raise UserError(f"a {command} is a sweep of its own: leave out -m")
+    refuse_misplaced(call.overrides, multirun=call.multirun)
     refused: list[Exception] = []
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(task(command, refused))()
@@ -94,7 +95,12 @@ def task(command: str, refused: list[Exception]) -> Callable[[DictConfig], None]
             node |= {"config_dir": own} if command in MANY_RUNS else {}
             refuse_values(node, command)  # a range needs no torch either
             main = importlib.import_module(f"fieldctr.commands.{command}").main
-            main(node, run_folder()) if command in LEAVES_A_FOLDER else main(node)
+            if command not in LEAVES_A_FOLDER:
+                main(node)
+            elif HydraConfig.get().mode == RunMode.MULTIRUN:
+                run_job(main, node, run_folder())
+            else:
+                main(node, run_folder())
         except (UserError, OSError, MemoryError) as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise  # Hydra goes on with the other jobs and raises the first error at the end
@@ -192,15 +198,6 @@ def with_choices(
     if taken.get(TUNED, "none") not in options(TUNED, own):
         taken[TUNED] = "none"
     return node | {CHOICES: taken}
-
-
-class Sweep(Callback):
-    """Remembers the folder of a multirun: its table is printed even when a job fails, and Hydra then calls no hook."""
-
-    folder: Path | None = None
-
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        type(self).folder = Path(config.hydra.sweep.dir)
 
 
 def flags_first(arguments: tuple[str, ...]) -> list[str]:

@@ -81,11 +81,12 @@ def write_pictures(found: FieldEmbeddings) -> None:
     names = found.account["fields"]
     if (found.folder / "map_after.png").exists():  # the last of them
         return
-    from fieldctr.analysis.plots import field_map, heatmap, save
+    from fieldctr.analysis.plots import Words, field_map, heatmap, save
 
+    words = Words("field", "with field", "cosine")
     for when, vectors in (("before", found.vectors[0]), ("after", found.vectors[-1])):
         unit = (vectors / vectors.norm(dim=1, keepdim=True)).numpy()
-        similarity = heatmap(names, unit @ unit.T, f"cosine of field vectors {when} SSFT")
+        similarity = heatmap(names, unit @ unit.T, f"cosine of field vectors {when} SSFT", words)
         save(similarity, found.folder / f"similarity_{when}")
         save(field_map(names, unit, f"field vectors {when} SSFT"), found.folder / f"map_{when}")
 

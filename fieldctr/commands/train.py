@@ -4,7 +4,6 @@ import contextlib
 import itertools
 import sys
 import time
-import warnings
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +16,9 @@ from torch import Tensor
 from fieldctr.artifacts import digest
 from fieldctr.commands.finished import FinishedRun
 from fieldctr.commands.machine import start_runtime, torch_as_it_was
+from fieldctr.commands.pictures import draw, inside
 from fieldctr.commands.trained import downsampled
 from fieldctr.config import TrainConfig, TrainerConfig, parse
-from fieldctr.data.batches import Batches
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.frames import FOLDER, AnyFrame, in_place_of_files
 from fieldctr.data.npy import save_alone
@@ -28,13 +27,11 @@ from fieldctr.data.test_reads import note_test_read, sealed_test
 from fieldctr.disk import replacing
 from fieldctr.errors import UserError
 from fieldctr.models.ctr_model import CTRModel, build_model, flops_per_sample, reads_field_embeddings, refuse_misfits
-from fieldctr.models.hooks import hook
 from fieldctr.runs import CODE, MODEL, SCHEMA, Run, config_digest, finished, shown_name
 from fieldctr.schema import Schema
 from fieldctr.signals import Interrupted
 from fieldctr.tracking import Tracker
 from fieldctr.training import checkpoint, optim
-from fieldctr.training.diagnostics import ROWS, diagnostics
 from fieldctr.training.evaluate import Evaluation, evaluate
 from fieldctr.training.metrics import metric_class
 from fieldctr.training.optim import learning_rates, lr_scales
@@ -148,7 +145,10 @@ def walk_on(config: TrainConfig, run: Run, dataset: Dataset, runtime: Runtime, t
         with run.stage("evaluate"):
             found = evaluated(model, dataset, config, runtime, run)
         record_model(run.folder, dataset.schema, model, found)
-        pictures = draw(run.folder, dataset, model, runtime)
+        matrices = inside(dataset, model, runtime)
+        with run.stage("draw"):
+            known = {"seed": config.seed, "best_step": fit.best_step, "data_digest": dataset.digest}
+            pictures = draw(run, dataset, matrices, known) if config.evaluate_test else {}
         scores = {f"{name}/{key}": value for name, split in found.items() for key, value in split.metrics.items()}
         tracker.finish(scores, pictures)
     run.finish(
@@ -295,27 +295,6 @@ def record_model(folder: Path, schema: Schema, model: CTRModel, found: dict[str,
     schema.save(folder / SCHEMA)
     for name, evaluation in found.items():
         save_alone(folder / f"{name}.scores.npy", evaluation.logit)
-
-
-def draw(folder: Path, dataset: Dataset, model: CTRModel, runtime: Runtime) -> dict[str, Path]:
-    """Leave pictures of what the backbone can say of its inside, by name, and say what is wrong with it."""
-    backbone, matrices = model.backbone, {}
-    if pair_weights := hook(backbone, "pair_weights"):
-        matrices["field_pairs"] = pair_weights()
-    found = diagnostics(model, next(Batches(dataset.valid, batch_size=ROWS, device=runtime.device).ordered()).inputs)
-    if found:
-        matrices |= found.matrices
-        for text in found.warnings:
-            warnings.warn(text, stacklevel=2)
-    if not matrices:
-        return {}
-    from fieldctr.analysis.plots import heatmap, save
-
-    pictures, names = {}, [field.name for field in dataset.schema.fields]
-    for name, matrix in matrices.items():
-        figure = heatmap(names, matrix.detach().float().cpu().numpy(), f"{folder.name}: {name.replace('_', ' ')}")
-        pictures[name] = save(figure, folder / name)
-    return pictures
 
 
 def settings_name(config: TrainConfig) -> str:

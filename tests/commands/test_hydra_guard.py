@@ -55,7 +55,7 @@ def composed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Compose:
         ("hydra: {callbacks: {x: '${oc.create:{_target_: os.system}}'}}", r"hydra\.callbacks\.x\._target_=os\.system"),
         ("hydra: {callbacks: {x: '${oc.decode:\"{_target_: os.system}\"}'}}", r"x\._target_=os\.system is refused"),
         (
-            f"hydra: {{callbacks: {{x: {{_target_: fieldctr.commands.launch.Sweep, command: {PAYLOAD}}}}}}}",
+            f"hydra: {{callbacks: {{x: {{_target_: fieldctr.commands.sweeps.Sweep, command: {PAYLOAD}}}}}}}",
             "one _target_ within another",
         ),
         ("hydra: {callbacks: {x: y}}", r"'hydra\.callbacks\.x' has no _target_"),
@@ -86,7 +86,7 @@ def test_the_node_of_hydra_runs_nothing(text: str, words: str, composed: Compose
 def test_what_belongs_there_passes(composed: Compose) -> None:
     config = composed(
         GLOBAL + "defaults: [{override /hydra/launcher: joblib}]\nhydra: {sweep: {dir: there}, launcher: {n_jobs: 2}, "
-        "callbacks: {again: {_target_: fieldctr.commands.launch.Sweep}}}\n",
+        "callbacks: {again: {_target_: fieldctr.commands.sweeps.Sweep}}}\n",
     )
     assert (config.hydra.sweep.dir, config.hydra.launcher.n_jobs) == ("there", 2)
     for logging in ("stdout", "default", "none"):

@@ -32,15 +32,19 @@ def settings(seeds: Mapping[int, Run]) -> str:
 
 
 def _settings(bench: Bench) -> Iterator[str]:
-    kinds = {name: settings(seeds) for name, seeds in bench.arms.items()}
     if any(unequal_settings(bench).values()):
-        each: dict[str, list[str]] = {}
-        for name, kind in kinds.items():
-            each.setdefault(kind, []).append(name)
-        yield (
-            f"UNEQUAL SETTINGS: {'; '.join(f'{_and(names)} on {kind}' for kind, names in each.items())}. The "
-            "differences are those of the settings as well: search for all arms, or for none (tuned=none)"
-        )
+        yield unequal({name: settings(seeds) for name, seeds in bench.arms.items()})
+
+
+def unequal(kinds: Mapping[str, str]) -> str:
+    """The sentence on arms whose settings are of several kinds, each by its name."""
+    each: dict[str, list[str]] = {}
+    for name, kind in kinds.items():
+        each.setdefault(kind, []).append(name)
+    return (
+        f"UNEQUAL SETTINGS: {'; '.join(f'{_and(names)} on {kind}' for kind, names in each.items())}. The "
+        "differences are those of the settings as well: search for all arms, or for none (tuned=none)"
+    )
 
 
 def unequal_settings(bench: Bench) -> dict[str, str]:
@@ -48,11 +52,14 @@ def unequal_settings(bench: Bench) -> dict[str, str]:
     kinds = {name: settings(seeds) for name, seeds in bench.arms.items()}
     base = kinds[bench.against]
     return {
-        name: ""
-        if _kind(kind) == _kind(base) or NO_SPACE in (kind, base)
-        else f"UNEQUAL SETTINGS: {name} ran on {kind}, {bench.against} on {base}"
+        name: "" if comparable(kind, base) else f"UNEQUAL SETTINGS: {name} ran on {kind}, {bench.against} on {base}"
         for name, kind in kinds.items()
     }
+
+
+def comparable(one: str, other: str) -> bool:
+    """Whether two settings are of one kind, such as tuned/coupon_fm and tuned/coupon_lr."""
+    return _kind(one) == _kind(other) or NO_SPACE in (one, other)
 
 
 def _kind(settings: str) -> str:

@@ -1,5 +1,6 @@
 """A chart as a PNG file, for slides and papers: what the page shows as SVG, drawn by matplotlib."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,23 @@ def save_png(chart: Chart, stem: Path) -> Path:
 def figure(chart: Chart) -> Figure:
     """The chart as matplotlib draws it."""
     picture = Figure(figsize=(1.3 * WIDTH / UNIT, 1.3 * chart.height / UNIT), layout="constrained")
-    axes = picture.add_subplot()
+    _fill(picture.add_subplot(), chart)
+    return picture
+
+
+def sheet(charts: Sequence[Chart], title: str) -> Figure:
+    """Charts side by side, two in a row, under one title."""
+    rows = -(-len(charts) // 2)
+    size = (1.1 * min(2, len(charts)) * WIDTH / UNIT, 1.1 * rows * max(chart.height for chart in charts) / UNIT)
+    with mpl.rc_context(STYLE):
+        picture = Figure(figsize=size, layout="constrained", dpi=SETTINGS["figure.dpi"])
+        picture.suptitle(plain(title), fontsize=9)
+        for place, chart in enumerate(charts, 1):
+            _fill(picture.add_subplot(rows, min(2, len(charts)), place), chart)
+    return picture
+
+
+def _fill(axes: Any, chart: Chart) -> None:
     for mark in chart.marks:
         _draw(axes, mark)
     x, y = scales(chart, 1.0, 1.0)
@@ -47,7 +64,6 @@ def figure(chart: Chart) -> Figure:
         keys = [Line2D([], [], color=colour) for colour in tones.values()]
         names = [plain(clipped(name)) for name in tones]
         axes.legend(keys, names, fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    return picture
 
 
 def _axis(axis: Any, own: Axis, scale: Scale) -> None:
