@@ -17,6 +17,7 @@ from fieldctr.artifacts import digest
 from fieldctr.commands.finished import FinishedRun
 from fieldctr.commands.machine import start_runtime, torch_as_it_was
 from fieldctr.commands.pictures import draw, inside
+from fieldctr.commands.show import summary
 from fieldctr.commands.trained import downsampled
 from fieldctr.config import TrainConfig, TrainerConfig, parse
 from fieldctr.data.dataset import Dataset
@@ -303,20 +304,6 @@ def settings_name(config: TrainConfig) -> str:
         return str(told)
     name = config.choice("tuned")
     return "defaults" if name == "none" else f"tuned/{name}"
-
-
-def summary(result: dict[str, Any], folder: Path) -> str:
-    """What a person wants to know first."""
-    split = "test" if "test" in result else "valid"
-    own, valid = result[split], result["valid"]
-    share = f", {own['attainable_share']:.1%} of what is attainable" if "attainable_share" in own else ""
-    other = f"valid AUC {valid['auc']:.4f}" if split == "test" else "the test split was not read"
-    return (
-        f"{result['model']} on {result['dataset']}, seed {result['seed']}: "
-        f"{split} AUC {own['auc']:.4f}{share}, LogLoss {own['logloss']:.4f}; {other}\n"
-        f"best step {result['best_step']}, {result['stopped']}; {result['samples_per_s']:,} samples/s, "
-        f"{sum(result['seconds'].values()):.0f} s in all; {folder}/result.json"
-    )
 
 
 def say(text: str) -> None:

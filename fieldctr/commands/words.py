@@ -14,6 +14,7 @@ COMMANDS = {
     "scaling": "fit scaling laws to finished runs (scaling bound: the capacity term of a table)",
     "report": "compare finished runs, and leave a page, tables and pictures",
     "sync": "make the W&B runs of finished runs anew from their folders",
+    "show": "print a run: settings that differ from the defaults, metrics, history, where its files are",
     "predict": "score new raw rows with a finished run's model",
     "verify": "read what is stored below outputs and say what is damaged",
     "clean": "remove tables, field vectors and shards that nothing refers to; never a run",

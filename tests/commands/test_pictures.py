@@ -23,8 +23,8 @@ PNG = b"\x89PNG\r\n\x1a\n"
 def test_each_run_has_its_picture_and_a_trial_has_none(calls: Calls, trained: Path, tmp_path: Path) -> None:
     assert (trained / "r/learning.png").read_bytes().startswith(PNG)
     assert (trained / "r/learning.svg").exists()
-    words = [f"outputs={trained}/o", "evaluate_test=false", f"hydra.run.dir={tmp_path}/trial", "model=fwfm"]
-    code, said = calls(trained, "train", "DATASET", *TRAIN, *words)
+    words = ["evaluate_test=false", f"hydra.run.dir={tmp_path}/trial", "model=fwfm"]
+    code, said = calls(shutil.copytree(trained, tmp_path / "home"), "train", "DATASET", *TRAIN, *words)
     assert code == 0, said
     assert not [*(tmp_path / "trial").glob("*.png"), *(tmp_path / "trial").glob("*.svg")]
 

@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import shutil
 import signal
 import statistics
 from pathlib import Path
@@ -146,12 +147,13 @@ def test_unequal_footing_stands_in_the_table_and_equal_one_does_not(tmp_path: Pa
 
 
 def test_a_seed_and_a_model_more_repeat_nothing(calls: Calls, prepared: Path, tmp_path: Path) -> None:
-    words = ["train", "-m", "DATASET", *TRAIN, f"outputs={prepared}/o", f"hydra.sweep.dir={tmp_path}/s", "resume=true"]
-    assert calls(prepared, *words, "seed=1,2")[0] == 0
+    home = shutil.copytree(prepared, tmp_path / "home")  # others count its files
+    words = ["train", "-m", "DATASET", *TRAIN, f"hydra.sweep.dir={tmp_path}/s", "resume=true"]
+    assert calls(home, *words, "seed=1,2")[0] == 0
     (tmp_path / "s/mini_lr_seed2").rename(tmp_path / "s/1_mini_lr_seed2")  # as earlier versions named it
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("result.json")}
     assert len(before) == 2
-    code, said = calls(prepared, *words, "model=lr,fm", "seed=1,2,3", "tuned=none")
+    code, said = calls(home, *words, "model=lr,fm", "seed=1,2,3", "tuned=none")
     assert code == 0, said
     assert {path: path.stat().st_mtime_ns for path in before} == before
     names = {"mini_lr_seed1", "1_mini_lr_seed2", "mini_lr_seed3", *(f"mini_fm_seed{seed}" for seed in (1, 2, 3))}
@@ -160,5 +162,5 @@ def test_a_seed_and_a_model_more_repeat_nothing(calls: Calls, prepared: Path, tm
     assert "UNEQUAL" not in said
     config = json.loads((tmp_path / "s/mini_fm_seed3/config.json").read_text())
     assert config["choices"]["tuned"] == "none"
-    code, said = calls(prepared, *words, "model=lr,fm", "hydra.run.dir=r")
+    code, said = calls(home, *words, "model=lr,fm", "hydra.run.dir=r")
     assert (code, "give hydra.sweep.dir=FOLDER" in said) == (2, True)
