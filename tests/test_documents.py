@@ -231,3 +231,15 @@ def draw_walk() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def test_the_demo_names_the_commands_that_come_next_with_their_path() -> None:
+    target = (ROOT / "Makefile").read_text().partition("\ndemo: setup\n")[2].partition("\n\n")[0]
+    said = [line for line in target.splitlines() if "@echo" in line]
+    assert "made-up table" in said[0]
+    next_ones = [re.sub(r"\s{2,}.*", "", line.split('"  ')[1]) for line in said if '"  fieldctr' in line]
+    assert [call.split()[1] for call in next_ones] == ["show", "train", "baseline"]
+    assert all("$(DEMO)" in call or "outputs" not in call for call in next_ones)
+    assert any("$(BIN)/activate" in line for line in said)
+    assert "learning.png" in target
+    assert "hydra.run.dir=$(DEMO)" in target

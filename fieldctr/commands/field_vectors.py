@@ -46,18 +46,36 @@ def embed_fields(
     `dataset_node` and `encoder_node` are those of the configuration.
     """
     config, values = settled(parse(EncoderConfig, encoder_node, "encoder"), device), field_values(dataset.folder)
+    prompts = field_prompts(values, names, config)
     embeddings = field_embeddings(
         config,
-        field_prompts(values, names, config),
+        prompts,
         root=outputs / "field_embeddings",
         device=device,
         others=lambda: alternatives(dataset, dataset_node, values, names, config),
-        watch=lambda steps: Progress(total_steps=steps, step=0, batch_size=config.tuning.batch_size),
+        watch=lambda steps: _watched(steps, config, len(prompts.train), len(names)),
     )
     before, after = (embeddings.account["history"][i].get("mean_cosine", 0.0) for i in (0, -1))
     if after > before + COSINE_RISE:
         print(f"warning: SSFT pulled the fields together: mean cosine {before:.3f} -> {after:.3f}", file=sys.stderr)
     return embeddings
+
+
+def _watched(steps: int, config: EncoderConfig, prompts: int, fields: int) -> Progress:
+    """Say what is to come, before the first step; how long it will take is known after a few."""
+    progress = Progress(total_steps=steps, step=0, batch_size=config.tuning.batch_size)
+    progress.say(what_comes(steps, config, prompts, fields))
+    return progress
+
+
+def what_comes(steps: int, config: EncoderConfig, prompts: int, fields: int) -> str:
+    """Of one call that makes field vectors."""
+    if not steps:
+        return f"field vectors of {fields} fields, without tuning: one pass of the language model, seconds"
+    return (
+        f"SSFT: {prompts:,} prompts of {fields} fields, {config.tuning.epochs} epochs, {steps:,} steps; then the cost "
+        "account. The time left is said as it runs; the vectors are kept, and the next call takes none"
+    )
 
 
 def settled(config: EncoderConfig, device: torch.device) -> EncoderConfig:

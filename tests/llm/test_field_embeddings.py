@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -286,3 +287,12 @@ def test_minilm_reads_names(native_bf16: bool, tmp_path: Path, values: list[Fiel
     assert unit.shape == (3, 384)
     assert json.loads((found.folder / KEY_FILE).read_text())["encoder"]["dtype"] == ("bf16" if native_bf16 else "fp32")
     assert unit[0] @ unit[1] > unit[0] @ unit[2] + 0.2
+
+
+def test_what_is_to_come_is_said_before_it_begins() -> None:
+    from fieldctr.commands.field_vectors import what_comes
+
+    config: Any = SimpleNamespace(tuning=SimpleNamespace(epochs=3))
+    said = what_comes(42, config, 1791, 21)
+    assert said.startswith("SSFT: 1,791 prompts of 21 fields, 3 epochs, 42 steps")
+    assert "one pass" in what_comes(0, config, 0, 21)
