@@ -13,7 +13,7 @@ TABLE = ("dataset=synthetic", "dataset.source.rows=3000", "tuned=none")
 
 @pytest.fixture
 def few_models(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_sizes, "options", lambda _: ["dnn", "ffm", "transformer"])
+    monkeypatch.setattr(model_sizes, "options", lambda *_: ["dnn", "ffm", "transformer"])
 
 
 @pytest.mark.usefixtures("few_models")
