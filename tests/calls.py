@@ -28,6 +28,7 @@ SAID = {
     "cost",
     "resume",
 }  # what no two calls have in common
+LEDGER = "test_reads-"  # of who read test and when: it has a line for each evaluation, also for one made again
 VOLATILE = {"run.json", "runs.txt", ".digests.json", "multirun.yaml"}
 SSFT = ["encoder=tiny_llama", "encoder.values_per_field=2", "encoder.template=short", "runtime.threads=1"]
 
@@ -149,7 +150,7 @@ def tree(folder: Path) -> dict[str, str]:
 
 
 def content(path: Path) -> str:
-    if path.is_dir() or path.name in VOLATILE:
+    if path.is_dir() or path.name in VOLATILE or path.name.startswith(LEDGER):
         return ""
     data = path.read_bytes()
     if path.name == "checksums.json" and not (path.parent / "train.ids.npy").exists():
