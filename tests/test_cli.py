@@ -150,7 +150,9 @@ def test_a_call_in_another_spelling_is_told_the_right_one(words: str, told: str)
         run(*words.split())
 
 
-@pytest.mark.parametrize("words", ["-m --config-dir conf", "--cfg job seed=1", "-cd conf -p trainer", "~seed +a.b=1"])
+@pytest.mark.parametrize(
+    "words", ["", "seed=1", "-m --config-dir conf", "--cfg job seed=1", "-cd conf -p trainer", "~seed +a.b=1"]
+)
 def test_what_hydra_takes_is_no_mistake_of_spelling(words: str) -> None:
     refuse_spelling(words.split(), get_args_parser()._option_string_actions, FLAGS_WITH_VALUE)
 

@@ -10,7 +10,7 @@ import pytest
 
 HEAVY = {"torch", "numpy", "polars", "scipy", "matplotlib", "wandb", "transformers", "triton"}
 OF_THE_COMPILER = {"triton", "sympy", "torch._dynamo", "torch._inductor", "torch.utils.flop_counter"}
-UNUSED_IN_TRAINING = OF_THE_COMPILER | {"scipy", "matplotlib", "wandb", "transformers", "peft", "optuna", "sklearn"}
+UNUSED_IN_TRAINING = OF_THE_COMPILER | {"wandb", "transformers", "peft", "optuna", "sklearn"}
 PLAIN = ["--help", "list", "completion query", "ssft list"]
 COMPOSED = ["train --cfg job", "train seed=abc", "train trainer.patience=x", "train encoder=random encoder.dtype=fp8"]
 TINY = "train tracker=none model=lr dataset.source.rows=3000 trainer.max_epochs=1"

@@ -32,9 +32,8 @@ def refuse_spelling(arguments: Sequence[str], flags: Collection[str], with_value
 
 def _words(arguments: Sequence[str], with_value: Collection[str]) -> Iterator[tuple[str, str]]:
     """The words that are no value of a flag, each with the one behind it."""
-    behind = [*arguments[1:], ""]
-    before = ["", *arguments[:-1]]
-    for last, argument, following in zip(before, arguments, behind, strict=True):
+    around = ["", *arguments, ""]
+    for last, argument, following in zip(around, arguments, around[2:], strict=False):
         if last not in with_value or argument.startswith("-") or "=" in argument:
             yield argument, following
 

@@ -13,6 +13,7 @@ from torch import nn
 from fieldctr.catalog import conf_dir
 from fieldctr.config import build
 from fieldctr.inputs import Inputs
+from fieldctr.models.contract import batch_of
 from fieldctr.models.ctr_model import KINDS, SOURCE
 from fieldctr.schema import Field, Schema
 
@@ -25,24 +26,12 @@ FIELDS = (
 )
 
 
-def batch_of(schema: Schema, num_rows: int, seed: int = 3) -> Inputs:
-    generator = torch.Generator().manual_seed(seed)
-    columns = {
-        field.name: torch.randint(field.vocab_size, (num_rows, field.width), generator=generator, dtype=torch.int32)
-        for field in schema.fields
-    }
-    values = torch.randn(num_rows, schema.num_values, generator=generator)
-    present = [columns[field.name] for field in schema.fields if field.numeric]
-    present += [(columns[field.name] > 0).expand(-1, field.vector) for field in schema.fields if field.vector]
-    return Inputs(torch.cat(list(columns.values()), 1), values * torch.cat(present, 1) if present else None)
-
-
 @cache
-def model_node(name: str) -> dict[str, Any]:
-    """The node `model` as a command composes it: an option can start from another one."""
+def model_node(name: str, group: str = "model") -> dict[str, Any]:
+    """The node `model`, or that of another group, as a command composes it: an option can start from another one."""
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        node: Any = OmegaConf.to_container(compose("bench_train", [f"model={name}"]), resolve=True)
-    return node["model"]
+        node: Any = OmegaConf.to_container(compose("bench_train", [f"{group}={name}"]), resolve=True)
+    return node[group]
 
 
 def scramble(module: nn.Module, seed: int = 5) -> None:
