@@ -209,7 +209,7 @@ def test_prepare_goes_on_behind_what_it_read(home: Path, calls: Calls) -> None:
     assert again == arguments
     assert call(calls, home, again) == 0
     assert "goes on behind the 6,000 rows" in (home / "said.txt").read_text()
-    (whole,), (table,) = home.glob("outputs/data/*[!.]"), home.glob("other/data/[!.]*")
+    (whole,), (table,) = (list(home.glob(f"{outputs}/data/[!.]*/")) for outputs in ("outputs", "other"))
     assert table.name == whole.name
     assert all((table / path.name).read_bytes() == path.read_bytes() for path in whole.glob("*.npy"))
     assert not list(table.parent.glob(".*.*"))
