@@ -27,6 +27,11 @@ def groups() -> list[str]:
     return sorted(path.name for path in conf_dir().iterdir() if path.is_dir())
 
 
+def plural(group: str) -> str:
+    """What `fieldctr list` calls all options of a group: models, studies."""
+    return f"{group[:-1]}ies" if group.endswith("y") else f"{group}s"
+
+
 def options(group: str, own: str | Path | None = None) -> list[str]:
     """The names one can write behind `group=`; nested ones with a slash. Empty for a group that does not exist."""
     folders = [conf_dir() / group, *([] if own is None else [Path(own) / group])]

@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from fieldctr.catalog import FLAGS, groups, options
+from fieldctr.catalog import FLAGS, groups, options, plural
 from fieldctr.commands.keys import choices, defaults_of, option_keys, root_keys
 from fieldctr.commands.words import COMMANDS, HYDRA, INSPECTIONS, PARTS
 from fieldctr.errors import UserError, unknown
@@ -51,7 +51,7 @@ def completions(words: list[str]) -> list[str]:
     if not command:
         known = list(COMMANDS)
     elif command == "list":
-        known = [f"{group}s" for group in groups()]
+        known = [plural(group) for group in groups()]
         known += [f"dataset={option}" for option in options("dataset", own)] if "models" in before else []
     elif command in ("explain", "check"):
         known = _explained(command, word, own)

@@ -3,13 +3,13 @@
 import importlib
 from pathlib import Path
 
-from fieldctr.catalog import groups, headline, options, without_own
+from fieldctr.catalog import groups, headline, options, plural, without_own
 from fieldctr.errors import UserError, nearest
 
 
 def main(*arguments: str) -> None:
     """Print the options of the named groups, of all groups without a name."""
-    known = {f"{group}s": group for group in groups()}
+    known = {plural(group): group for group in groups()}
     if {"--help", "-h"} & {*arguments}:
         print(f"usage: fieldctr list [{' | '.join(known)}] [--config-dir DIR]")
         print("       fieldctr list models dataset=NAME [embedding_dim=N]    their parameters and FLOPs on a table")

@@ -14,7 +14,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from fieldctr.catalog import conf_dir, groups, options
+from fieldctr.catalog import conf_dir, groups, options, plural
 from fieldctr.commands.hydra_guard import NESTED
 from fieldctr.config import flat
 from fieldctr.errors import UserError, nearest
@@ -96,7 +96,7 @@ def _causes(error: BaseException) -> list[BaseException]:
 def _no_option(error: MissingConfigException) -> str:
     group, _, option = str(error.missing_cfg_file).rpartition("/")
     known = sorted(error.options or ())
-    hint = f"All: fieldctr list {group}s" if group in groups() else f"All: {', '.join(known)}"
+    hint = f"All: fieldctr list {plural(group)}" if group in groups() else f"All: {', '.join(known)}"
     return f"no {group or 'configuration'} '{option.removesuffix('.yaml')}'. {nearest(option, known)}{hint}"
 
 
