@@ -184,6 +184,11 @@ def choice(choices: Mapping[str, Any] | None, group: str) -> str:
     return str((choices or {})[group])
 
 
+def listed(value: Any) -> list[Any]:
+    """A value that may stand alone or in a list, as a list."""
+    return list(value) if isinstance(value, list) else [value]
+
+
 def flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """The leaves of nested mappings by dotted key. An empty mapping is a leaf: a field without keys is a field."""
     leaves: dict[str, Any] = {}

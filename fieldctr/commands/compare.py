@@ -8,8 +8,8 @@ from fieldctr.analysis.comparison import tables
 from fieldctr.analysis.comparison.arms import Bench, benches, load_runs
 from fieldctr.analysis.comparison.comparison import Terms, compared
 from fieldctr.analysis.comparison.slices import sliced
-from fieldctr.commands.compared_rows import CompareConfig, ground_of, listed, scores_of, slicing
-from fieldctr.config import parse, yaml
+from fieldctr.commands.compared_rows import CompareConfig, ground_of, scores_of, slicing
+from fieldctr.config import listed, parse, yaml
 from fieldctr.disk import write_text
 from fieldctr.errors import UserError
 from fieldctr.runs import find_runs

@@ -188,8 +188,3 @@ def scores_of(run: Run, split: str, kept: np.ndarray) -> Callable[[], np.ndarray
 def _read(path: Path, kept: np.ndarray) -> np.ndarray:
     logit = np.load(path, mmap_mode="r")
     return logit if kept.all() else logit[kept]
-
-
-def listed(value: Any) -> list[Any]:
-    """One value, or several."""
-    return list(value) if isinstance(value, list) else [value]

@@ -12,10 +12,10 @@ from fieldctr.commands.compare import comparisons
 from fieldctr.commands.compared_rows import CompareConfig
 from fieldctr.commands.launch import compose
 from fieldctr.commands.scaling import main as fit_laws
-from fieldctr.config import parse
+from fieldctr.config import listed, parse
 from fieldctr.disk import write_text
 from fieldctr.runs import find_runs, load_result
-from fieldctr.studies.plan import RUNS, StudyConfig, listed
+from fieldctr.studies.plan import RUNS, StudyConfig
 from fieldctr.studies.record import ANSWER, edges
 from fieldctr.studies.schedule import Schedule
 

@@ -103,7 +103,7 @@ def free_mb(runtime: Runtime) -> float:
 
 
 def scaled(count: float) -> str:
-    """'12.3 GFLOPs'."""
+    """A count of operations as a text of three digits: '12.3 GFLOPs'."""
     for unit in ("", "K", "M", "G"):
         if count < 1000:
             return f"{count:.3g} {unit}FLOPs"

@@ -7,8 +7,8 @@ from typing import Any
 
 from fieldctr.analysis.report.report import PAGE, STUDY, report
 from fieldctr.commands.compare import comparisons
-from fieldctr.commands.compared_rows import CompareConfig, listed
-from fieldctr.config import parse
+from fieldctr.commands.compared_rows import CompareConfig
+from fieldctr.config import listed, parse
 from fieldctr.errors import UserError
 from fieldctr.runs import find_runs
 

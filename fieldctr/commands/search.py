@@ -5,41 +5,28 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import yaml
 
 from fieldctr.catalog import PACKAGE, conf_dir, groups
 from fieldctr.commands.launch import compose
 from fieldctr.commands.study import begin, cell_state, having, run_all
-from fieldctr.config import Between, Positive, TrackerConfig, parse
+from fieldctr.config import listed, parse
 from fieldctr.disk import write_text
 from fieldctr.errors import UserError
 from fieldctr.studies import record
-from fieldctr.studies.plan import Cell, EngineConfig, StudyConfig, arms_of, key_of, listed
+from fieldctr.studies.plan import Cell, SearchTerms, StudyConfig, arms_of, key_of
 from fieldctr.studies.schedule import Schedule
-from fieldctr.studies.search import Objective, Sampler, Trial
+from fieldctr.studies.search import Trial
 from fieldctr.studies.spaces import Settings, words_of
 
 
 @dataclass(frozen=True)
-class SearchConfig:
+class SearchConfig(SearchTerms):
     """The root of `fieldctr search`."""
 
-    data_root: str
-    outputs: str
-    words: list[str]
     spaces: str | list[str] | None
-    trials: Positive
-    seconds: Positive | None
-    sampler: Sampler
-    objective: Objective
-    search_seed: Annotated[int, Between(0, 2**32 - 1)]
-    prune: bool
-    on_failure: Literal["continue", "stop", "retry"]
-    retries: Positive
-    engine: EngineConfig
-    tracker: TrackerConfig
     choices: dict[str, Any] | None = None
     config_dir: str | None = None
 

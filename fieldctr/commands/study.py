@@ -9,7 +9,7 @@ from typing import Any
 from fieldctr.artifacts import digest
 from fieldctr.catalog import conf_dir
 from fieldctr.commands.launch import compose
-from fieldctr.config import TrainConfig, flat, parse
+from fieldctr.config import TrainConfig, flat, listed, parse
 from fieldctr.disk import read_object, write_json
 from fieldctr.errors import UserError
 from fieldctr.locks import HeldError, lock
@@ -26,7 +26,6 @@ from fieldctr.studies.plan import (
     StudyConfig,
     arms_of,
     key_of,
-    listed,
     run_words,
     seeds_of,
 )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from fieldctr.config import Between, Positive, TrackerConfig
+from fieldctr.config import Between, Positive, TrackerConfig, listed
 from fieldctr.errors import UserError, unknown
 from fieldctr.studies.jobs import Job
 from fieldctr.studies.search import Objective, Sampler
@@ -35,11 +35,28 @@ class EngineConfig:
 
 
 @dataclass(frozen=True)
-class StudyConfig:
-    """The root of `fieldctr study`."""
+class SearchTerms:
+    """How much is searched, and where runs go: the keys that studies and searches share."""
 
     data_root: str
     outputs: str
+    words: list[str]
+    trials: Positive
+    seconds: Positive | None
+    sampler: Sampler
+    objective: Objective
+    search_seed: Annotated[int, Between(0, 2**32 - 1)]
+    prune: bool
+    on_failure: Literal["continue", "stop", "retry"]
+    retries: Positive
+    engine: EngineConfig
+    tracker: TrackerConfig
+
+
+@dataclass(frozen=True)
+class StudyConfig(SearchTerms):
+    """The root of `fieldctr study`."""
+
     name: str | None
     question: str | None
     datasets: str | list[str]
@@ -47,24 +64,13 @@ class StudyConfig:
     over: dict[str, Any]
     arms: dict[str, Any]
     same: list[str]
-    words: list[str]
     settings: Literal["searched", "tuned", "defaults"]
-    trials: Positive
-    seconds: Positive | None
-    sampler: Sampler
-    objective: Objective
-    search_seed: Annotated[int, Between(0, 2**32 - 1)]
-    prune: bool
     seeds: Positive | list[int]
     against: str | None
     within: list[str]
     metrics: list[str]
     slices: list[str]
     scaling: dict[str, Any] | list[dict[str, Any]] | None
-    on_failure: Literal["continue", "stop", "retry"]
-    retries: Positive
-    engine: EngineConfig
-    tracker: TrackerConfig
     choices: dict[str, Any] | None = None
     config_dir: str | None = None  # of the user's own YAML
 
@@ -80,10 +86,6 @@ class Arm(NamedTuple):
     trees: bool = False
     product: tuple[tuple[str, Any], ...] = ()  # of an arm of `over`: its groups with their values
 
-    def condition(self, within: Sequence[str]) -> dict[str, str]:
-        """What stays the same where it is compared."""
-        return {group: str(value) for group, value in self.product if group in within}
-
     def short(self, within: Sequence[str]) -> str:
         """The arm's name where it is compared `within` groups."""
         return "_".join(str(value) for group, value in self.product if group not in within) or self.name
@@ -98,11 +100,6 @@ class Cell(NamedTuple):
     @property
     def name(self) -> str:
         return f"{self.dataset}/{self.arm.name}"
-
-
-def listed(value: Any) -> list[Any]:
-    """One name, or several."""
-    return list(value) if isinstance(value, list) else [value]
 
 
 def seeds_of(config: StudyConfig) -> list[int]:

@@ -21,6 +21,7 @@ from torch import Tensor
 from fieldctr import processor
 from fieldctr.artifacts import cached, check_stage
 from fieldctr.config import RuntimeConfig
+from fieldctr.cores import usable_cores
 from fieldctr.disk import write_json
 from fieldctr.errors import UserError
 from fieldctr.memory import peak_resident_mb
@@ -119,8 +120,7 @@ def choose_device(name: str) -> torch.device:
 
 def choose_threads() -> int:
     """Half of the cores that this process may use, from 1 to 8: the rest is often hyper-threads or neighbours."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(MAX_THREADS, max(1, cores // 2))
+    return min(MAX_THREADS, max(1, usable_cores() // 2))
 
 
 def remembered_matmul(cache: Path, threads: int) -> str:

@@ -78,7 +78,7 @@ def test_points_in_a_plane_keep_their_distances() -> None:
 def test_names_of_any_script_are_drawn_without_a_word(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        save(field_map(["年龄", "b", ""], np.eye(3), "map"), tmp_path / "map")
+        assert save(field_map(["年龄", "b", ""], np.eye(3), "map"), tmp_path / "map").exists()
 
 
 def test_names_are_text_and_equal_figures_equal_bytes(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ import pytest
 from fieldctr import UserError, compose
 from fieldctr.catalog import options
 from fieldctr.commands.study import cell_state, scheduled
-from fieldctr.config import parse
-from fieldctr.studies.plan import Cell, StudyConfig, arms_of, final_job, listed, run_words, seeds_of, trial_job
+from fieldctr.config import listed, parse
+from fieldctr.studies.plan import Cell, StudyConfig, arms_of, final_job, run_words, seeds_of, trial_job
 
 
 def config(*words: str, **kwargs: Any) -> StudyConfig:

@@ -78,5 +78,5 @@ def decimals(pair: Mapping[str, Any]) -> int:
 
 
 def percent(level: float) -> str:
-    """'95 %'."""
+    """A share as a text: 0.95 is '95 %'."""
     return f"{100 * level:g} %"

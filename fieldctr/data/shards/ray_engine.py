@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fieldctr import signals
+from fieldctr.cores import ONE_THREAD
 from fieldctr.data.budget import Budget, Limits
 from fieldctr.data.shards.reader import Reader
 from fieldctr.data.shards.samples import row_columns
@@ -20,7 +21,6 @@ from fieldctr.errors import UserError
 from fieldctr.trust import VARIABLE
 
 TASK_ROWS = 1 << 20
-WORKER = {"POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1"}  # the tasks themselves take all cores
 
 
 class Recipe(NamedTuple):
@@ -46,7 +46,9 @@ def write_with_ray(recipe: Recipe, max_memory_gb: float) -> int:
     ray = _ray()
     started = not ray.is_initialized()
     if started:
-        settings = {"env_vars": WORKER | {VARIABLE: os.environ.get(VARIABLE, "")}}  # a worker imports the source itself
+        settings = {
+            "env_vars": ONE_THREAD | {VARIABLE: os.environ.get(VARIABLE, "")}
+        }  # a worker imports the source itself
         ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR", runtime_env=settings)
     signals.retake()  # else SIGTERM ends in a native trace
     try:

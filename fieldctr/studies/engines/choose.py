@@ -1,8 +1,8 @@
 """The engine that a study's configuration names, with as many workers as the machine has room for."""
 
-import os
 from pathlib import Path
 
+from fieldctr.cores import usable_cores
 from fieldctr.errors import UserError
 from fieldctr.studies.engines.local import Local, gpus
 from fieldctr.studies.engines.ray import Ray
@@ -26,8 +26,3 @@ def engine(config: EngineConfig, work: str, *, logs: Path) -> Engine:
     if config.name == "ray":
         return Ray(work, slots=slots, num_gpus=1.0 if devices else 0.0)
     return Slurm(work, slots=slots, logs=logs, cluster=options.pop("cluster", "slurm"), options=options)
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -6,11 +6,10 @@ import os
 from typing import Any, Self
 
 from fieldctr import signals
+from fieldctr.cores import ONE_THREAD
 from fieldctr.errors import UserError
 from fieldctr.studies.jobs import Job, Outcome, call
 from fieldctr.trust import VARIABLE
-
-WORKER = {"POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
 class Ray:
@@ -23,7 +22,7 @@ class Ray:
         self.ray, self.slots, self.work = ray, slots, work
         self.started = not ray.is_initialized()
         if self.started:
-            settings: dict[str, Any] = {"env_vars": WORKER | {VARIABLE: os.environ.get(VARIABLE, "")}}
+            settings: dict[str, Any] = {"env_vars": ONE_THREAD | {VARIABLE: os.environ.get(VARIABLE, "")}}
             ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR", runtime_env=settings)
         signals.retake()
         self.task = ray.remote(num_cpus=1, num_gpus=num_gpus, max_retries=0)(call)
