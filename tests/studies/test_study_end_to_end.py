@@ -124,8 +124,7 @@ def test_workers_that_are_killed_change_no_table(home: Path, undisturbed: Path) 
 def until_further(folder: Path, process: subprocess.Popen[str], draw: random.Random) -> None:
     """Wait until a few more jobs have finished, and a moment."""
     goal = len(list(folder.rglob("result.json"))) + draw.randrange(max(2, JOBS // KILLS))
-    while process.poll() is None and len(list(folder.rglob("result.json"))) < goal:
-        time.sleep(0.05)
+    wait_for(lambda: process.poll() is not None or len(list(folder.rglob("result.json"))) >= goal)
     time.sleep(draw.random())
 
 
@@ -137,7 +136,7 @@ def kill(pid: int) -> None:
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 600
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.05)
