@@ -8,7 +8,7 @@ import inspect
 import sys
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from fieldctr.errors import UserError, nearest
@@ -35,13 +35,13 @@ class TrainerConfig:
     """How a model is fitted. Node `trainer`."""
 
     max_epochs: Positive
-    batch_size: Positive
+    batch_size: Positive | Literal["auto"]
     eval_batch_size: Positive
-    evals_per_epoch: Positive
+    evals_per_epoch: Positive | Literal["auto"]
     monitor: Literal["auc", "logloss", "auc-logloss"]  # on the validation split
     patience: Positive  # evaluations in a row without a gain before the run stops
     min_delta: Weight  # what counts as a gain
-    lr_decay: Share  # factor at each evaluation without a gain
+    lr_decay: Share  # factor after each lr_patience evaluations in a row without a gain
     min_lr: Weight
     clip_norm: Weight | None
     ema_decay: Share | None  # per step; null trains and evaluates the raw weights
@@ -52,7 +52,12 @@ class TrainerConfig:
     checkpoint_every_s: Weight  # besides the one at each evaluation
     dry_run: bool  # counts and measures instead of training
     extra_metrics: list[str]  # import paths of torchmetrics classes, computed on the whole split
-    grace_steps: Annotated[int, Between(0)] = 100  # as before there was such a key, for runs of then
+    # Of what follows the default is what was done before there was such a key, for runs of then.
+    grace_steps: Annotated[int, Between(0)] = 100
+    patience_steps: Annotated[int, Between(0)] = 0  # without a gain, before patience may stop the run
+    lr_patience: Positive = 1
+    gain: Literal["monitor", "either"] = "monitor"  # either: a lower LogLoss than any before is a gain too
+    first_bias: Literal["drawn", "log_odds"] = "drawn"
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,8 @@ class OptimizerConfig:
     embedding_l2: Weight
     dense_l2: Weight
     embedding_update: Literal["dense", "lazy"]  # lazy: the same Adam, computed only for rows that a batch touches
-    base_width: Positive = 16  # as before there was such a key, for runs of then
+    base_width: Positive = 16  # as before there was such a key, for runs of then; so is the next
+    sample_eps: Weight = 0.0  # over the batch size, added to eps
 
 
 @dataclass(frozen=True)
@@ -187,6 +193,11 @@ def choice(choices: Mapping[str, Any] | None, group: str) -> str:
 def listed(value: Any) -> list[Any]:
     """A value that may stand alone or in a list, as a list."""
     return list(value) if isinstance(value, list) else [value]
+
+
+def later(kind: Any) -> dict[str, Any]:
+    """The keys of a node that earlier versions lacked, with what those did."""
+    return {one.name: one.default for one in fields(kind) if one.default is not MISSING}
 
 
 def flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -22,7 +22,7 @@ from typing import Any, Self
 
 from fieldctr.artifacts import digest
 from fieldctr.checksums import CHECKSUMS_FILE, check, complete, is_sealed
-from fieldctr.config import OptimizerConfig, TrainConfig, TrainerConfig, flat
+from fieldctr.config import OptimizerConfig, TrainConfig, TrainerConfig, flat, later
 from fieldctr.disk import cause_of, flush, read_object, sentence, write_json, write_text
 from fieldctr.errors import UserError
 from fieldctr.locks import HeldError, Release, lock
@@ -42,8 +42,8 @@ ASIDE = "earlier-"
 READS, READERS_FILE = "reads", "runs.txt"  # key in a run's record; in what it reads, the runs
 CODE = "code"  # key in a run's record and result: where the user's own modules came from, if there are any
 LATER = {  # keys that earlier versions lacked, with what those did: a run at these values is the same run
-    "trainer.grace_steps": TrainerConfig.grace_steps,
-    "optimizer.base_width": OptimizerConfig.base_width,
+    **{f"trainer.{name}": value for name, value in later(TrainerConfig).items()},
+    **{f"optimizer.{name}": value for name, value in later(OptimizerConfig).items()},
     "evaluate_test": TrainConfig.evaluate_test,
     "id_dropout": None,
 }

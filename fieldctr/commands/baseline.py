@@ -106,7 +106,12 @@ def record(config: BaselineConfig, dataset: Dataset, folder: Path, config_digest
     )
     if dataset.negative_rate is not None:
         notes.append(downsampled(dataset.negative_rate))
-    content = {"rows": [row._asdict() for row in rows], "notes": [head, *notes], **provenance()}
+    content = {
+        "data_digest": dataset.digest,
+        "rows": [row._asdict() for row in rows],
+        "notes": [head, *notes],
+        **provenance(),
+    }
     write_json(folder / JSON_FILE, content)
     write_text(folder / MARKDOWN_FILE, "\n".join([markdown(rows), head, *notes]))
 

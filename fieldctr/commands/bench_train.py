@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,8 +13,10 @@ from fieldctr.config import Between, OptimizerConfig, Positive, RuntimeConfig, T
 from fieldctr.data.generated import generated_split
 from fieldctr.models.ctr_model import build_model
 from fieldctr.nn.flops import FlopCounter
+from fieldctr.training.pace import Pace
 from fieldctr.training.trainer import Fitting, Trainer
 
+LARGE_TABLE = 10**9  # rows, of which trainer.batch_size=auto takes its largest batch
 WARM_UP = 5  # steps: allocations, first touch of the moments
 
 
@@ -43,7 +45,9 @@ def main(node: dict[str, Any]) -> None:
     config = parse(BenchTrainConfig, node, "")
     settings, runtime = config.trainer, start_runtime(config.runtime, config.trainer, outputs=Path(config.outputs))
     peak = runtime.matmul_gflops(size=1024, repeats=20)
-    rows = min(WARM_UP + config.steps, 50) * settings.batch_size
+    batch_size = Pace.of(settings, LARGE_TABLE).batch_size
+    settings = replace(settings, batch_size=batch_size)
+    rows = min(WARM_UP + config.steps, 50) * batch_size
     schema, split = generated_split(config.num_fields, config.vocab_size, rows, seed=config.seed)
     model = build_model(
         schema,
@@ -55,11 +59,11 @@ def main(node: dict[str, Any]) -> None:
     )
     fitting = Fitting(Trainer(settings, config.optimizer, runtime, seed=config.seed), model, split, split, folder=None)
     seconds, cpu_seconds, gflop = measure(fitting, config.steps)
-    rate = settings.batch_size / seconds
+    rate = batch_size / seconds
     busy = seconds if runtime.device.type == "cuda" else cpu_seconds / runtime.threads
     name = choice(config.choices, "model")
     print(
-        f"{name}, batch {settings.batch_size}, {config.num_fields} fields, {schema.vocab_size:,} rows, "
+        f"{name}, batch {batch_size}, {config.num_fields} fields, {schema.vocab_size:,} rows, "
         f"dim {config.embedding_dim}; {runtime.describe()}; median of {config.steps} steps\n"
         f"  {seconds * 1e3:9.1f} ms per step, {cpu_seconds * 1e3:.1f} CPU ms\n"
         f"  {rate:9,.0f} samples/s\n"

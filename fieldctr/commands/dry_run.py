@@ -19,6 +19,7 @@ from fieldctr.data.prepare import prepared
 from fieldctr.memory import available_mb
 from fieldctr.models.ctr_model import CTRModel, build_model, refuse_misfits
 from fieldctr.training.costs import Costs, step_costs
+from fieldctr.training.pace import Pace
 from fieldctr.training.runtime import Runtime
 from fieldctr.training.trainer import Fitting, Trainer
 
@@ -44,8 +45,11 @@ def dry_run(config: TrainConfig) -> str:
             field_embeddings=drawn(dataset.schema.num_fields),
         )
 
-    costs, batch_size = step_costs(build, dataset.schema, config.trainer, runtime), config.trainer.batch_size
+    batch_size = Pace.of(config.trainer, len(dataset.train)).batch_size
+    costs = step_costs(build, dataset.schema, config.trainer, runtime, batch_size=batch_size)
     size, free = costs.parameters, free_mb(runtime)
+    fits = costs.memory_mb < MARGIN * free
+    time_spent = spent(config, dataset, build, costs, runtime, batch_size=batch_size, fits=fits)
     return "\n".join(
         [
             f"{config.choice('model')} on {dataset.name}, {dataset.schema.num_fields} fields, batch {batch_size}; "
@@ -55,18 +59,24 @@ def dry_run(config: TrainConfig) -> str:
             f"{scaled(costs.forward_flops / batch_size)} in a forward pass, of matrix products",
             f"  memory      {costs.memory_mb:,.0f} MB: {costs.state_mb:,.0f} for weights, moments and averages, "
             f"{costs.step_mb:,.0f} at most for activations and gradients; {free:,.0f} MB are free here",
-            f"  time        {spent(config, dataset, build, costs, runtime, fits=costs.memory_mb < MARGIN * free)}",
+            f"  time        {time_spent}",
         ]
     )
 
 
 def spent(
-    config: TrainConfig, dataset: Dataset, build: Callable[[], CTRModel], costs: Costs, runtime: Runtime, *, fits: bool
+    config: TrainConfig,
+    dataset: Dataset,
+    build: Callable[[], CTRModel],
+    costs: Costs,
+    runtime: Runtime,
+    *,
+    batch_size: int,
+    fits: bool,
 ) -> str:
     """The time of a million samples, and how it was found."""
     gflops = runtime.matmul_gflops(size=1024, repeats=20) * (runtime.threads if runtime.device.type == "cpu" else 1)
     expected = costs.flops / gflops / 1e9  # seconds a step, at the peak
-    batch_size = config.trainer.batch_size
     if not fits:
         text = f"at least {duration(expected / batch_size * 1e6)} per million samples: the model does not fit here, "
         return f"{text}so this is its FLOPs at the machine's measured peak, {gflops:,.0f} GFLOP/s of matrix products"

@@ -14,12 +14,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fieldctr.artifacts import digest
+from fieldctr.commands.beginning import how_rows_count, settings_name, what_begins
 from fieldctr.commands.finished import FinishedRun
+from fieldctr.commands.floor import floor_of
 from fieldctr.commands.machine import start_runtime, torch_as_it_was
 from fieldctr.commands.pictures import draw, inside
 from fieldctr.commands.show import summary
-from fieldctr.commands.trained import downsampled
-from fieldctr.config import TrainConfig, TrainerConfig, parse
+from fieldctr.config import TrainConfig, parse
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.frames import FOLDER, AnyFrame, in_place_of_files
 from fieldctr.data.npy import save_alone
@@ -33,9 +34,12 @@ from fieldctr.schema import Schema
 from fieldctr.signals import Interrupted
 from fieldctr.tracking import Tracker
 from fieldctr.training import checkpoint, optim
+from fieldctr.training.advice import advice
 from fieldctr.training.evaluate import Evaluation, evaluate
+from fieldctr.training.first_bias import start_at_click_rate
 from fieldctr.training.metrics import metric_class
-from fieldctr.training.optim import learning_rates, lr_scales
+from fieldctr.training.optim import learning_rates
+from fieldctr.training.pace import Pace
 from fieldctr.training.runtime import Runtime
 from fieldctr.training.trainer import Fit, Record, Trainer
 from fieldctr.trust import own_code
@@ -135,9 +139,10 @@ def walk_on(config: TrainConfig, run: Run, dataset: Dataset, runtime: Runtime, t
         run.note({CODE: code})
     if config.train_rows != "all":
         dataset = replace(dataset, train=dataset.train.sample(config.train_rows, seed=config.seed))
+    begun = begin(model, dataset, config)
     size, flops = model.num_parameters(), flops_per_sample(model, dataset.schema)
     where = f"{runtime.describe()}; settings: {settings_name(config)}; results go to {run.folder}"
-    for line in (*what_begins(config, dataset, model), where, *how_rows_count(dataset, config.trainer)):
+    for line in (*what_begins(config, dataset, model, begun), where, *how_rows_count(dataset, config.trainer)):
         say(line)
 
     with tracker:
@@ -169,7 +174,9 @@ def walk_on(config: TrainConfig, run: Run, dataset: Dataset, runtime: Runtime, t
             "num_rows": {name: len(getattr(dataset, name)) for name in ("train", *found)},
             "flops_per_sample": flops,
             "learning_rates": learning_rates(model, config.optimizer),
+            **begun,
             "best_step": fit.best_step,
+            "warnings": said_doubts(fit, dataset, config, run.folder),
             "stopped": fit.stopped,
             "samples": fit.samples,
             "samples_per_s": round(fit.samples_per_s),
@@ -180,6 +187,22 @@ def walk_on(config: TrainConfig, run: Run, dataset: Dataset, runtime: Runtime, t
             "schema_digest": dataset.schema.fingerprint(),
         }
     )
+
+
+def begin(model: CTRModel, dataset: Dataset, config: TrainConfig) -> dict[str, Any]:
+    """Set the output bias of a model that is to be trained from the start; what result.json says of how it begins."""
+    moved = config.trainer.first_bias == "log_odds" and config.warm_start is None
+    bias = start_at_click_rate(model, dataset.train) if moved else None
+    return {"pace": Pace.of(config.trainer, len(dataset.train))._asdict(), "first_bias": bias}
+
+
+def said_doubts(fit: Fit, dataset: Dataset, config: TrainConfig, folder: Path) -> list[str]:
+    """What a reader of the run should doubt, said as well."""
+    floor = floor_of(dataset.digest, folder, Path(config.outputs))
+    doubts = list(advice(fit, config.trainer, floor=floor))
+    for text in doubts:
+        say(f"warning: {text}")
+    return doubts
 
 
 def refuse_mistakes(config: TrainConfig) -> None:
@@ -205,25 +228,6 @@ def frame_folders(config: TrainConfig) -> Iterator[Path]:
     folder = Path(str(config.dataset["raw_dir"]))
     if folder.parent == Path(config.outputs) / FOLDER:
         yield folder
-
-
-def what_begins(config: TrainConfig, dataset: Dataset, model: CTRModel) -> Iterator[str]:
-    """Which model on which table, how large, and what of it learns more slowly."""
-    size = model.num_parameters()
-    name = config.choice("model")
-    yield f"{name} on {dataset.name}: {size['embedding']:,} embedding + {size['dense']:,} dense parameters"
-    for share in sorted({scale for scale in lr_scales(model, config.optimizer.base_width).values() if scale < 1}):
-        yield f"wide matrices learn at {share:.3g} of optimizer.lr: {share * config.optimizer.lr:.3g}"
-
-
-def how_rows_count(dataset: Dataset, trainer: TrainerConfig) -> Iterator[str]:
-    """What a reader of the metrics must know of the samples."""
-    if dataset.train.weight is not None:
-        yield "samples count by their weights, in the loss and in all metrics"
-        if trainer.extra_metrics:
-            yield "trainer.extra_metrics know no weights and count each sample once: their names end in _unweighted"
-    if dataset.negative_rate is not None:
-        yield downsampled(dataset.negative_rate)
 
 
 def fitted(
@@ -296,14 +300,6 @@ def record_model(folder: Path, schema: Schema, model: CTRModel, found: dict[str,
     schema.save(folder / SCHEMA)
     for name, evaluation in found.items():
         save_alone(folder / f"{name}.scores.npy", evaluation.logit)
-
-
-def settings_name(config: TrainConfig) -> str:
-    """The searched settings that the defaults list took for this run, or that there are none."""
-    if told := (config.choices or {}).get("settings"):
-        return str(told)
-    name = config.choice("tuned")
-    return "defaults" if name == "none" else f"tuned/{name}"
 
 
 def say(text: str) -> None:

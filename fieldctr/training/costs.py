@@ -34,14 +34,16 @@ class Costs(NamedTuple):
         return self.state_mb + self.step_mb
 
 
-def step_costs(build: Callable[[], CTRModel], schema: Schema, settings: TrainerConfig, runtime: Runtime) -> Costs:
-    """The costs of training what `build` makes, with batches of `settings.batch_size`."""
+def step_costs(
+    build: Callable[[], CTRModel], schema: Schema, settings: TrainerConfig, runtime: Runtime, *, batch_size: int
+) -> Costs:
+    """The costs of training what `build` makes, with batches of this size."""
     with FakeTensorMode(allow_non_fake_inputs=True):
         model = build().train()
         sizes, weights = model.num_parameters(), sum(parameter.nbytes for parameter in model.parameters())
         if settings.activation_checkpointing:
             recompute_layers(model)
-        inputs, label = batch(schema, settings.batch_size)
+        inputs, label = batch(schema, batch_size)
         with LiveTensors() as live, FlopCounter() as counter:
             loss = loss_of(model, inputs, label, runtime)
             forward = counter.flops

@@ -12,7 +12,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,11 +32,11 @@ from fieldctr.training.diagnostics import ROWS, diagnose
 from fieldctr.training.evaluate import evaluate
 from fieldctr.training.loss import batch_loss
 from fieldctr.training.optim import Optimizer
+from fieldctr.training.pace import Pace
 from fieldctr.training.progress import Progress
 from fieldctr.training.recompute import keep_activations, recompute_layers
 from fieldctr.training.runtime import Runtime
-
-Record = dict[str, float]  # one evaluation: step, epoch, lr, train_loss, seconds, valid/<metric>
+from fieldctr.training.stopping import Record, State, decide, judge
 
 
 class Fit(NamedTuple):
@@ -49,21 +49,7 @@ class Fit(NamedTuple):
     samples: int  # trained on, repetitions counted
     samples_per_s: float
     stopped: str  # why
-
-
-@dataclass
-class State:
-    """What a fit knows besides tensors; JSON in its checkpoint."""
-
-    lr: float
-    step: int = 0
-    samples: int = 0
-    best_step: int = 0
-    best_score: float | None = None
-    bad_evals: int = 0  # in a row, without a gain
-    history: list[Record] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=lambda: {"train": 0.0, "evaluate": 0.0, "checkpoint": 0.0})
-    stopped: str = ""
+    cut: bool  # by the budget of epochs, not by patience
 
 
 class Trainer:
@@ -110,12 +96,17 @@ class Fitting:
     ) -> None:
         self.settings, self.runtime, self.seed = trainer.settings, trainer.runtime, trainer.seed
         self.model, self.train, self.valid, self.folder, self.name = model, train, valid, folder, name
-        self.batches = Batches(train, batch_size=self.settings.batch_size, device=self.runtime.device)
+        self.pace = Pace.of(self.settings, len(train))
+        self.batches = Batches(train, batch_size=self.pace.batch_size, device=self.runtime.device)
         self.steps_per_epoch = len(self.batches)
         self.total_steps = self.settings.max_epochs * self.steps_per_epoch
-        self.eval_steps = eval_positions(self.steps_per_epoch, self.settings.evals_per_epoch)
+        self.eval_steps = eval_positions(self.steps_per_epoch, self.pace.evals_per_epoch)
+        eps = trainer.optimizer.eps + trainer.optimizer.sample_eps / self.pace.batch_size
         self.optimizer = Optimizer(
-            model, trainer.optimizer, clip_norm=self.settings.clip_norm, ema_decay=self.settings.ema_decay
+            model,
+            replace(trainer.optimizer, eps=eps),
+            clip_norm=self.settings.clip_norm,
+            ema_decay=self.settings.ema_decay,
         )
         self.state = State(lr=trainer.optimizer.lr)
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.runtime.device)  # since the last evaluation
@@ -133,7 +124,7 @@ class Fitting:
         """Epoch by epoch, from wherever the state stands."""
         self.clock = self.saved = time.perf_counter()
         steps = {"total_steps": self.total_steps, "step": self.state.step}
-        with signals.deferred(), Progress(**steps, batch_size=self.settings.batch_size) as progress:
+        with signals.deferred(), Progress(**steps, batch_size=self.pace.batch_size) as progress:
             self.model.train()
             try:
                 if self.due:
@@ -190,7 +181,7 @@ class Fitting:
         try:
             with self.optimizer.averaged():
                 metrics = self.validate()
-                better = self.judge(metrics)
+                better, gain = judge(self.state, metrics, self.settings)
                 diagnostics = self.diagnose()
                 if better:
                     self.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
@@ -199,7 +190,7 @@ class Fitting:
         record = {"step": self.state.step, "epoch": self.epochs, "lr": self.state.lr, "train_loss": train_loss}
         record |= {f"valid/{name}": value for name, value in metrics.items()}
         record |= {f"diagnostics/{name}": value for name, value in diagnostics.items()}
-        self.decide(better)
+        decide(self.state, self.settings, gain=gain, last_step=self.total_steps)
         self.loss_sum.zero_()
         self.losses = 0
         record["seconds"] = sum(self.state.seconds.values())
@@ -231,27 +222,6 @@ class Fitting:
         eager = torch.compiler.set_stance("force_eager") if self.settings.compile else contextlib.nullcontext()
         with eager:
             return diagnose(self.model, *self.sample)
-
-    def judge(self, metrics: Mapping[str, float]) -> bool:
-        """Whether these metrics are the best so far."""
-        score = monitored(metrics, self.settings.monitor)
-        better = self.state.best_score is None or score > self.state.best_score + self.settings.min_delta
-        if better:
-            self.state.best_score, self.state.best_step = score, self.state.step
-        return better
-
-    def decide(self, better: bool) -> None:
-        """Learning rate, patience and the end, after an evaluation."""
-        state, settings = self.state, self.settings
-        if better:
-            state.bad_evals = 0
-        elif state.step >= settings.grace_steps:
-            state.bad_evals += 1
-            state.lr = min(state.lr, max(settings.min_lr, state.lr * settings.lr_decay))
-        if state.bad_evals >= settings.patience:
-            state.stopped = f"no gain in {settings.patience} evaluations"
-        elif state.step == self.total_steps:
-            state.stopped = f"{settings.max_epochs} epochs are over"
 
     @property
     def epochs(self) -> float:
@@ -313,21 +283,12 @@ class Fitting:
         state = self.state
         best = next(record for record in state.history if record["step"] == state.best_step)
         rate = state.samples / state.seconds["train"]
-        return Fit(state.best_step, best, state.history, state.seconds, state.samples, rate, state.stopped)
+        return Fit(state.best_step, best, state.history, state.seconds, state.samples, rate, state.stopped, state.cut)
 
 
 def eval_positions(steps_per_epoch: int, evals_per_epoch: int) -> frozenset[int]:
     """Steps of an epoch (1..steps_per_epoch) after which to evaluate; the last is one of them."""
     return frozenset(math.ceil(steps_per_epoch * i / evals_per_epoch) for i in range(1, evals_per_epoch + 1))
-
-
-def monitored(found: Mapping[str, float], monitor: str) -> float:
-    """The number to maximise."""
-    return {
-        "auc": found["auc"],
-        "logloss": -found["logloss"],
-        "auc-logloss": found["auc"] - found["logloss"],
-    }[monitor]
 
 
 def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

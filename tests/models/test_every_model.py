@@ -4,10 +4,13 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch.testing import assert_close
 
 from fieldctr.catalog import conf_dir, headline, options
+from fieldctr.data.dataset import Split
 from fieldctr.errors import UserError
 from fieldctr.inputs import Inputs
 from fieldctr.models.contract import CONTRACTS, Contract, Make
@@ -15,6 +18,7 @@ from fieldctr.models.ctr_model import SOURCE, CTRModel, build_model
 from fieldctr.nn.embedding import EmbeddingTable
 from fieldctr.schema import Field, Schema
 from fieldctr.training.diagnostics import diagnose
+from fieldctr.training.first_bias import log_odds, start_at_click_rate
 
 # A YAML with an embedding_dim is another model at a size of its own, too large to train here.
 FILES = sorted((conf_dir() / "model").glob("*.yaml"))
@@ -87,6 +91,24 @@ def test_a_stray_key_and_a_wrong_value_are_named(name: str, node: Node, schema: 
     for key in set(node(name)) - {"_target_", *SOURCE}:  # the command checks where field embeddings come from
         with pytest.raises(UserError, match=rf"model\.{key}="):
             made(node(name) | {key: "surprise"}, schema)
+
+
+@every_model
+@pytest.mark.parametrize("rate", [0.003, 0.9])
+def test_it_starts_at_the_click_rate_of_train(
+    name: str, node: Node, schema: Schema, inputs: Inputs, rate: float
+) -> None:
+    rows = len(inputs.ids) * math.ceil(2000 / len(inputs.ids))
+    values = None if inputs.values is None else inputs.values.numpy()
+    label = (np.arange(rows) < rate * rows).astype(np.float32)
+    train = Split(np.resize(inputs.ids.numpy(), (rows, inputs.ids.shape[1])), label, values)
+    model = made(node(name), schema).eval()
+    with torch.no_grad():
+        drawn = model(inputs).logit
+        start = start_at_click_rate(model, train)
+        assert_close(model(inputs).logit, drawn + (start or 0), rtol=1e-4, atol=1e-4)
+    assert start in (None, log_odds(train))  # None where its paper has no such bias
+    assert log_odds(train) == pytest.approx(math.log(rate / (1 - rate)), abs=0.3)
 
 
 @every_model

@@ -28,7 +28,7 @@ def costs(node: dict[str, Any], planted: ModuleType, runtime: Runtime, **setting
     def build() -> CTRModel:
         return build_model(SCHEMA, dim=DIM, model=node, enhancer=None, seed=1)
 
-    return step_costs(build, SCHEMA, planted.trainer_config(batch_size=BATCH, **settings), runtime)
+    return step_costs(build, SCHEMA, planted.trainer_config(**settings), runtime, batch_size=BATCH)
 
 
 def test_flops_are_those_of_the_products(node: dict[str, Any], planted: ModuleType, runtime: Runtime) -> None:

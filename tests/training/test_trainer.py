@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from fieldctr.config import RuntimeConfig
 from fieldctr.errors import UserError
 from fieldctr.training.evaluate import evaluate
+from fieldctr.training.pace import Pace
 from fieldctr.training.runtime import Runtime
-from fieldctr.training.trainer import Fit, Fitting, Trainer, eval_positions, monitored
+from fieldctr.training.trainer import Fit, Fitting, Trainer, eval_positions
 
 
 class KilledError(Exception):
@@ -123,11 +124,6 @@ def test_eval_positions_end_an_epoch_and_never_exceed_it(steps: int, times: int)
     assert len(positions) == min(steps, times)
 
 
-def test_what_is_monitored() -> None:
-    found = {"auc": 0.7, "logloss": 0.6}
-    assert [monitored(found, name) for name in ("auc", "logloss", "auc-logloss")] == [0.7, -0.6, pytest.approx(0.1)]
-
-
 def test_nan_stops_the_run_with_its_likely_causes(planted: ModuleType, runtime: Runtime) -> None:
     model = planted.Tiny(seed=1)
     with torch.no_grad():
@@ -212,6 +208,25 @@ def test_evaluations_of_the_first_steps_count_against_nothing(
     done = fit(planted, runtime, planted.Tiny(seed=1), max_epochs=9, evals_per_epoch=1, patience=1, min_delta=1.0,
                grace_steps=grace_steps)  # fmt: skip
     assert done.history[-1]["step"] == end
+
+
+def test_auto_goes_by_the_rows_and_equals_its_numbers(planted: ModuleType, runtime: Runtime) -> None:
+    pace = Pace.of(planted.trainer_config(batch_size="auto", evals_per_epoch="auto"), 2000)
+    told = [
+        fit(planted, runtime, planted.Tiny(seed=1), **one)
+        for one in (pace._asdict(), dict.fromkeys(pace._fields, "auto"))
+    ]
+    assert timeless(told[0].history) == timeless(told[1].history)
+
+
+def test_sample_eps_is_eps_in_the_unit_of_a_samples_gradient(planted: ModuleType, runtime: Runtime) -> None:
+    models = []
+    for eps, sample_eps in ((0.25 + 1e-3, 0.0), (1e-3, 16.0)):
+        optimizer = planted.optimizer_config(eps=eps, sample_eps=sample_eps)
+        models.append(planted.Tiny(seed=1))
+        trainer = Trainer(planted.trainer_config(max_epochs=1, batch_size=64), optimizer, runtime, seed=3)
+        trainer.fit(models[-1], planted.split(2000, 1), planted.split(500, 2))
+    assert equal_weights(*models)
 
 
 def test_no_step_waits_for_the_device(planted: ModuleType, runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
