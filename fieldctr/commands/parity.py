@@ -160,4 +160,5 @@ def check_auc(protocol: Protocol, run: str | None) -> Check:
 
 
 def model_node(name: str) -> dict[str, Any]:
-    return yaml.safe_load((conf_dir() / "model" / f"{name}.yaml").read_text(encoding="utf-8"))
+    content = yaml.safe_load((conf_dir() / "model" / f"{name}.yaml").read_text(encoding="utf-8"))
+    return content.get("model", content)  # a YAML that brings a rate of its own has the node below its name

@@ -16,7 +16,7 @@ def test_the_page_of_a_run_says_what_its_files_do(trained: Path, calls: object, 
     result = json.loads((run / "result.json").read_text())
     history = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     rows = [line.split() for line in text.splitlines()]
-    assert ["optimizer.lr", "0.5", "(default", "0.001)"] in rows
+    assert ["optimizer.lr", "0.5", "(default", "0.02)"] in rows
     assert ["test", *(f"{result['test'][name]:.4f}" for name in ("auc", "logloss", "gauc", "ne", "ece"))] in rows
     for record in history:
         mark = "*" * (record["step"] == result["best_step"])
