@@ -62,12 +62,23 @@ def by_condition(found: list[Found], folder: Path, arm: str | None, other: str |
     """One line a condition: the reference, and what each other arm adds to it in the first metric."""
     base, lead = found[0]["against"], found[0]["metrics"][0].upper()
     arms = [*dict.fromkeys(one["arm"] for part in found for one in part["differences"])]
-    head = [", ".join(found[0]["within"]), f"{base}: test {lead} ± sd", *(f"{name} - {base}" for name in arms)]
+    several = len({part["dataset"] for part in found}) > 1
+    head = [
+        *(["dataset"] if several else []),
+        *found[0]["within"],
+        f"{base}: test {lead} ± sd",
+        *(f"{name} - {base}" for name in arms),
+    ]
     lines = []
     for part in found:
         cells = cells_of(part)
         lines.append(
-            [*part["within"].values(), cells[base][1], *(cells[name][2] if name in cells else "-" for name in arms)]
+            [
+                *([part["dataset"]] if several else []),
+                *part["within"].values(),
+                cells[base][1],
+                *(cells[name][2] if name in cells else "-" for name in arms),
+            ]
         )
     if arm:
         chosen = {"by": found[0]["by"], "within": [*found[0]["within"]], "metrics": [lead.lower()], "against": other}

@@ -28,6 +28,7 @@ from fieldctr.studies.plan import (
     key_of,
     run_words,
     seeds_of,
+    settings_kind,
 )
 from fieldctr.studies.schedule import CHOSEN, CellState, Schedule, run
 from fieldctr.studies.search import Search
@@ -97,7 +98,7 @@ def cell_state(config: StudyConfig, folder: Path, cell: Cell, stages: dict[str, 
         parse(TrainConfig, node, "")  # a mistake is told before anything runs
     stage = stage_of(config, folder, cell, node, stages)
     origin = "fixed" if cell.arm.trees else origin_of(config, cell)
-    if cell.arm.trees or config.settings != "searched":
+    if cell.arm.trees or settings_kind(config, cell.arm) != "searched":
         return CellState(cell, stage, None, {}, origin, config_digest(node))
     if cell.arm.settings_of:
         return CellState(cell, stage, None, None, origin, config_digest(node))
@@ -117,7 +118,7 @@ def cell_state(config: StudyConfig, folder: Path, cell: Cell, stages: dict[str, 
 
 def origin_of(config: StudyConfig, cell: Cell) -> str:
     """What result.json says of a run's settings."""
-    if config.settings != "searched":
+    if settings_kind(config, cell.arm) != "searched":
         return ""
     of = f", those of {cell.arm.settings_of}" if cell.arm.settings_of else ""
     return f"searched, {config.trials} trials{of}"

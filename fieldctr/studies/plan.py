@@ -18,7 +18,8 @@ from fieldctr.studies.search import Objective, Sampler
 from fieldctr.studies.spaces import Settings, words_of
 
 TREES = "lightgbm"  # the arm of `fieldctr baseline`'s boosted trees
-ARM_KEYS = ("words", "space", "settings_of", "starts_from")
+ARM_KEYS = ("words", "space", "settings", "settings_of", "starts_from")
+SETTINGS = ("searched", "tuned", "defaults")
 NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
 OF_TREES = ("dataset", "outputs", "data_root")  # keys that the boosted trees share with models
 SEARCH, RUNS, STAGES = "search", "runs", "stages"  # folders of a study
@@ -81,6 +82,7 @@ class Arm(NamedTuple):
     name: str
     words: tuple[str, ...]
     space: tuple[str, ...] | None = None  # names of the spaces that are searched together; None: that of its model
+    settings: str | None = None  # of SETTINGS; None: the study's
     settings_of: str | None = None  # the arm whose search it takes
     starts_from: str | None = None  # the arm whose run of the same seed is its warm start
     trees: bool = False
@@ -116,9 +118,10 @@ def arms_of(config: StudyConfig) -> list[Arm]:
     """From `models`, from the products of `over`, and from `arms`, in this order; UserError for what is none."""
     found = [Arm(name, (f"model={name}",)) for name in listed(config.models) if name != TREES]
     for values in itertools.product(*(listed(value) for value in config.over.values())) if config.over else ():
-        words = tuple(f"{group}={value}" for group, value in zip(config.over, values, strict=True))
-        product = tuple(zip(config.over, values, strict=True))
-        found.append(Arm("_".join(map(str, values)), words, _spaces(config.over, values), product=product))
+        chosen = dict(zip(config.over, values, strict=True))
+        words = tuple(f"{group}={value}" for group, value in chosen.items() if group != "settings")
+        name, spaces = "_".join(map(str, values)), _spaces(chosen)
+        found.append(Arm(name, words, spaces, chosen.get("settings"), product=tuple(chosen.items())))
     found += [_arm(name, node) for name, node in config.arms.items() if node is not None]
     if TREES in listed(config.models):
         found.append(Arm(TREES, (), trees=True))
@@ -129,6 +132,8 @@ def arms_of(config: StudyConfig) -> list[Arm]:
         if not NAME.fullmatch(name) or names.count(name) > 1:
             raise UserError(f"arm '{name}': expected a name of letters, digits, _ . + - that no other arm has")
     for arm in found:
+        if arm.settings not in (None, *SETTINGS):
+            raise UserError(f"arms.{arm.name}.settings: {unknown('kind of settings', str(arm.settings), SETTINGS)}")
         for key in ("settings_of", "starts_from"):
             other = getattr(arm, key)
             if other is not None and (other not in names or other == arm.name):
@@ -142,9 +147,8 @@ def arms_of(config: StudyConfig) -> list[Arm]:
     return found
 
 
-def _spaces(over: Mapping[str, Any], values: Sequence[str]) -> tuple[str, ...] | None:
+def _spaces(chosen: Mapping[str, Any]) -> tuple[str, ...] | None:
     """An enhancer's space is searched together with its model's."""
-    chosen = dict(zip(over, values, strict=True))
     if "model" not in chosen:
         return None
     enhancer = chosen.get("enhancer", "none")
@@ -165,9 +169,15 @@ def _arm(name: Any, node: Any) -> Arm:
         str(name),
         tuple(words.split() if isinstance(words, str) else map(str, words)),
         None if space is None else tuple(listed(space)),
+        node.get("settings"),
         node.get("settings_of"),
         node.get("starts_from"),
     )
+
+
+def settings_kind(config: StudyConfig, arm: Arm) -> str:
+    """Where the arm's settings come from: one of SETTINGS."""
+    return arm.settings or config.settings
 
 
 def key_of(word: str) -> str:
@@ -184,7 +194,7 @@ def run_words(config: StudyConfig, cell: Cell, study: str) -> list[str]:
     if cell.arm.trees:
         return [*(word for word in words if key_of(word).partition(".")[0] in OF_TREES), "threads=1"]
     usual = {"tracker": tracker_of(config), "runtime.threads": "1", "resume": "true"}
-    if config.settings != "tuned":
+    if settings_kind(config, cell.arm) != "tuned":
         usual["tuned"] = "none"
     words += [f"{key}={value}" for key, value in usual.items() if key not in named]
     if tracker_of(config) == "wandb":

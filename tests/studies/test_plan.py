@@ -11,7 +11,7 @@ from fieldctr import UserError, compose
 from fieldctr.catalog import options
 from fieldctr.commands.study import cell_state, scheduled
 from fieldctr.config import listed, parse
-from fieldctr.studies.plan import Cell, StudyConfig, arms_of, final_job, run_words, seeds_of, trial_job
+from fieldctr.studies.plan import Cell, StudyConfig, arms_of, final_job, run_words, seeds_of, settings_kind, trial_job
 
 
 def config(*words: str, **kwargs: Any) -> StudyConfig:
@@ -27,7 +27,9 @@ def test_every_study_of_the_product_composes_its_cells(name: str, tmp_path: Path
     assert study.against is None or study.against in {arm.short(study.within) for arm in arms}
     for arm in random.Random(name).sample(arms, min(3, len(arms))):
         state = cell_state(study, tmp_path / name, Cell(listed(study.datasets)[0], arm), {})
-        assert (state.search is None) == (arm.trees or study.settings != "searched" or arm.settings_of is not None)
+        assert (state.search is None) == (
+            arm.trees or settings_kind(study, arm) != "searched" or arm.settings_of is not None
+        )
 
 
 def test_models_products_and_arms_come_in_this_order() -> None:
@@ -117,6 +119,19 @@ def test_a_mistake_is_answered_before_anything_runs(words: list[str], said: str,
     with pytest.raises(UserError, match=re.escape(said)):
         scheduled(config(*words, f"outputs={tmp_path}"))
     assert not list(tmp_path.rglob("result.json"))
+
+
+@pytest.mark.parametrize("kind", ["searched", "tuned", "defaults"])
+def test_arms_may_differ_in_where_their_settings_come_from(kind: str, tmp_path: Path) -> None:
+    words = [f"settings={kind}", "over={model: [lr, fm], settings: [defaults, searched]}", "within=model"]
+    words += ["arms.mine={words: 'model=fm', settings: tuned}", "arms.plain='model=fm'"]
+    cells = {state.cell.arm.name: state for state in scheduled(config(*words, f"outputs={tmp_path}")).cells}
+    searches = {name for name, state in cells.items() if state.search}
+    assert searches == {"lr_searched", "fm_searched", *(["plain"] if kind == "searched" else [])}
+    untuned = {name for name, state in cells.items() if "tuned=none" in run_words(config(*words), state.cell, "s")}
+    assert untuned == {*cells} - {"mine"} - ({"plain"} if kind == "tuned" else set())
+    with pytest.raises(UserError, match=r"arms\.mine\.settings: there is no kind of settings 'tunde'.*tuned"):
+        arms_of(config("arms.mine={words: 'model=fm', settings: tunde}"))
 
 
 @pytest.mark.parametrize("key", ["within", "metrics", "slices"])

@@ -43,7 +43,11 @@ def vectors_of(schema: Schema) -> Tensor:
 
 def maker(name: str, **options: Any) -> Callable[..., CTRModel]:
     node = yaml.safe_load((conf_dir() / f"model/{name}.yaml").read_text(encoding="utf-8"))
-    node = node.get("model", node) | {"embedding_std": 0.5} | ({"source": "ssft"} if options.get("phi", "learned") != "learned" else {})
+    node = (
+        node.get("model", node)
+        | {"embedding_std": 0.5}
+        | ({"source": "ssft"} if options.get("phi", "learned") != "learned" else {})
+    )
 
     def build(schema: Schema, seed: int = 2) -> CTRModel:
         names = {field.name for field in schema.fields}
