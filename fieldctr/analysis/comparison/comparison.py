@@ -42,7 +42,7 @@ def compared(bench: Bench, rows: Rows, scores: Scores, terms: Terms, notes: Sequ
         "level": terms.level,
         "bound": terms.bound,
         "arms": [_arm(bench, terms.split, name, found, budgets[name]) for name in _ranked(found, terms.metrics[0])],
-        "differences": differences(list(found.values()), bench.against, terms, unequal_settings(bench)),
+        "differences": differences(list(found.values()), bench.against, terms, unequal_settings(bench, terms.by)),
         "groups": {metric: groups(one, level=terms.level) for metric, one in found.items()},
         "notes": [*notes_of(bench, terms.by, budgets), *notes],
     }

@@ -10,13 +10,14 @@ from fieldctr.runs import lasting
 
 NO_SPACE = "as its YAML has them: nothing to search"  # what a study says of an arm without a space
 MOST_KEYS = 8
+ASKED = "settings"  # where arms are compared by it, that they differ in it is the question
 
 
 def notes_of(bench: Bench, by: Sequence[str], budgets: Mapping[str, dict[str, Any] | None]) -> list[str]:
     """Sentences, the gravest first."""
     return [
-        *_settings(bench),
-        *_budgets(budgets),
+        *_settings(bench, by),
+        *([] if ASKED in by else _budgets(budgets)),
         *_seeds(bench),
         *_other_keys(bench, by),
         *_several(bench, "data_digest", "prepared tables, whose rows of this split are the same"),
@@ -31,8 +32,8 @@ def settings(seeds: Mapping[int, Run]) -> str:
     return ", ".join(dict.fromkeys(str(run.result.get("settings", "unknown")) for run in seeds.values()))
 
 
-def _settings(bench: Bench) -> Iterator[str]:
-    if any(unequal_settings(bench).values()):
+def _settings(bench: Bench, by: Sequence[str]) -> Iterator[str]:
+    if any(unequal_settings(bench, by).values()):
         yield unequal({name: settings(seeds) for name, seeds in bench.arms.items()})
 
 
@@ -47,8 +48,10 @@ def unequal(kinds: Mapping[str, str]) -> str:
     )
 
 
-def unequal_settings(bench: Bench) -> dict[str, str]:
+def unequal_settings(bench: Bench, by: Sequence[str]) -> dict[str, str]:
     """By arm what a sentence about it must say: that its settings are of another kind than the reference's, or ''."""
+    if ASKED in by:
+        return dict.fromkeys(bench.arms, "")
     kinds = {name: settings(seeds) for name, seeds in bench.arms.items()}
     base = kinds[bench.against]
     return {

@@ -279,6 +279,14 @@ def test_searched_settings_against_defaults_are_said_first(shop: Any) -> None:
     assert page.index("**UNEQUAL SETTINGS") < page.index("- fm is")
 
 
+def test_settings_that_are_compared_are_not_complained_of(shop: Any) -> None:
+    for seed in (1, 2):
+        for name, gain in (("defaults", 1), ("searched, 8 trials", 2)):
+            shop.run(f"sweep/{name[:4]}{seed}", "fm", seed=seed, gain=gain, settings=name)
+    (found,) = shop.compare(f"runs={shop.place}/sweep", "against=defaults", "by=settings")
+    assert "UNEQUAL" not in json.dumps(found)
+
+
 def test_equal_settings_are_not_complained_of(swept: Any) -> None:
     (found,) = swept.compare(f"runs={swept.place}/sweep", "against=lr")
     (note,) = found["notes"]  # their YAML brings rates of their own: true, and no unequal footing
