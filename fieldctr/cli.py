@@ -13,6 +13,7 @@ from fieldctr import signals
 from fieldctr.commands.words import COMMANDS, HYDRA, INSPECTIONS, PARTS
 from fieldctr.disk import sentence
 from fieldctr.errors import UserError, unknown
+from fieldctr.launched import launched, refuse_many
 from fieldctr.trust import take_trust
 
 USAGE = f"""fieldctr: click-through-rate experiments around the field, with results one can believe
@@ -43,7 +44,8 @@ def main() -> None:
             run(*take_trust(argument for argument in arguments if argument != "--debug"))
     except signals.Interrupted as stop:
         with contextlib.suppress(OSError):  # of a terminal that was closed
-            print(f"fieldctr: {stop.sentence(arguments)}", file=sys.stderr, flush=True)
+            if not launched().rank:  # all stop together
+                print(f"fieldctr: {stop.sentence(arguments)}", file=sys.stderr, flush=True)
             sys.stdout.flush()
         os._exit(128 + stop.signum)  # no library may hold the process at its exit, or crash there
     except BrokenPipeError:
@@ -51,7 +53,7 @@ def main() -> None:
     except UserError as error:
         if debug:
             raise
-        fail(str(error), 2)
+        fail(str(error), 2, alike=True)
     except OSError as error:
         if debug:
             raise
@@ -76,9 +78,13 @@ def run(command: str = "--help", *arguments: str) -> None:
         _help(command, arguments)
     elif command == "ssft" and arguments[:1] and arguments[0] in INSPECTIONS:
         importlib.import_module("fieldctr.commands.ssft_cache").main(*arguments)
+    elif command == "train":
+        _hydra(command, arguments)
     elif command in HYDRA:
+        refuse_many(f"fieldctr {command}")
         _hydra(command, arguments)
     else:
+        refuse_many(f"fieldctr {command}")
         importlib.import_module(f"fieldctr.commands.{command}").main(*arguments)
 
 
@@ -103,8 +109,11 @@ def _hydra(command: str, arguments: tuple[str, ...]) -> None:
     importlib.import_module("fieldctr.commands.launch").launch(command, arguments)
 
 
-def fail(text: str, code: int) -> NoReturn:
-    print(f"fieldctr: {text}", file=sys.stderr)
+def fail(text: str, code: int, *, alike: bool = False) -> NoReturn:
+    """End with a sentence. A mistake in the call is alike in all processes of torchrun: one of each machine says it."""
+    here = launched()
+    if not (alike and here.local_rank):
+        print(f"fieldctr: {f'rank {here.rank}: ' if here.rank else ''}{text}", file=sys.stderr)
     raise SystemExit(code)
 
 

@@ -82,6 +82,7 @@ class RuntimeConfig:
     device: str  # auto | cpu | cuda | cuda:N
     threads: Positive | Literal["auto"]
     matmul: Literal["auto", "mkl", "onednn"]
+    ranks: Positive | Literal["auto"] = "auto"  # processes that train together, which torchrun says
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ RESULT, CONFIG, METRICS, RECORD, ERROR = "result.json", "config.json", "metrics.
 MODEL, SCHEMA, SCORES = "model.safetensors", "schema.json", "*.scores.npy"
 SEALED = (CONFIG, RECORD, METRICS, MODEL, SCHEMA, SCORES)  # beside the result: what numbers and scores come from
 # These do not change what is computed; runs of earlier versions have no choices.
-VOLATILE = ("resume", "tracker", "outputs", "data_root", "dataset.raw_dir", "choices")
+VOLATILE = ("resume", "tracker", "outputs", "data_root", "dataset.raw_dir", "choices", "runtime.ranks")
 MINE = (  # all that a run leaves; other files in the folder are the user's
     *(RESULT, CONFIG, METRICS, RECORD, ERROR, CHECKSUMS_FILE, "checkpoint", MODEL, SCHEMA, SCORES),
     *("learning.*", "field_pairs.*", "attention.*", "bases.*", "evaluate-*.json", "wandb", "tensorboard"),
@@ -139,6 +139,23 @@ class Run:
             except OSError as unwritten:  # a full disk must not hide the first error
                 print(f"fieldctr: {sentence(unwritten)}", file=sys.stderr)
         self.release()
+
+
+class FollowedRun(Run):
+    """A run that another process writes, as one of several that make it sees it: nothing is written."""
+
+    def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
+        self.folder, self.config = folder, config
+        self.release = lambda: None
+        self.seconds, self.result = {}, None
+
+    def reads(self, folders: Iterable[Path]) -> None: ...
+    def note(self, facts: Mapping[str, Any]) -> None: ...
+    def rewrite_metrics(self, records: Iterable[Mapping[str, Any]]) -> None: ...
+    def log(self, record: Mapping[str, Any]) -> None: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
 
 
 def _locked(folder: Path) -> Release:

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, ClassVar
 
+from fieldctr.launched import launched
+
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 # The same signal so soon after the first is its echo: `timeout` and a closed terminal signal a process and its group.
 ECHO_S = 0.1
@@ -32,7 +34,7 @@ class Interrupted(BaseException):
     def sentence(self, arguments: Iterable[str]) -> str:
         """What was stopped, what is kept, and how the call with these arguments goes on."""
         own = [argument for argument in arguments if argument.partition("=")[0].lstrip("+") not in self.go_on]
-        call = shlex.join(["fieldctr", *own, *(f"{key}={_value(text)}" for key, text in self.go_on.items())])
+        call = shlex.join([*launched().command(), *own, *(f"{key}={_value(text)}" for key, text in self.go_on.items())])
         name, kept = signal.Signals(self.signum).name, self.kept or "; nothing is half-written"
         return f"stopped by {name}{kept}. {'Go on' if self.kept else 'Again'}: {call}"
 

@@ -34,6 +34,7 @@ from fieldctr.commands.sweeps import Sweep, refuse_misplaced, run_job
 from fieldctr.commands.words import HYDRA, PARTS
 from fieldctr.config import refuse_values
 from fieldctr.errors import UserError, unknown
+from fieldctr.launched import refuse_many
 from fieldctr.signals import Interrupted, check
 from fieldctr.trust import FLAG, take_trust
 
@@ -64,6 +65,8 @@ def launch(command: str, arguments: tuple[str, ...]) -> None:
     refuse_flags(call)
     if call.multirun and command in MANY_RUNS:
         raise UserError(f"a {command} is a sweep of its own: leave out -m")
+    if call.multirun:
+        refuse_many("-m")
     refuse_misplaced(call.overrides, multirun=call.multirun)
     refused: list[Exception] = []
     try:

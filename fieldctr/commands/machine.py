@@ -7,13 +7,18 @@ from pathlib import Path
 import torch
 
 from fieldctr.config import RuntimeConfig, TrainerConfig
+from fieldctr.training.ranks import ALONE, Ranks
 from fieldctr.training.runtime import Runtime
 
 
-def start_runtime(config: RuntimeConfig, trainer: TrainerConfig, *, outputs: Path) -> Runtime:
+def start_runtime(config: RuntimeConfig, trainer: TrainerConfig, *, outputs: Path, ranks: Ranks = ALONE) -> Runtime:
     """Where and how to compute; what is measured of the machine is remembered below `outputs`."""
     return Runtime.start(
-        config, precision=trainer.precision, deterministic=trainer.deterministic, cache=outputs / "machine"
+        config,
+        precision=trainer.precision,
+        deterministic=trainer.deterministic,
+        cache=outputs / "machine",
+        ranks=ranks,
     )
 
 

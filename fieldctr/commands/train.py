@@ -28,8 +28,9 @@ from fieldctr.data.prepare import prepared
 from fieldctr.data.test_reads import note_test_read, sealed_test
 from fieldctr.disk import replacing
 from fieldctr.errors import UserError
+from fieldctr.launched import launched, refuse_many
 from fieldctr.models.ctr_model import CTRModel, build_model, flops_per_sample, reads_field_embeddings, refuse_misfits
-from fieldctr.runs import CODE, MODEL, SCHEMA, Run, config_digest, finished, shown_name
+from fieldctr.runs import CODE, MODEL, SCHEMA, FollowedRun, Run, config_digest, finished, shown_name
 from fieldctr.schema import Schema
 from fieldctr.signals import Interrupted
 from fieldctr.tracking import Tracker
@@ -40,6 +41,7 @@ from fieldctr.training.first_bias import start_at_click_rate
 from fieldctr.training.metrics import metric_class
 from fieldctr.training.optim import learning_rates
 from fieldctr.training.pace import Pace
+from fieldctr.training.ranks import Ranks, joined
 from fieldctr.training.runtime import Runtime
 from fieldctr.training.trainer import Fit, Record, Trainer
 from fieldctr.trust import own_code
@@ -50,29 +52,46 @@ def train(config: Mapping[str, Any], frame: AnyFrame | None = None, *, folder: s
 
     A polars or pandas `frame` takes the place of the source's files: its content decides the table's digest. Without
     `folder` the run gets a new one below `outputs`. Ctrl-C leaves the newest checkpoint and nothing half-written:
-    resume=true and the same `folder` go on from there.
+    resume=true and the same `folder` go on from there. Processes that torchrun started make one run together.
     """
     node = dict(config)
     settings = parse(TrainConfig, node, "")
     if settings.trainer.dry_run:
         raise UserError("trainer.dry_run=true trains nothing, so there is no run to give. Take it on the command line")
-    if frame is not None:
-        node["dataset"] = in_place_of_files(settings.dataset, frame, Path(settings.outputs))
-        settings = replace(settings, dataset=node["dataset"])
-    place = new_folder(settings) if folder is None else Path(folder)
-    if not (settings.resume and finished(place, node)):
-        with torch_as_it_was(), resumable(place), Run.start(place, node, resume=settings.resume) as run:
-            if run.result is None:  # another process may have finished it meanwhile
-                walk(settings, run)
-    return FinishedRun(place, outputs=Path(settings.outputs))
+    with joined(settings.runtime.ranks) as ranks:
+        node["runtime"] = {**node["runtime"], "ranks": ranks.world}
+        if frame is not None:
+            with ranks.first():
+                node["dataset"] = in_place_of_files(settings.dataset, frame, Path(settings.outputs))
+            settings = replace(settings, dataset=node["dataset"])
+        place = ranks.once(lambda: new_folder(settings) if folder is None else Path(folder))
+        if not (settings.resume and ranks.once(lambda: finished(place, node))):
+            with torch_as_it_was(), resumable(place), opened(place, node, settings, ranks) as run:
+                if ranks.once(lambda: run.result) is None:  # another process may have finished it meanwhile
+                    walk(settings, run, ranks)
+        ranks.wait()
+        return FinishedRun(place, outputs=Path(settings.outputs))
+
+
+def opened(folder: Path, node: Mapping[str, Any], config: TrainConfig, ranks: Ranks) -> Run:
+    """The run of `folder`, which rank 0 alone writes."""
+    return FollowedRun(folder, node) if ranks.rank else Run.start(folder, node, resume=config.resume)
 
 
 def main(node: dict[str, Any], folder: Path) -> None:
     """Train in `folder`, or say what that would take."""
     config = parse(TrainConfig, node, "")
     if not config.trainer.dry_run:
-        print(summary(train(node, folder=folder).result, folder))
+        try:
+            run = train(node, folder=folder)
+        finally:
+            with contextlib.suppress(OSError):
+                if launched().rank:
+                    folder.rmdir()  # Hydra made one for each process; the run's has files
+        if not launched().rank:
+            print(summary(run.result, folder))
         return
+    refuse_many("trainer.dry_run=true")
     from fieldctr.commands.dry_run import dry_run
 
     print(dry_run(config))
@@ -101,13 +120,14 @@ def resumable(folder: Path) -> Generator[None]:
         raise
 
 
-def walk(config: TrainConfig, run: Run) -> None:
+def walk(config: TrainConfig, run: Run, ranks: Ranks) -> None:
     """The walk of README, in its order."""
     refuse_mistakes(config)
     outputs = Path(config.outputs)
-    runtime = start_runtime(config.runtime, config.trainer, outputs=outputs)
-    tracker = Tracker(config.tracker, run.folder, shown_name(run.folder), run.config)
-    with run.stage("prepare"):
+    runtime = start_runtime(config.runtime, config.trainer, outputs=outputs, ranks=ranks)
+    mirrored = replace(config.tracker, name="none") if ranks.rank else config.tracker
+    tracker = Tracker(mirrored, run.folder, shown_name(run.folder), run.config)
+    with run.stage("prepare"), ranks.first():
         dataset = prepared(config.dataset, data_dir=outputs / "data", schema=config.schema)
     run.reads([dataset.folder, *frame_folders(config)])
     if config.evaluate_test:
@@ -120,7 +140,7 @@ def walk(config: TrainConfig, run: Run) -> None:
 def walk_on(config: TrainConfig, run: Run, dataset: Dataset, runtime: Runtime, tracker: Tracker) -> None:
     """From the prepared table to the record."""
     outputs = Path(config.outputs)
-    with run.stage("field_vectors"):
+    with run.stage("field_vectors"), runtime.ranks.first():
         vectors, origin = field_vectors(config, dataset, runtime.device)
     vector_folders = [outputs / "field_embeddings" / one["digest"] for one in origin.values()]
     run.reads([dataset.folder, *vector_folders, *frame_folders(config)])
@@ -150,6 +170,8 @@ def walk_on(config: TrainConfig, run: Run, dataset: Dataset, runtime: Runtime, t
             fit = fitted(model, dataset, config, runtime, run=run, tracker=tracker)
         with run.stage("evaluate"):
             found = evaluated(model, dataset, config, runtime, run)
+        if runtime.ranks.rank:
+            return
         record_model(run.folder, dataset.schema, model, found)
         matrices = inside(dataset, model, runtime)
         with run.stage("draw"):
@@ -183,6 +205,7 @@ def walk_on(config: TrainConfig, run: Run, dataset: Dataset, runtime: Runtime, t
             "fit_seconds": {stage: round(value, 3) for stage, value in fit.seconds.items()},
             "peak_memory_mb": round(runtime.peak_memory_mb()),
             "runtime": runtime.describe(),
+            "ranks": runtime.ranks.world,
             "data_digest": dataset.digest,
             "schema_digest": dataset.schema.fingerprint(),
         }
@@ -257,7 +280,8 @@ def evaluated(
     """The fitted model on valid and, here only, on test, which the ledger is told; a trial on valid alone."""
     splits, settings = {"valid": dataset.valid}, config.trainer
     if config.evaluate_test:
-        note_test_read(dataset.folder, command="train", run=run.folder, config_digest=config_digest(run.config))
+        if not runtime.ranks.rank:
+            note_test_read(dataset.folder, command="train", run=run.folder, config_digest=config_digest(run.config))
         splits["test"] = dataset.test
     return {
         name: evaluate(model, split, batch_size=settings.eval_batch_size, runtime=runtime, extra=settings.extra_metrics)

@@ -6,7 +6,7 @@ Histories are sliced where the split is, and vectors gathered.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -67,17 +67,27 @@ class Batches:
         """Batches of one pass."""
         return math.ceil(self.num_rows / self.batch_size)
 
-    def shuffled(self, seed: int, epoch: int, start_step: int = 0) -> Iterator[Batch]:
-        """All rows in an order that depends on (seed, epoch) alone; the first `start_step` batches are passed over."""
+    def rows_of(self, number: int) -> int:
+        """Rows of a batch of a pass."""
+        return min(self.batch_size, self.num_rows - number * self.batch_size)
+
+    def shuffled(
+        self, seed: int, epoch: int, start_step: int = 0, *, part: Callable[[Tensor], Tensor] = lambda rows: rows
+    ) -> Iterator[Batch]:
+        """All rows in an order that depends on (seed, epoch) alone; the first `start_step` batches are passed over.
+
+        `part` chooses among the row numbers of a batch.
+        """
         order = permutation(self.num_rows, seed, epoch)
         if self.resident:
             order = order.to(self.device)
         for chosen in order.split(self.batch_size)[start_step:]:
-            yield self._batch(self.rows.map(lambda tensor, chosen=chosen: tensor.index_select(0, chosen)))
+            rows = part(chosen)
+            yield self._batch(self.rows.map(lambda tensor, rows=rows: tensor.index_select(0, rows)))
 
-    def ordered(self) -> Iterator[Batch]:
-        """All rows in their order."""
-        for start in range(0, self.num_rows, self.batch_size):
+    def ordered(self, starts: Iterable[int] | None = None) -> Iterator[Batch]:
+        """All rows in their order, or the batches that begin at `starts`."""
+        for start in range(0, self.num_rows, self.batch_size) if starts is None else starts:
             stop = start + self.batch_size
             yield self._batch(self.rows.map(lambda tensor, start=start, stop=stop: tensor[start:stop]))
 

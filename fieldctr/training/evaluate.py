@@ -32,25 +32,27 @@ def evaluate(
     if not np.isfinite(logit).all():
         bad = int((~np.isfinite(logit)).sum())
         raise UserError(f"{bad} of {len(logit)} logits are not finite numbers. {causes(model, split)}")
-    return Evaluation(metrics(split.label, logit, split.group, split.pctr, extra, weight=split.weight), logit)
+    found = runtime.ranks.once(lambda: metrics(split.label, logit, split.group, split.pctr, extra, weight=split.weight))
+    return Evaluation(found, logit)
 
 
 def predict(model: nn.Module, split: Split, *, batch_size: int, runtime: Runtime) -> np.ndarray:
     """Logits (R,) float32 of a split in its order, without gradient or dropout. Draws no random number.
 
-    A signal that was put off ends it after a batch.
+    A signal that was put off ends it after a batch. Of several ranks each takes every n-th batch, and all get all
+    logits, 4 bytes a row: the batches, and so the logits, are those of one process.
     """
-    was_training = model.training
+    was_training, ranks = model.training, runtime.ranks
     model.eval()
-    logit = torch.empty(len(split), device=runtime.device)
-    start = 0
+    logit = torch.zeros(len(split), device=runtime.device)
+    starts = range(ranks.rank * batch_size, len(split), ranks.world * batch_size)
     rows = replace(split, weight=None)  # which a logit does not depend on
     try:
-        with torch.inference_mode(), runtime.autocast():
-            for batch in Batches(rows, batch_size=batch_size, device=runtime.device).ordered():
+        with ranks.together(), torch.inference_mode(), runtime.autocast():
+            batches = Batches(rows, batch_size=batch_size, device=runtime.device)
+            for start, batch in zip(starts, batches.ordered(starts), strict=True):
                 logit[start : start + len(batch.label)] = model(batch.inputs).logit
-                start += len(batch.label)
                 signals.check()
     finally:
         model.train(was_training)
-    return logit.cpu().numpy()
+    return ranks.total(logit).cpu().numpy()

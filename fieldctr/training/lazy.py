@@ -125,6 +125,15 @@ class LazyTable:
         weight.addcmul_(u, g, value=-1)
         return Rows(index, weight, exp_avg * beta1**missed, exp_avg_sq * beta2**missed, mean)
 
+    @torch.no_grad()
+    def read_elsewhere(self) -> None:
+        """Let all rows of the gradient be pending, among them those that other ranks read."""
+        gradient = self.table.weight.grad
+        if self.pending is None or gradient is None or not gradient.is_sparse:
+            return
+        self.write(self.pending, self.schedule.steps)
+        self.pending = self.caught_up(self.sums.distinct(gradient._indices()[0]).index)
+
     def gradient(self) -> Tensor | None:
         """(U, D) gradients of the pending rows, in their order; None when nothing was read."""
         gradient, self.reads = self.table.weight.grad, []

@@ -21,6 +21,7 @@ from fieldctr.models.hooks import hook
 from fieldctr.nn.embedding import EmbeddingTable
 from fieldctr.training.adam import Adam
 from fieldctr.training.lazy import LazyTable, Schedule
+from fieldctr.training.ranks import ALONE, Ranks
 from fieldctr.training.sparse_gradients import BufferedTable, RowSums
 
 
@@ -28,8 +29,15 @@ class Optimizer:
     """One step of Adam for all weights of a model, and their average. No call waits for the device."""
 
     def __init__(
-        self, model: nn.Module, config: OptimizerConfig, *, clip_norm: float | None, ema_decay: float | None
+        self,
+        model: nn.Module,
+        config: OptimizerConfig,
+        *,
+        clip_norm: float | None,
+        ema_decay: float | None,
+        ranks: Ranks = ALONE,
     ) -> None:
+        self.model, self.ranks = model, ranks
         self.clip_norm, self.ema_decay, self.steps = clip_norm, ema_decay, 0
         tables = {name: module for name, module in model.named_modules() if isinstance(module, EmbeddingTable)}
         self.lazy: dict[str, LazyTable] = {}
@@ -39,7 +47,7 @@ class Optimizer:
         if config.embedding_update == "lazy":
             self.schedule = Schedule(config, averaged=ema_decay is not None)
             self.lazy = {name: LazyTable(table, self.schedule, sums) for name, table in tables.items()}
-        elif on_cpu:
+        elif on_cpu or ranks.many:  # ranks exchange rows
             self.buffered = [BufferedTable(table, sums) for table in tables.values() if table.weight.requires_grad]
         lazy = {id(tables[name].weight) for name in self.lazy}
         self.frozen = frozen(model)
@@ -68,6 +76,10 @@ class Optimizer:
         """Apply the gradients at learning rate `lr` and clear them."""
         self.steps += 1
         decay = decay_at(self.ema_decay, self.steps) if self.ema_decay else 0.0
+        if self.ranks.many:
+            self.ranks.sum_gradients(self.model.parameters())
+            for table in self.lazy.values():
+                table.read_elsewhere()
         rows = [table.gradient() for table in self.lazy.values()]
         buffered = {id(table.table.weight): table.gradient() for table in self.buffered}
         scale = None

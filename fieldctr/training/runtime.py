@@ -24,7 +24,9 @@ from fieldctr.config import RuntimeConfig
 from fieldctr.cores import usable_cores
 from fieldctr.disk import write_json
 from fieldctr.errors import UserError
+from fieldctr.launched import launched
 from fieldctr.memory import peak_resident_mb
+from fieldctr.training.ranks import ALONE, Ranks
 
 Precision = Literal["fp32", "tf32", "bf16"]
 MAX_THREADS = 8  # a CTR model's products are too small to feed more
@@ -48,22 +50,32 @@ class Runtime:
     matmul: str  # mkl | onednn on a CPU, cuda on a GPU
     precision: Precision
     deterministic: bool
+    ranks: Ranks = ALONE
 
     @classmethod
-    def start(cls, config: RuntimeConfig, *, precision: Precision, deterministic: bool, cache: Path) -> Self:
+    def start(
+        cls,
+        config: RuntimeConfig,
+        *,
+        precision: Precision,
+        deterministic: bool,
+        cache: Path,
+        ranks: Ranks = ALONE,
+    ) -> Self:
         """Choose, set and describe. `cache` remembers the measured matrix-product library of this machine."""
-        device = choose_device(config.device)
+        device = own_device(config.device) if ranks.many else choose_device(config.device)
         threads = choose_threads() if config.threads == "auto" else config.threads
         torch.set_num_threads(threads)
         _keep_freed_memory()
         _check_precision(precision, device)
         matmul = "cuda" if device.type == "cuda" else config.matmul
         if matmul == "auto":
-            matmul = remembered_matmul(cache, threads)
+            with ranks.first():
+                matmul = remembered_matmul(cache, threads)
         _set_matmul(matmul, tf32=precision == "tf32")
         _set_determinism(deterministic, device)
         _reset_peak(device)
-        return cls(device, threads, matmul, precision, deterministic)
+        return cls(device, threads, matmul, precision, deterministic, ranks)
 
     def autocast(self) -> AbstractContextManager[object]:
         """bf16 products where precision=bf16, else nothing."""
@@ -74,7 +86,8 @@ class Runtime:
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
         threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
         order = "deterministic" if self.deterministic else "not deterministic"
-        return f"{name}, {threads}, {self.precision} by {self.matmul}, {order}"
+        share = f"{self.ranks.world} processes, each " if self.ranks.many else ""
+        return f"{share}{name}, {threads}, {self.precision} by {self.matmul}, {order}"
 
     def synchronize(self) -> None:
         """Wait for the device: for clocks, never in a training step."""
@@ -118,9 +131,31 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def own_device(name: str) -> torch.device:
+    """A rank's device, by its number on this machine: each has a GPU of its own, or all have the processor."""
+    here = launched()
+    if ":" in name:
+        raise UserError(
+            f"runtime.device={name}: torchrun started {here.world} processes. Use cuda, which gives each its own"
+        )
+    device = choose_device(name)
+    if device.type == "cpu":
+        return device
+    if torch.cuda.device_count() < here.local_world:
+        raise UserError(
+            f"torchrun started {here.local_world} processes here, and torch sees {torch.cuda.device_count()} CUDA "
+            "devices. Start one for each, or use runtime.device=cpu"
+        )
+    torch.cuda.set_device(here.local_rank)
+    return torch.device("cuda", here.local_rank)
+
+
 def choose_threads() -> int:
-    """Half of the cores that this process may use, from 1 to 8: the rest is often hyper-threads or neighbours."""
-    return min(MAX_THREADS, max(1, usable_cores() // 2))
+    """Half of the cores that this process may use, from 1 to 8: the rest is often hyper-threads or neighbours.
+
+    Processes that torchrun started on one machine share that half.
+    """
+    return min(MAX_THREADS, max(1, usable_cores() // 2 // launched().local_world))
 
 
 def remembered_matmul(cache: Path, threads: int) -> str:

@@ -96,6 +96,8 @@ class Fitting:
     ) -> None:
         self.settings, self.runtime, self.seed = trainer.settings, trainer.runtime, trainer.seed
         self.model, self.train, self.valid, self.folder, self.name = model, train, valid, folder, name
+        self.ranks = self.runtime.ranks
+        self.ranks.unite(model)
         self.pace = Pace.of(self.settings, len(train))
         self.batches = Batches(train, batch_size=self.pace.batch_size, device=self.runtime.device)
         self.steps_per_epoch = len(self.batches)
@@ -107,6 +109,7 @@ class Fitting:
             replace(trainer.optimizer, eps=eps),
             clip_norm=self.settings.clip_norm,
             ema_decay=self.settings.ema_decay,
+            ranks=self.ranks,
         )
         self.state = State(lr=trainer.optimizer.lr)
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.runtime.device)  # since the last evaluation
@@ -114,7 +117,7 @@ class Fitting:
         self.best: dict[str, Tensor] = {}
         self.warned = False
         self.sample = next(Batches(train, batch_size=ROWS, device=self.runtime.device).ordered())
-        torch.manual_seed(self.seed)  # dropout
+        torch.manual_seed(self.ranks.seed(self.seed))  # dropout
         if self.settings.activation_checkpointing:
             recompute_layers(model)
         if self.settings.compile:
@@ -137,9 +140,10 @@ class Fitting:
                 raise
 
     def run_epoch(self, epoch: int, start: int, progress: Progress, log: Callable[[Record], None]) -> None:
-        for inputs, label, weight in self.batches.shuffled(self.seed, epoch, start):
+        for inputs, label, weight in self.batches.shuffled(self.seed, epoch, start, part=self.ranks.block):
             self.train_step(inputs, label, weight)
-            signals.check()
+            with self.ranks.together():
+                signals.check()
             if self.due:
                 self.record(progress, log)
                 if self.state.stopped:
@@ -166,13 +170,14 @@ class Fitting:
         """Forward, backward, update. Nothing here waits for the device."""
         with self.runtime.autocast():
             output = self.model(inputs)
-        loss = batch_loss(output, label, weight)
+        rows = self.batches.rows_of(self.state.step % self.steps_per_epoch)
+        loss = self.ranks.share(batch_loss(output, label, weight), rows)
         loss.backward()
         self.optimizer.step(self.state.lr)
-        self.loss_sum += loss.detach()
+        self.loss_sum += self.ranks.total(loss.detach())
         self.losses += 1
         self.state.step += 1
-        self.state.samples += len(label)
+        self.state.samples += rows
 
     def evaluate(self) -> tuple[Record, bool]:
         """Evaluate the averaged weights; keep them if they are the best; decide about learning rate and stopping."""
@@ -241,8 +246,8 @@ class Fitting:
         self.clock = now
 
     def save(self) -> None:
-        """A checkpoint of this very step."""
-        if self.folder is None:
+        """A checkpoint of this very step, by rank 0."""
+        if self.folder is None or self.ranks.rank:
             return
         self.runtime.synchronize()
         self.lap("train")
@@ -266,7 +271,10 @@ class Fitting:
         self.optimizer.load(part(tensors, "optimizer"))
         self.best = {name: value.to(self.runtime.device) for name, value in part(tensors, "best").items()}
         self.loss_sum.copy_(tensors["loss_sum"])
-        restore_rng(part(tensors, "rng"), self.runtime.device)
+        if self.ranks.rank:
+            torch.manual_seed(self.ranks.seed(self.seed, state["step"]))
+        else:
+            restore_rng(part(tensors, "rng"), self.runtime.device)
         self.losses, before = state.pop("losses"), state.pop("runtime")
         if before != self.runtime.describe():
             warnings.warn(
