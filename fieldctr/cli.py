@@ -13,7 +13,7 @@ from fieldctr import signals
 from fieldctr.commands.words import COMMANDS, HYDRA, INSPECTIONS, PARTS
 from fieldctr.disk import sentence
 from fieldctr.errors import UserError, unknown
-from fieldctr.launched import launched, refuse_many
+from fieldctr.launched import LostRankError, launched, refuse_many
 from fieldctr.trust import take_trust
 
 USAGE = f"""fieldctr: click-through-rate experiments around the field, with results one can believe
@@ -57,7 +57,7 @@ def main() -> None:
     except OSError as error:
         if debug:
             raise
-        fail(sentence(error), 1)
+        fail(sentence(error), 1, alike=isinstance(error, LostRankError))
     except MemoryError as error:
         if debug:
             raise
@@ -110,7 +110,7 @@ def _hydra(command: str, arguments: tuple[str, ...]) -> None:
 
 
 def fail(text: str, code: int, *, alike: bool = False) -> NoReturn:
-    """End with a sentence. A mistake in the call is alike in all processes of torchrun: one of each machine says it."""
+    """End with a sentence. What is alike in all processes of torchrun, one of each machine says."""
     here = launched()
     if not (alike and here.local_rank):
         print(f"fieldctr: {f'rank {here.rank}: ' if here.rank else ''}{text}", file=sys.stderr)

@@ -8,6 +8,10 @@ from fieldctr.errors import UserError
 TORCHRUN = "TORCHELASTIC_RUN_ID"  # which torchrun alone sets; other launchers set a RANK of their own
 
 
+class LostRankError(ConnectionError):
+    """Another process has ended, so this one cannot go on."""
+
+
 class Launched(NamedTuple):
     """A process among those that train together."""
 

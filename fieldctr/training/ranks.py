@@ -24,17 +24,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from fieldctr.errors import UserError
-from fieldctr.launched import launched
+from fieldctr.launched import LostRankError, launched
 from fieldctr.models.hooks import hook
 from fieldctr.signals import Interrupted
 from fieldctr.training.sparse_gradients import RowSums
 
 T = TypeVar("T")
 PATIENCE = timedelta(days=30)  # for rank 0, which prepares a table while the others wait; a rank that ends is noticed
-
-
-class LostRankError(ConnectionError):
-    """Another rank has ended, so this one cannot go on."""
 
 
 @dataclass(frozen=True)

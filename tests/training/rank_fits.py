@@ -21,7 +21,8 @@ from torch import nn
 from fieldctr import signals
 from fieldctr.data.dataset import Split
 from fieldctr.errors import UserError
-from fieldctr.training.ranks import LostRankError, Ranks, joined
+from fieldctr.launched import LostRankError
+from fieldctr.training.ranks import Ranks, joined
 from fieldctr.training.runtime import Runtime
 from fieldctr.training.trainer import Fitting, Trainer
 
