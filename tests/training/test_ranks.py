@@ -19,6 +19,7 @@ from fieldctr.training.ranks import Ranks, joined
 
 PROGRAM = Path(__file__).with_name("rank_fits.py")
 UPDATES = ("dense", "lazy")
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
