@@ -23,28 +23,29 @@ from fieldctr.config import OptimizerConfig
 from fieldctr.errors import UserError
 from fieldctr.nn.embedding import EmbeddingTable
 from fieldctr.training.adam import adam_step
-from fieldctr.training.sparse_gradients import RowSums
+from fieldctr.training.sparse_gradients import StepRows
 
 FORGOTTEN = 1e-12  # a share of a row's displacement that no float32 sees
 FLUSH_ROWS = 1 << 18  # rows caught up at a time: bounds the memory of a flush
 
 
 class Schedule:
-    """G_t, H_t and P_t for every t up to now, in float64: 24 bytes a step."""
+    """G_t, H_t and P_t for every t up to now, in float64 on the tables' device: 24 bytes a step."""
 
-    def __init__(self, config: OptimizerConfig, *, averaged: bool) -> None:
+    def __init__(self, config: OptimizerConfig, device: torch.device, *, averaged: bool) -> None:
         self.config, self.averaged, self.steps = config, averaged, 0
         self.rate = config.beta1 / math.sqrt(config.beta2)
         reach = math.ceil(math.log(FORGOTTEN) / math.log(self.rate)) if self.rate else 1
-        self.powers = self.rate ** torch.arange(reach, 0, -1, dtype=torch.float64)  # r^reach .. r^1
-        self.ghp = _fresh(1024)  # t -> G_t, H_t, P_t
+        steps = torch.arange(reach, 0, -1, dtype=torch.float64, device=device)
+        self.powers = self.rate**steps  # r^reach .. r^1
+        self.ghp = _fresh(1024, device)  # t -> G_t, H_t, P_t
 
     def advance(self, lr: float, decay: float) -> None:
         """Step n = `self.steps` + 1 was taken at learning rate `lr`, with `decay` = d_n of the average."""
         self.steps += 1
         n, beta1, beta2 = self.steps, self.config.beta1, self.config.beta2
         if n == len(self.ghp):
-            self.ghp = torch.cat([self.ghp, _fresh(n)])
+            self.ghp = torch.cat([self.ghp, _fresh(n, self.ghp.device)])
         recent_g = self.ghp[max(0, n - len(self.powers)) : n, 0]
         recent_g += lr * math.sqrt(1 - beta2**n) / (1 - beta1**n) * self.powers[-len(recent_g) :]
         if self.averaged:
@@ -58,11 +59,12 @@ class Schedule:
 
     def load(self, ghp: Tensor, steps: int) -> None:
         """Take over what a checkpoint of step `steps` holds."""
-        self.steps, self.ghp = steps, torch.cat([ghp, _fresh(len(ghp))])
+        device = self.ghp.device
+        self.steps, self.ghp = steps, torch.cat([ghp.to(device), _fresh(len(ghp), device)])
 
 
 class Rows(NamedTuple):
-    """The state of some rows, gathered: U of them."""
+    """The state of some rows, gathered: U of them, and what stands there twice has one state."""
 
     index: Tensor  # (U,)
     weight: Tensor  # (U, D)
@@ -72,13 +74,10 @@ class Rows(NamedTuple):
 
 
 class LazyTable:
-    """Moments, moving average and update of one table. Between a forward pass and its update, rows are `pending`.
+    """Moments, moving average and update of one table. Between a forward pass and its update, rows are `pending`."""
 
-    On CUDA it waits for the device in each step: how many rows a batch reads is known there only.
-    """
-
-    def __init__(self, table: EmbeddingTable, schedule: Schedule, sums: RowSums) -> None:
-        self.table, self.schedule, self.sums, self.config = table, schedule, sums, schedule.config
+    def __init__(self, table: EmbeddingTable, schedule: Schedule, rows: StepRows) -> None:
+        self.table, self.schedule, self.rows, self.config = table, schedule, rows, schedule.config
         self.weight = table.weight.detach()
         self.exp_avg, self.exp_avg_sq = torch.zeros_like(self.weight), torch.zeros_like(self.weight)
         self.mean = self.weight.clone() if schedule.averaged else None
@@ -101,14 +100,14 @@ class LazyTable:
         self.reads.append(arguments[0].flatten().long())
         if self.pending:  # the step reads the table again: start over with all of its rows
             self.write(self.pending, self.schedule.steps)
-        self.pending = self.caught_up(self.sums.distinct(torch.cat(self.reads)).index)
+        self.pending = self.caught_up(self.rows.index(torch.cat(self.reads)))
         self.weight.index_copy_(0, self.pending.index, self.pending.weight)
 
     @torch.no_grad()
     def caught_up(self, index: Tensor) -> Rows:
         """The rows as their missed steps leave them; nothing is written."""
         last = self.last.index_select(0, index)
-        ghp = self.schedule.ghp.to(self.weight.device)[last].to(self.weight.dtype)
+        ghp = self.schedule.ghp[last].to(self.weight.dtype)
         g, h, p = ghp.unsqueeze(2).unbind(1)  # U,1
         missed = (self.schedule.steps - last).unsqueeze(1).to(self.weight.dtype)  # U,1
         beta1, beta2 = self.config.beta1, self.config.beta2
@@ -132,10 +131,10 @@ class LazyTable:
         if self.pending is None or gradient is None or not gradient.is_sparse:
             return
         self.write(self.pending, self.schedule.steps)
-        self.pending = self.caught_up(self.sums.distinct(gradient._indices()[0]).index)
+        self.pending = self.caught_up(self.rows.index(gradient._indices()[0]))
 
     def gradient(self) -> Tensor | None:
-        """(U, D) gradients of the pending rows, in their order; None when nothing was read."""
+        """(U, D) gradients of the pending rows, in their order and each row's once; None when nothing was read."""
         gradient, self.reads = self.table.weight.grad, []
         if self.pending is None or gradient is None:
             return None
@@ -144,21 +143,17 @@ class LazyTable:
                 "optimizer.embedding_update=lazy cannot be had with a penalty on a whole embedding table: "
                 "every row has a gradient at every step. Set optimizer.embedding_update=dense"
             )
-        index, sums = self.sums.of(gradient)
-        if torch.equal(index, self.pending.index):
-            return sums
-        positions = torch.searchsorted(self.pending.index, index)  # the loss depends on some of the rows only
-        return torch.zeros_like(self.pending.weight).index_copy_(0, positions, sums)
+        return self.rows.at(gradient, self.pending.index)
 
     @torch.no_grad()
     def update(self, lr: float, step: int, gradient: Tensor | None, scale: Tensor | None, decay: float) -> None:
-        """Step number `step` for the pending rows: `gradient` (U, D) is divided by `scale`, `decay` the average's."""
+        """Step number `step` for the pending rows: what `gradient` gave, over `scale`; `decay` is the average's."""
         rows, self.pending = self.pending, None
         if rows is None:
             return
         adam_step(
             [rows.weight],
-            [torch.zeros_like(rows.weight) if gradient is None else gradient],
+            [torch.zeros_like(rows.weight) if gradient is None else self.rows.each(gradient, rows.index)],
             [rows.exp_avg],
             [rows.exp_avg_sq],
             lr=lr,
@@ -199,6 +194,8 @@ class LazyTable:
         return tensors if self.mean is None else tensors | {"mean": self.mean}
 
 
-def _fresh(steps: int) -> Tensor:
+def _fresh(steps: int, device: torch.device) -> Tensor:
     """(steps, 3) G, H and P of steps that lie ahead: 0, 0 and 1."""
-    return torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64).repeat(steps, 1)
+    ghp = torch.zeros(steps, 3, dtype=torch.float64, device=device)
+    ghp[:, 2] = 1
+    return ghp

@@ -22,7 +22,7 @@ from fieldctr.nn.embedding import EmbeddingTable
 from fieldctr.training.adam import Adam
 from fieldctr.training.lazy import LazyTable, Schedule
 from fieldctr.training.ranks import ALONE, Ranks
-from fieldctr.training.sparse_gradients import BufferedTable, RowSums
+from fieldctr.training.sparse_gradients import BufferedTable, RowSums, step_rows
 
 
 class Optimizer:
@@ -42,12 +42,13 @@ class Optimizer:
         tables = {name: module for name, module in model.named_modules() if isinstance(module, EmbeddingTable)}
         self.lazy: dict[str, LazyTable] = {}
         self.buffered: list[BufferedTable] = []
-        sums, on_cpu = RowSums(), next(model.parameters()).device.type == "cpu"
+        device = next(model.parameters()).device
         refuse_misfits(config)
         if config.embedding_update == "lazy":
-            self.schedule = Schedule(config, averaged=ema_decay is not None)
-            self.lazy = {name: LazyTable(table, self.schedule, sums) for name, table in tables.items()}
-        elif on_cpu or ranks.many:  # ranks exchange rows
+            self.schedule, rows = Schedule(config, device, averaged=ema_decay is not None), step_rows(device)
+            self.lazy = {name: LazyTable(table, self.schedule, rows) for name, table in tables.items()}
+        elif device.type == "cpu" or ranks.many:  # ranks exchange rows
+            sums = RowSums()
             self.buffered = [BufferedTable(table, sums) for table in tables.values() if table.weight.requires_grad]
         lazy = {id(tables[name].weight) for name in self.lazy}
         self.frozen = frozen(model)

@@ -4,13 +4,26 @@ A dense gradient of a table costs a fill of the whole table and a slow scatter: 
 rows on one CPU core. Sorting the rows once and summing runs gives the same numbers in 8 ms.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from fieldctr.nn.embedding import EmbeddingTable
+
+
+class StepRows(Protocol):
+    """Which rows of a table a step updates, U of them, and the gradient of each."""
+
+    def index(self, rows: Tensor) -> Tensor:
+        """The rows to update among n row numbers that were read, ascending: (n,) -> (U,)."""
+
+    def at(self, gradient: Tensor, index: Tensor) -> Tensor:
+        """A sparse gradient as (U, D) with each row's sum in it once, for norms."""
+
+    def each(self, sums: Tensor, index: Tensor) -> Tensor:
+        """What `at` gave with its row's sum at every place of `index`: (U, D)."""
 
 
 class Distinct(NamedTuple):
@@ -29,7 +42,7 @@ class RowSums:
         self.last_distinct: Distinct | None = None
 
     def distinct(self, rows: Tensor) -> Distinct:
-        """The distinct ones of int64 rows (n,). Waits for the device: U is known there only."""
+        """The distinct ones of int64 rows (n,)."""
         if self.last_distinct is None or not torch.equal(rows, self.rows):
             values, order = rows.sort(stable=True)
             start = torch.cat([rows.new_zeros(1), (values[1:] != values[:-1]).nonzero().squeeze(1) + 1])
@@ -40,6 +53,44 @@ class RowSums:
         """A sparse gradient's distinct rows (U,) and their sums (U, D)."""
         distinct = self.distinct(gradient._indices()[0])
         return distinct.index, embedding_bag(distinct.order, gradient._values(), distinct.start, mode="sum")
+
+    def index(self, rows: Tensor) -> Tensor:
+        return self.distinct(rows).index
+
+    def at(self, gradient: Tensor, index: Tensor) -> Tensor:
+        found, sums = self.of(gradient)
+        if torch.equal(found, index):
+            return sums
+        positions = torch.searchsorted(index, found)  # the loss depends on some of the rows only
+        return sums.new_zeros(len(index), sums.shape[1]).index_copy_(0, positions, sums)
+
+    def each(self, sums: Tensor, index: Tensor) -> Tensor:
+        return sums
+
+
+class RepeatedRows:
+    """Rows with their repetitions, for a device that no step may wait for: U = n, whatever a batch reads.
+
+    How many rows are distinct only the device knows, so none is left out. All places of a row are given one state and
+    one gradient, so they end with one result, and writing it more than once changes nothing. Price: 2 to 3 times the
+    rows, of a batch with few distinct values more.
+    """
+
+    def index(self, rows: Tensor) -> Tensor:
+        return rows.sort().values
+
+    def at(self, gradient: Tensor, index: Tensor) -> Tensor:
+        """The sum stands at the first place of its row, zeros at the others."""
+        first = torch.searchsorted(index, gradient._indices()[0])  # n
+        return torch.ops.aten.embedding_dense_backward(gradient._values(), first, len(index), -1, False)
+
+    def each(self, sums: Tensor, index: Tensor) -> Tensor:
+        return sums.index_select(0, torch.searchsorted(index, index))
+
+
+def step_rows(device: torch.device) -> StepRows:
+    """Distinct rows on a CPU, which knows their number; elsewhere rows as they were read."""
+    return RowSums() if device.type == "cpu" else RepeatedRows()
 
 
 class BufferedTable:
