@@ -62,7 +62,7 @@ class TrainerConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """Adam with coupled L2. Node `optimizer`."""
+    """Adam with coupled L2, or another rule for some weights. Node `optimizer`."""
 
     lr: Weight
     beta1: Share
@@ -71,8 +71,13 @@ class OptimizerConfig:
     embedding_l2: Weight
     dense_l2: Weight
     embedding_update: Literal["dense", "lazy"]  # lazy: the same Adam, computed only for rows that a batch touches
-    base_width: Positive = 16  # as before there was such a key, for runs of then; so is the next
+    base_width: Positive = 16  # as before there was such a key, for runs of then; so are the next
     sample_eps: Weight = 0.0  # over the batch size, added to eps
+    embedding_rule: Literal["adam", "rowwise_adagrad"] = "adam"
+    embedding_lr_scale: Weight = 1.0  # times lr, for embedding tables
+    matrix_rule: Literal["adam", "muon"] = "adam"
+    matrix_width: Positive = 64  # rows and columns, at least, of a matrix that muon moves
+    momentum: Share = 0.95  # of muon
 
 
 @dataclass(frozen=True)

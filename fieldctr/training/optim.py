@@ -1,5 +1,6 @@
-"""Adam with coupled L2, clipping by the global norm, and the moving average of the weights.
+"""The step of a model's weights, with coupled L2, clipping by the global norm, and the moving average of the weights.
 
+Adam is for all of them, unless `embedding_rule` or `matrix_rule` has another for tables or wide matrices.
 Source: Kingma and Ba 2015 (arXiv:1412.6980), algorithm 1; the L2 term joins the gradient after clipping, as in LLaCTR's
 released code (weight_decay of torch.optim.Adam). Average: Polyak and Juditsky 1992, in its exponential form.
 A module says by its hooks (models/hooks.py) that its weights are frozen, or learn or are clipped apart from all others.
@@ -21,12 +22,14 @@ from fieldctr.models.hooks import hook
 from fieldctr.nn.embedding import EmbeddingTable
 from fieldctr.training.adam import Adam
 from fieldctr.training.lazy import LazyTable, Schedule
+from fieldctr.training.muon import Muon, is_wide
 from fieldctr.training.ranks import ALONE, Ranks
+from fieldctr.training.row_adagrad import RowAdagrad
 from fieldctr.training.sparse_gradients import BufferedTable, RowSums, step_rows
 
 
 class Optimizer:
-    """One step of Adam for all weights of a model, and their average. No call waits for the device."""
+    """One step for all weights of a model, and their average. No call waits for the device."""
 
     def __init__(
         self,
@@ -41,36 +44,44 @@ class Optimizer:
         self.clip_norm, self.ema_decay, self.steps = clip_norm, ema_decay, 0
         tables = {name: module for name, module in model.named_modules() if isinstance(module, EmbeddingTable)}
         self.lazy: dict[str, LazyTable] = {}
+        self.rowwise: dict[str, RowAdagrad] = {}
         self.buffered: list[BufferedTable] = []
-        device = next(model.parameters()).device
         refuse_misfits(config)
-        if config.embedding_update == "lazy":
+        device, scales = next(model.parameters()).device, scales_of(model, config)
+        learning = {name: table for name, table in tables.items() if table.weight.requires_grad}
+        if config.embedding_rule == "rowwise_adagrad":
+            rows = step_rows(device)
+            self.rowwise = {
+                name: RowAdagrad(table, rows, config, lr_scale=scales.get(id(table.weight), 1.0))
+                for name, table in learning.items()
+            }
+        elif config.embedding_update == "lazy":
             self.schedule, rows = Schedule(config, device, averaged=ema_decay is not None), step_rows(device)
             self.lazy = {name: LazyTable(table, self.schedule, rows) for name, table in tables.items()}
         elif device.type == "cpu" or ranks.many:  # ranks exchange rows
             sums = RowSums()
-            self.buffered = [BufferedTable(table, sums) for table in tables.values() if table.weight.requires_grad]
+            self.buffered = [BufferedTable(table, sums) for table in learning.values()]
         lazy = {id(tables[name].weight) for name in self.lazy}
         self.frozen = frozen(model)
         for weight in self.frozen:
             weight.grad = torch.zeros_like(weight)
-        self.clip_groups, scales = clip_groups(model), lr_scales(model, config.base_width)
+        self.clip_groups = clip_groups(model)
         if lazy & scales.keys():
             raise UserError(
                 "optimizer.embedding_update=lazy: a module with an embedding table sets lr_scale or lr_width, and lazy "
                 "tables learn at the rate itself. Set them on other modules, or optimizer.embedding_update=dense"
             )
-        not_dense = lazy | {id(weight) for weight in self.frozen}
-        self.dense = Adam(
-            {
-                name: weight
-                for name, weight in model.named_parameters()
-                if weight.requires_grad and id(weight) not in not_dense
-            },
-            config,
-            tables={id(table.weight) for table in tables.values()},
-            lr_scales=scales,
-        )
+        not_dense = lazy | {id(weight) for weight in self.frozen} | {id(tables[name].weight) for name in self.rowwise}
+        dense = {
+            name: weight
+            for name, weight in model.named_parameters()
+            if weight.requires_grad and id(weight) not in not_dense
+        }
+        table_weights = {id(table.weight) for table in tables.values()}
+        wide = wide_matrices(dense, table_weights, config) if config.matrix_rule == "muon" else {}
+        rest = {name: weight for name, weight in dense.items() if name not in wide}
+        self.dense = Adam(rest, config, tables=table_weights, lr_scales=scales)
+        self.muon = Muon(wide, config, lr_scales=scales)
         self.average = Average(model, without=lazy) if ema_decay else None
 
     def step(self, lr: float) -> None:
@@ -81,14 +92,16 @@ class Optimizer:
             self.ranks.sum_gradients(self.model.parameters())
             for table in self.lazy.values():
                 table.read_elsewhere()
-        rows = [table.gradient() for table in self.lazy.values()]
+        rows = [table.gradient() for table in (*self.lazy.values(), *self.rowwise.values())]
         buffered = {id(table.table.weight): table.gradient() for table in self.buffered}
         scale = None
         if self.clip_norm is not None:
             # Of a buffered table, only the rows that are not zero.
             clipped = {id(weight) for group in self.clip_groups for weight in group.weights}
             plain = [
-                buffered.get(id(weight), weight.grad) for weight in self.dense.weights() if id(weight) not in clipped
+                buffered.get(id(weight), weight.grad)
+                for weight in (*self.dense.weights(), *self.muon.weights())
+                if id(weight) not in clipped
             ]
             plain += [weight.grad for weight in self.frozen]
             norm = global_norm([gradient for gradient in plain + rows if gradient is not None])
@@ -96,8 +109,11 @@ class Optimizer:
         for group in self.clip_groups:
             group.clip(scale)
         self.dense.update(lr, self.steps, scale)
+        self.muon.update(lr, scale)
         for table in self.buffered:
             table.clear()
+        for table, gradient in zip(self.rowwise.values(), rows, strict=False):
+            table.update(lr, gradient, scale)
         if self.lazy:
             self.schedule.advance(lr, decay)
             for table, gradient in zip(self.lazy.values(), rows, strict=True):
@@ -107,7 +123,7 @@ class Optimizer:
 
     def close(self) -> None:
         """Leave the model's tables as they were before; their rows must be up to date."""
-        for table in [*self.lazy.values(), *self.buffered]:
+        for table in [*self.lazy.values(), *self.rowwise.values(), *self.buffered]:
             table.close()
 
     @contextmanager
@@ -130,12 +146,15 @@ class Optimizer:
     def tensors(self) -> dict[str, Tensor]:
         """Everything that a later `load` needs, by name."""
         tensors = {"steps": torch.tensor(self.steps)} | _prefixed("dense", self.dense.tensors())
+        tensors |= _prefixed("muon", self.muon.tensors())
         if self.average:
             tensors |= _prefixed("average", self.average.mean)
         if self.lazy:
             tensors |= _prefixed("schedule", self.schedule.tensors())
         for name, table in self.lazy.items():
             tensors |= _prefixed(f"lazy/{name}", table.tensors())
+        for name, table in self.rowwise.items():
+            tensors |= _prefixed(f"rowwise/{name}", table.tensors())
         for i, weight in enumerate(self.frozen):
             assert weight.grad is not None
             tensors[f"frozen/{i}"] = weight.grad
@@ -186,12 +205,35 @@ def lr_scales(model: nn.Module, base_width: int) -> dict[int, float]:
     return scales
 
 
+def scales_of(model: nn.Module, config: OptimizerConfig) -> dict[int, float]:
+    """What `lr_scales` gives, and the factor of the tables' rate."""
+    scales = lr_scales(model, config.base_width)
+    if config.embedding_lr_scale != 1:
+        tables = [module.weight for module in model.modules() if isinstance(module, EmbeddingTable)]
+        scales |= {id(weight): config.embedding_lr_scale * scales.get(id(weight), 1.0) for weight in tables}
+    return scales
+
+
+def wide_matrices(
+    weights: Mapping[str, nn.Parameter], tables: set[int], config: OptimizerConfig
+) -> dict[str, nn.Parameter]:
+    """Those of the weights that Muon moves; UserError where there is none."""
+    width = config.matrix_width
+    wide = {name: weight for name, weight in weights.items() if is_wide(weight, width) and id(weight) not in tables}
+    if not wide:
+        raise UserError(
+            f"optimizer.matrix_rule=muon moves matrices of {width} x {width} and larger, and this model has none. Take "
+            "a wider model, a smaller optimizer.matrix_width, or optimizer=adam"
+        )
+    return wide
+
+
 def learning_rates(model: nn.Module, config: OptimizerConfig) -> dict[str, float]:
     """The rates at which a fit begins, by name of a part of the model; 0 where nothing moves.
 
     A part whose weights all learn at one rate stands as one.
     """
-    scales, unmoved = lr_scales(model, config.base_width), {id(weight) for weight in frozen(model)}
+    scales, unmoved = scales_of(model, config), {id(weight) for weight in frozen(model)}
     rates = {}
     for name, weight in model.named_parameters():
         moves = weight.requires_grad and id(weight) not in unmoved
@@ -250,6 +292,12 @@ def refuse_misfits(config: OptimizerConfig) -> None:
     """UserError for settings of which one makes another impossible."""
     if config.embedding_update != "lazy":
         return
+    if config.embedding_rule != "adam" or config.embedding_lr_scale != 1:
+        raise UserError(
+            "optimizer.embedding_update=lazy is Adam at the rate itself, and cannot be had with "
+            f"optimizer.embedding_rule={config.embedding_rule} at embedding_lr_scale={config.embedding_lr_scale:g}. "
+            "Set optimizer.embedding_update=dense: row-wise Adagrad touches the batch's rows alone by itself"
+        )
     if config.embedding_l2 > 0:
         raise UserError(
             f"optimizer.embedding_update=lazy cannot be had with optimizer.embedding_l2={config.embedding_l2:g}: "

@@ -85,6 +85,9 @@ def cases() -> Iterator[Case]:
         if "embedding_dim" in own_keys(model):  # the same code at another size
             continue
         yield Case(model, "none", "adam", *kinds[(i + 1) % 4 if i % 2 == 0 else (i - 1) % 4])
+    for optimizer, model in (("rowwise_adagrad", "deepfm"), ("muon", "dcnv2"), ("muon", "fat_m")):
+        yield Case(model, "none", optimizer, "dense", "fp32")
+        yield Case(model, "llactr", optimizer, "dense", "bf16")
 
 
 class Waits(TorchDispatchMode):
