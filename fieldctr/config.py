@@ -47,7 +47,7 @@ class TrainerConfig:
     ema_decay: Share | None  # per step; null trains and evaluates the raw weights
     precision: Literal["fp32", "tf32", "bf16"]
     activation_checkpointing: bool  # of the backbone's `layers`
-    compile: bool
+    compile: bool | Literal["graphs"]  # of the backbone; graphs: as CUDA graphs as well
     deterministic: bool
     checkpoint_every_s: Weight  # besides the one at each evaluation
     dry_run: bool  # counts and measures instead of training

@@ -7,8 +7,16 @@ import torch
 from fieldctr.errors import UserError
 
 
-def compile_backbone(model: Any, *, deterministic: bool) -> None:
-    """Compile the dense part in place, which leaves the names of the weights alone. UserError without a compiler."""
+def compile_backbone(model: Any, *, graphs: bool, deterministic: bool) -> None:
+    """Compile the dense part in place, which leaves the names of the weights alone. UserError without a compiler.
+
+    With `graphs`, what a GPU is told for a batch is recorded once, and told again in one piece: UserError without one.
+    """
+    device = next(model.parameters()).device.type
+    if graphs and device != "cuda":
+        raise UserError(
+            f"trainer.compile=graphs records CUDA graphs, and the device is {device}: set trainer.compile=true or false"
+        )
     from torch._inductor import config, cpp_builder, exc  # 2.9 s
 
     try:
@@ -21,4 +29,4 @@ def compile_backbone(model: Any, *, deterministic: bool) -> None:
     # Its cache on disk ignores the processor: code for vectors of 8, compiled for those of 16, writes past their ends.
     torch.compiler.config.cache_key_tag = torch.backends.cpu.get_cpu_capability()
     torch._dynamo.reset()  # code compiled for an earlier model of this process would skip the hooks of a lazy table
-    model.backbone.compile()
+    model.backbone.compile(mode="reduce-overhead" if graphs else None)

@@ -217,7 +217,7 @@ def scales_of(model: nn.Module, config: OptimizerConfig) -> dict[int, float]:
 def wide_matrices(
     weights: Mapping[str, nn.Parameter], tables: set[int], config: OptimizerConfig
 ) -> dict[str, nn.Parameter]:
-    """Those of the weights that Muon moves; UserError where there is none."""
+    """The weights that Muon moves, by name; UserError where there is none."""
     width = config.matrix_width
     wide = {name: weight for name, weight in weights.items() if is_wide(weight, width) and id(weight) not in tables}
     if not wide:

@@ -121,7 +121,8 @@ class Fitting:
         if self.settings.activation_checkpointing:
             recompute_layers(model)
         if self.settings.compile:
-            compile_backbone(model, deterministic=self.settings.deterministic)
+            graphs = self.settings.compile == "graphs"
+            compile_backbone(model, graphs=graphs, deterministic=self.settings.deterministic)
 
     def run(self, log: Callable[[Record], None]) -> None:
         """Epoch by epoch, from wherever the state stands."""
@@ -168,6 +169,8 @@ class Fitting:
 
     def train_step(self, inputs: Inputs, label: Tensor, weight: Tensor | None = None) -> None:
         """Forward, backward, update. Nothing here waits for the device."""
+        if self.settings.compile == "graphs":
+            torch.compiler.cudagraph_mark_step_begin()  # what the last step's graph made may be overwritten
         with self.runtime.autocast():
             output = self.model(inputs)
         rows = self.batches.rows_of(self.state.step % self.steps_per_epoch)

@@ -288,6 +288,27 @@ def test_compiling_without_a_compiler_is_refused(
         fit(planted, runtime, planted.Tiny(seed=1), compile=True)
 
 
+def test_graphs_without_a_gpu_are_refused(planted: ModuleType, runtime: Runtime) -> None:
+    with pytest.raises(UserError, match=r"trainer\.compile=graphs records CUDA graphs, and the device is cpu"):
+        fit(planted, runtime, planted.Tiny(seed=1), compile="graphs")
+
+
+@pytest.mark.cuda
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_cuda_a_backbone_in_graphs_learns_the_same(planted: ModuleType, tmp_path: Path) -> None:
+    config = RuntimeConfig(device="cuda", threads=1, matmul="auto")
+    runtime = Runtime.start(config, precision="fp32", deterministic=True, cache=tmp_path)
+    losses = []
+    for compiled in (False, "graphs"):
+        trainer = Trainer(
+            planted.trainer_config(max_epochs=2, compile=compiled), planted.optimizer_config(), runtime, seed=3
+        )
+        done = trainer.fit(planted.Tiny(seed=1, dropout=0.0), planted.split(640, 1), planted.split(64, 2))
+        losses.append([record["train_loss"] for record in done.history])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_on_cuda_a_fit_learns_and_no_step_waits(planted: ModuleType, tmp_path: Path) -> None:
