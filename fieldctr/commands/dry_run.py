@@ -46,7 +46,9 @@ def dry_run(config: TrainConfig) -> str:
         )
 
     batch_size = Pace.of(config.trainer, len(dataset.train)).batch_size
-    costs = step_costs(build, dataset.schema, config.trainer, runtime, batch_size=batch_size)
+    costs = step_costs(
+        build, dataset.schema, config.trainer, runtime, optimizer=config.optimizer, batch_size=batch_size
+    )
     size, free = costs.parameters, free_mb(runtime)
     fits = costs.memory_mb < MARGIN * free
     time_spent = spent(config, dataset, build, costs, runtime, batch_size=batch_size, fits=fits)

@@ -5,17 +5,19 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from fieldctr.config import TrainerConfig
+from fieldctr.config import OptimizerConfig, TrainerConfig
 from fieldctr.inputs import Inputs
 from fieldctr.models.ctr_model import CTRModel
+from fieldctr.nn.embedding import EmbeddingTable
 from fieldctr.nn.flops import FlopCounter
 from fieldctr.schema import Schema
 from fieldctr.training.loss import batch_loss
+from fieldctr.training.muon import is_wide
 from fieldctr.training.recompute import recompute_layers
 from fieldctr.training.runtime import Runtime
 
@@ -35,12 +37,19 @@ class Costs(NamedTuple):
 
 
 def step_costs(
-    build: Callable[[], CTRModel], schema: Schema, settings: TrainerConfig, runtime: Runtime, *, batch_size: int
+    build: Callable[[], CTRModel],
+    schema: Schema,
+    settings: TrainerConfig,
+    runtime: Runtime,
+    *,
+    optimizer: OptimizerConfig,
+    batch_size: int,
 ) -> Costs:
     """The costs of training what `build` makes, with batches of this size."""
     with FakeTensorMode(allow_non_fake_inputs=True):
         model = build().train()
         sizes, weights = model.num_parameters(), sum(parameter.nbytes for parameter in model.parameters())
+        moments = moment_bytes(model, optimizer)
         if settings.activation_checkpointing:
             recompute_layers(model)
         inputs, label = batch(schema, batch_size)
@@ -48,8 +57,21 @@ def step_costs(
             loss = loss_of(model, inputs, label, runtime)
             forward = counter.flops
             loss.backward()
-    copies = 4 + (settings.ema_decay is not None)
-    return Costs(sizes, forward, counter.flops, copies * weights / 2**20, live.peak / 2**20)
+    copies = 2 + (settings.ema_decay is not None)
+    return Costs(sizes, forward, counter.flops, (copies * weights + moments) / 2**20, live.peak / 2**20)
+
+
+def moment_bytes(model: nn.Module, optimizer: OptimizerConfig) -> int:
+    """Adam keeps two numbers for each of a weight, Muon one, and row-wise Adagrad one for each row of a table."""
+    tables = {id(module.weight) for module in model.modules() if isinstance(module, EmbeddingTable)}
+    total = 0
+    for weight in model.parameters():
+        if id(weight) in tables:
+            total += weight[:, 0].nbytes if optimizer.embedding_rule == "rowwise_adagrad" else 2 * weight.nbytes
+        else:
+            by_muon = optimizer.matrix_rule == "muon" and is_wide(weight, optimizer.matrix_width)
+            total += (1 if by_muon else 2) * weight.nbytes
+    return total
 
 
 def loss_of(model: CTRModel, inputs: Inputs, label: Tensor, runtime: Runtime) -> Tensor:

@@ -98,7 +98,8 @@ def test_every_model_trains_on_fields_that_know_nothing(name: str, title: str, n
 def step_flops(build: Callable[[Schema], CTRModel], schema: Schema, runtime: Runtime) -> float:
     """Of one more row, as a dry run counts them."""
     costs = [
-        step_costs(lambda: build(schema), schema, SETTINGS, runtime, batch_size=size).forward_flops for size in (1, 2)
+        step_costs(lambda: build(schema), schema, SETTINGS, runtime, optimizer=OPTIMIZER, batch_size=size).forward_flops
+        for size in (1, 2)
     ]
     return costs[1] - costs[0]
 

@@ -7,11 +7,13 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from torch import nn
 
 from fieldctr.catalog import conf_dir
 from fieldctr.models.ctr_model import CTRModel, build_model
+from fieldctr.nn.embedding import EmbeddingTable
 from fieldctr.schema import Field, Schema
-from fieldctr.training.costs import Costs, LiveTensors, step_costs
+from fieldctr.training.costs import Costs, LiveTensors, moment_bytes, step_costs
 from fieldctr.training.runtime import Runtime
 
 FIELDS, DIM, BATCH = 8, 16, 256
@@ -28,7 +30,14 @@ def costs(node: dict[str, Any], planted: ModuleType, runtime: Runtime, **setting
     def build() -> CTRModel:
         return build_model(SCHEMA, dim=DIM, model=node, enhancer=None, seed=1)
 
-    return step_costs(build, SCHEMA, planted.trainer_config(**settings), runtime, batch_size=BATCH)
+    return step_costs(
+        build,
+        SCHEMA,
+        planted.trainer_config(**settings),
+        runtime,
+        optimizer=planted.optimizer_config(),
+        batch_size=BATCH,
+    )
 
 
 def test_flops_are_those_of_the_products(node: dict[str, Any], planted: ModuleType, runtime: Runtime) -> None:
@@ -46,6 +55,16 @@ def test_state_is_five_copies_of_the_weights_or_four(
     plain = costs(node, planted, runtime, ema_decay=None)
     assert plain.state_mb == pytest.approx(4 * 4 * plain.parameters["total"] / 2**20)
     assert costs(node, planted, runtime).state_mb == pytest.approx(1.25 * plain.state_mb)
+
+
+def test_moments_are_those_of_each_rule(planted: ModuleType) -> None:
+    model = nn.ModuleDict({"table": EmbeddingTable(100, 8, init_std=0.0), "wide": nn.Linear(80, 70, bias=False)})
+    model["narrow"] = nn.Linear(80, 8, bias=False)
+    numbers = {"table": 800, "wide": 5600, "narrow": 640}
+    rules = [({}, 2 * sum(numbers.values())), ({"embedding_rule": "rowwise_adagrad"}, 100 + 2 * (5600 + 640))]
+    rules.append(({"matrix_rule": "muon"}, 2 * (800 + 640) + 5600))
+    for words, expected in rules:
+        assert moment_bytes(model, planted.optimizer_config(**words)) == 4 * expected
 
 
 def test_layers_computed_again_take_less_memory_and_more_flops(
