@@ -13,7 +13,7 @@ LAYERS = [
     set(BASE.split()),
     {"data", "nn", "runs"},
     {"models", "enhancers", "llm"},
-    {"training", "analysis"},
+    {"training", "analysis", "serving"},
     {"studies"},
     {"commands"},
     {"cli"},

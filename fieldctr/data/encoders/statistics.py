@@ -57,6 +57,13 @@ class Cross(NamedTuple):
         return Ragged(np.where(missing, ALL, key & ~FOLD), lengths)
 
 
+class Seen(NamedTuple):
+    """What rows of train are seen."""
+
+    rows: np.ndarray
+    clicks: np.ndarray
+
+
 class Statistic(NamedTuple):
     """What was learned from train."""
 
@@ -80,12 +87,8 @@ class Statistic(NamedTuple):
             fold = _folds(self.spec, self.slices, block)
             (rows, clicks), of_all = self.out_of_fold.find(keys | fold[of_row]), self.out_of_fold.find(ALL | fold)
             all_rows, all_clicks = (counts[of_row] for counts in of_all)
+        value = _numbers(self.spec, Seen(rows, clicks), Seen(all_rows, all_clicks), self.totals.find(ALL)[0])
         with np.errstate(divide="ignore", invalid="ignore"):
-            if self.spec.kind == "count":
-                value = np.log1p(rows * (self.totals.find(ALL)[0] / all_rows))
-            else:
-                rate, weight = all_clicks / all_rows, rows + self.spec.smoothing
-                value = np.where(weight > 0, (clicks + self.spec.smoothing * rate) / weight, rate)
             sums = np.bincount(of_row, np.where(known, value, 0.0), minlength=num_rows)
             mean = sums / np.bincount(of_row, known, minlength=num_rows)
         return mean, np.array([len(mean), np.isnan(mean).sum(), known.sum(), (known & (rows == 0)).sum()])
@@ -117,11 +120,8 @@ class Statistics:
 
     @classmethod
     def load(cls, specs: tuple[Spec, ...], loading: Loading) -> "Statistics":
-        own = statistic_specs(specs)
-        tables = pl.read_parquet(loading.folder / STATISTICS_FILE).partition_by("field", as_dict=True) if own else {}
-        entries = [tables[spec.name,].select(Counts._fields).get_columns() for spec in own]
-        counts = [Counts(*map(pl.Series.to_numpy, entry)) for entry in entries]
-        statistics = list(map(Statistic, own, [_cross(spec, loading.texts) for spec in own], counts))
+        own, totals = statistic_specs(specs), load_totals(loading.folder, specs)
+        statistics = [Statistic(spec, _cross(spec, loading.texts), totals[spec.name]) for spec in own]
         return cls(statistics, {spec.name: load_numbers(spec, loading) for spec in own}, {})
 
     def apply(self, block: Block) -> dict[str, Columns]:
@@ -148,6 +148,31 @@ class Statistics:
         ]
         if tables:
             pl.concat(tables).write_parquet(folder / STATISTICS_FILE)
+
+
+def numbers_of(spec: StatisticSpec, totals: Counts) -> tuple[np.ndarray, np.ndarray, float]:
+    """What a row after train sees: keys (n,) ascending, the number of each, and that of a key without an entry."""
+    everything = Seen(*totals.find(ALL))
+    known = _numbers(spec, Seen(totals.rows, totals.clicks), everything, everything.rows)
+    (unseen,) = _numbers(spec, Seen(np.zeros(1), np.zeros(1)), everything, everything.rows)
+    return totals.keys, known, float(unseen)
+
+
+def _numbers(spec: StatisticSpec, own: Seen, everything: Seen, train_rows: np.ndarray) -> np.ndarray:
+    """The number of each value (n,), of which `own` rows are seen, as are `everything` of all values."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if spec.kind == "count":
+            return np.log1p(own.rows * (train_rows / everything.rows))
+        rate, weight = everything.clicks / everything.rows, own.rows + spec.smoothing
+        return np.where(weight > 0, (own.clicks + spec.smoothing * rate) / weight, rate)
+
+
+def load_totals(folder: Path, specs: Sequence[Spec]) -> dict[str, Counts]:
+    """By statistic the counts of whole train, as `save` wrote them."""
+    own = statistic_specs(specs)
+    tables = pl.read_parquet(folder / STATISTICS_FILE).partition_by("field", as_dict=True) if own else {}
+    entries = {spec.name: tables[spec.name,].select(Counts._fields).get_columns() for spec in own}
+    return {name: Counts(*map(pl.Series.to_numpy, entry)) for name, entry in entries.items()}
 
 
 def _count(specs: list[StatisticSpec], shards: Shards, texts: Mapping[str, FittedTexts]) -> list[Statistic]:

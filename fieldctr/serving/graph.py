@@ -1,0 +1,65 @@
+"""The folded model as a graph without Python: torch.export's .pt2, or ONNX by torch's dynamo exporter."""
+
+import importlib
+import logging
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+
+from fieldctr.errors import UserError
+from fieldctr.inputs import Inputs
+
+Format = Literal["pt2", "onnx"]
+EXAMPLES = 7  # rows that the graph is traced with; any number can be scored
+
+
+class Served(nn.Module):
+    """A model with its fields' vectors inside: what it is given of a vector field is the id."""
+
+    def __init__(self, model: nn.Module, vectors: Sequence[tuple[int, Tensor]]) -> None:
+        super().__init__()
+        self.model = model
+        self.columns = [column for column, _ in vectors]
+        for k, (_, numbers) in enumerate(vectors):
+            self.register_buffer(f"vectors_{k}", numbers)
+
+    def forward(self, ids: Tensor, values: Tensor | None = None) -> Tensor:
+        """(B, S) ids, (B, N) values of numeric fields -> logit (B,)."""
+        ids = ids.long()  # an index in ONNX may not be int32
+        gathered = [self.get_buffer(f"vectors_{k}")[ids[:, column]] for k, column in enumerate(self.columns)]
+        parts = [*([] if values is None else [values]), *gathered]
+        return self.model(Inputs(ids, torch.cat(parts, dim=1) if parts else None)).logit
+
+
+def refuse_missing(kind: Format) -> None:
+    """UserError where a package is missing that the format needs."""
+    for package in ("onnx", "onnxscript", "onnxruntime") if kind == "onnx" else ():
+        try:
+            importlib.import_module(package)
+        except ImportError as error:
+            raise UserError(
+                f"format=onnx needs {package}: pip install 'fieldctr[onnx]'. format=pt2 needs torch alone"
+            ) from error
+
+
+def write_graph(served: Served, folder: Path, kind: Format, *, num_columns: int, num_numeric: int) -> None:
+    """Write model.pt2, or model.onnx, for any number of rows."""
+    ids = torch.zeros(EXAMPLES, num_columns, dtype=torch.int32)
+    arguments = (ids, torch.zeros(EXAMPLES, num_numeric)) if num_numeric else (ids,)
+    any_rows = tuple({0: Dim.DYNAMIC} for _ in arguments)
+    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)  # torchvision is not used
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # of torch, about its own code
+        # Strict tracing reads the model's Python: `len(emb)` in somebody's model would else become a constant.
+        program = torch.export.export(served.eval(), arguments, dynamic_shapes=any_rows, strict=True)
+        if kind == "pt2":
+            torch.export.save(program, folder / "model.pt2")
+        else:
+            made = torch.onnx.export(program, (), dynamo=True, verbose=False)
+            assert made is not None
+            made.save(folder / "model.onnx")
