@@ -171,7 +171,9 @@ def test_several_values_point_to_a_sweep(word: str, told: str) -> None:
         compose("train", [word])
 
 
-@pytest.mark.parametrize("words", [*COMMANDS, "bench train", "bench data", "scaling bound", "study status"])
+@pytest.mark.parametrize(
+    "words", [*COMMANDS, "bench train", "bench data", "bench serve", "scaling bound", "study status"]
+)
 def test_every_command_has_help(words: str, capsys: pytest.CaptureFixture[str]) -> None:
     run(*words.split(), "--help")
     said = capsys.readouterr().out
@@ -318,7 +320,7 @@ def test_flags_may_stand_anywhere() -> None:
         ("tr", ["train"]),
         ("list mod", ["models"]),
         ("list models data", ["dataset=kuairand", "datasets"]),
-        ("bench ", ["data", "train"]),
+        ("bench ", ["data", "serve", "train"]),
         ("scaling ", ["bound", "runs=", "tracker="]),
         ("scaling bound dataset=kuai", ["dataset=kuairand"]),
         ("train ablation=fat_no", ["ablation=fat_no_modulation"]),

@@ -22,7 +22,7 @@ from fieldctr.trust import own_code
 
 
 class Trained(NamedTuple):
-    """What `fieldctr train` left in a folder, folded and ready to compute on `runtime`.
+    """What `fieldctr train` left in a folder, ready to compute on `runtime`.
 
     Its logits are those of the table it was trained on: `training.metrics.recalibrated(logit, dataset.negative_rate)`
     are those of all rows.
@@ -35,10 +35,13 @@ class Trained(NamedTuple):
     runtime: Runtime
 
 
-def load_trained(folder: Path, *, outputs: Path, runtime: RuntimeConfig, splits: Iterable[str] = ()) -> Trained:
+def load_trained(
+    folder: Path, *, outputs: Path, runtime: RuntimeConfig, splits: Iterable[str] = (), folded: bool = True
+) -> Trained:
     """The finished run in `folder`, its prepared table below `outputs`; UserError when either is missing or damaged.
 
-    Of the table's matrices only those of `splits` are read whole for this: others are not to be used.
+    Of the table's matrices only those of `splits` are read whole for this: others are not to be used. Not `folded`, its
+    model is in the form in which it was trained.
     """
     node, result = load_config(folder), load_result(folder)  # which checks both files before one is believed
     config = parse(TrainConfig, node, "")
@@ -62,7 +65,8 @@ def load_trained(folder: Path, *, outputs: Path, runtime: RuntimeConfig, splits:
             told = f"run={folder}: {now['file']} has changed since the run was trained: its numbers may be others"
             warnings.warn(told, stacklevel=2)
     chosen = start_runtime(runtime, config.trainer, outputs=outputs)
-    return Trained(config, result, dataset, model.fold().to(chosen.device), chosen)
+    model = model.fold() if folded else model.eval()
+    return Trained(config, result, dataset, model.to(chosen.device), chosen)
 
 
 def dataset_of(

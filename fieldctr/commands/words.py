@@ -22,7 +22,7 @@ COMMANDS = {
     "check": "run the contract of a model or enhancer on one, shipped or your own, and say what is broken",
     "list": "show models, datasets, enhancers, ... with a line on each",
     "explain": "print what the configuration says of an option or a key: explain model=fat trainer.patience",
-    "bench": "measure preparation (bench data) or training (bench train) on this machine",
+    "bench": "measure preparation (bench data), training (bench train) or answers (bench serve) on this machine",
     "doctor": "say what this machine has and what is missing",
     "completion": "print the line that switches on tab completion (bash, zsh or fish)",
 }
@@ -47,7 +47,7 @@ HYDRA = (
     "bench",
 )
 PARTS = {
-    "bench": ("data", "train"),
+    "bench": ("data", "train", "serve"),
     "scaling": ("bound",),
     "study": ("status",),
 }  # words that may follow a command; bench needs one

@@ -99,6 +99,6 @@ def in_words(card: Mapping[str, Any]) -> list[str]:
     if small:
         lines.append(
             f"tables of 8 bits: {small['table_bytes_before']:,} bytes became {small['table_bytes']:,}; valid AUC "
-            f"{small['valid_auc_before']:.6f} became {small['valid_auc']:.6f}, a loss of {small['loss_of_auc']:.6f}"
+            f"{small['valid_auc_before']:.6f} became {small['valid_auc']:.6f}, a loss of {small['loss_of_auc']:z.6f}"
         )
     return lines

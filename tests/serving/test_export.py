@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from torch import nn
 from fieldctr import FinishedRun, UserError, compose, train
 from fieldctr.artifacts import file_digest
 from fieldctr.catalog import conf_dir, options
-from fieldctr.commands import export
+from fieldctr.commands import bench_serve, export
 from fieldctr.models.contract import batch_of
 from fieldctr.models.ctr_model import build_model
 from fieldctr.nn.embedding import EmbeddingTable
@@ -105,7 +106,7 @@ def test_tables_of_eight_bits_say_what_they_cost(run: FinishedRun, tmp_path: Pat
     assert small["table_bytes"] < small["table_bytes_before"]
     assert small["loss_of_auc"] == pytest.approx(small["valid_auc_before"] - small["valid_auc"])
     assert small["valid_auc_before"] == pytest.approx(run.metrics["valid"]["auc"])
-    assert f"a loss of {small['loss_of_auc']:.6f}" in (tmp_path / "bundle/README.md").read_text()
+    assert f"a loss of {small['loss_of_auc']:z.6f}" in (tmp_path / "bundle/README.md").read_text()
     rows = TABLES.table(8, 50)
     pctr = Scorer(tmp_path / "bundle").pctr(rows.to_dicts())
     assert 0 < np.abs(pctr - run.predict(rows)["pctr"].to_numpy()).max() < 0.02
@@ -128,6 +129,21 @@ def test_what_cannot_be_exported_leaves_nothing(
     with pytest.raises(UserError, match="format=pt2: the graph's pCTR differs from the model's by up to"):
         exported(run, tmp_path / "bundle")
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
+def test_the_bench_measures_both_forms_on_each_batch(run: FinishedRun, capsys: pytest.CaptureFixture[str]) -> None:
+    own = [f"run={run.folder}", f"outputs={run.folder.parent / 'outputs'}", "runtime.threads=1", "runtime.matmul=mkl"]
+    bench_serve.main(compose("bench_serve", [*own, "batch_sizes=[1,8,100000]", "answers=5"]))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("dcnv2 on mini, cpu, 1 thread")
+    told = [re.fullmatch(r"  (\w+) +batch +(\d+): p50 (.+), p95 (.+), p99 (.+) ms; (.+) rows/s", x) for x in lines[1:]]
+    assert [line and line.group(1, 2) for line in told] == [
+        ("folded", "1"), ("folded", "8"), None, ("unfolded", "1"), ("unfolded", "8"), None
+    ]  # fmt: skip
+    for line in filter(None, told):
+        p50, p95, p99 = map(float, line.group(3, 4, 5))
+        assert 0 < p50 <= p95 <= p99
+    assert lines[3].endswith("valid has fewer rows")
 
 
 class Far:
@@ -167,6 +183,9 @@ def made(name: str, enhancer: str) -> nn.Module:
         SCHEMA, dim=8, model=narrow(MODELS.model_node(name)), enhancer=node, seed=1, field_embeddings=both
     )
     MODELS.scramble(model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter *= 0.4  # logits as models have them
     return model.fold()
 
 
