@@ -20,7 +20,7 @@ from fieldctr.errors import UserError
 from fieldctr.serving import scorer
 from fieldctr.serving.card import in_words, needs, write_card
 from fieldctr.serving.folder import refuse_taken, written
-from fieldctr.serving.graph import Format, Served, refuse_missing, write_graph
+from fieldctr.serving.graph import Format, Served, refuse_missing, traced, write_graph
 from fieldctr.serving.tables import to_int8
 from fieldctr.serving.transforms import Transforms, transforms
 from fieldctr.training.evaluate import evaluate, predict
@@ -68,8 +68,8 @@ def _fill(folder: Path, trained: Trained, table: Transforms, config: ExportConfi
     shutil.copytree(own, folder / own.name, ignore=shutil.ignore_patterns("__pycache__"))
     small = _shrunk(trained) if config.int8 else None
     served = Served(trained.model, [(field.column, field.on(torch.device("cpu"))) for field in dataset.valid.vectors])
-    columns, numbers = dataset.schema.num_columns, dataset.schema.num_numeric
-    write_graph(served, folder, config.format, num_columns=columns, num_numeric=numbers)
+    program = traced(served, num_columns=dataset.schema.num_columns, num_numeric=dataset.schema.num_numeric)
+    write_graph(program, folder, config.format)
     card = {
         **{key: result[key] for key in ("model", "dataset", "seed", "config_digest", "data_digest")},
         "format": config.format,

@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.export import Dim
+from torch.export import Dim, ExportedProgram
 
 from fieldctr.errors import UserError
 from fieldctr.inputs import Inputs
@@ -47,19 +47,25 @@ def refuse_missing(kind: Format) -> None:
             ) from error
 
 
-def write_graph(served: Served, folder: Path, kind: Format, *, num_columns: int, num_numeric: int) -> None:
-    """Write model.pt2, or model.onnx, for any number of rows."""
+def traced(served: Served, *, num_columns: int, num_numeric: int) -> ExportedProgram:
+    """The graph of a model in the form that serves, for any number of rows."""
     ids = torch.zeros(EXAMPLES, num_columns, dtype=torch.int32)
     arguments = (ids, torch.zeros(EXAMPLES, num_numeric)) if num_numeric else (ids,)
     any_rows = tuple({0: Dim.DYNAMIC} for _ in arguments)
-    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)  # torchvision is not used
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of torch, about its own code
         # Strict tracing reads the model's Python: `len(emb)` in somebody's model would else become a constant.
-        program = torch.export.export(served.eval(), arguments, dynamic_shapes=any_rows, strict=True)
+        return torch.export.export(served.eval(), arguments, dynamic_shapes=any_rows, strict=True)
+
+
+def write_graph(program: ExportedProgram, folder: Path, kind: Format) -> None:
+    """Write model.pt2, or model.onnx."""
+    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)  # torchvision is not used
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
         if kind == "pt2":
             torch.export.save(program, folder / "model.pt2")
-        else:
-            made = torch.onnx.export(program, (), dynamo=True, verbose=False)
-            assert made is not None
-            made.save(folder / "model.onnx")
+            return
+        made = torch.onnx.export(program, (), dynamo=True, verbose=False)
+        assert made is not None
+        made.save(folder / "model.onnx")
