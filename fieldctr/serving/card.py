@@ -9,6 +9,7 @@ from fieldctr.artifacts import file_digest
 from fieldctr.disk import in_json
 
 CARD, README = "card.json", "README.md"
+EXAMPLES = 3  # columns that an example names
 PACKAGES = {"pt2": ("numpy", "torch"), "onnx": ("numpy", "onnxruntime")}  # by format what scoring needs
 PAGE = """# {model} on {dataset}, seed {seed}
 
@@ -76,7 +77,8 @@ def needs(kind: str) -> dict[str, str]:
 
 def page(card: Mapping[str, Any]) -> str:
     """README.md of a bundle."""
-    example = ", ".join(f'"{column}": ...' for column in card["columns"])
+    shown, more = card["columns"][:EXAMPLES], len(card["columns"]) > EXAMPLES
+    example = ", ".join([f'"{column}": ...' for column in shown] + ["..."] * more)
     return PAGE.format(
         **{key: card[key] for key in ("model", "dataset", "seed", "format")},
         needs=" and ".join(f"{name} {number}" for name, number in card["needs"].items()),

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.fx import GraphModule
 
 from fieldctr.errors import UserError
 from fieldctr.inputs import Inputs
@@ -55,7 +56,11 @@ def traced(served: Served, *, num_columns: int, num_numeric: int) -> ExportedPro
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of torch, about its own code
         # Strict tracing reads the model's Python: `len(emb)` in somebody's model would else become a constant.
-        return torch.export.export(served.eval(), arguments, dynamic_shapes=any_rows, strict=True)
+        program = torch.export.export(served.eval(), arguments, dynamic_shapes=any_rows, strict=True)
+    for module in program.graph_module.modules():
+        for node in module.graph.nodes if isinstance(module, GraphModule) else ():
+            node.meta.pop("stack_trace", None)  # with the paths of this machine
+    return program
 
 
 def write_graph(program: ExportedProgram, folder: Path, kind: Format) -> None:
