@@ -115,10 +115,13 @@ def field_names(dataset: Dataset) -> list[str]:
     return [field.text or field.name for field in dataset.schema.fields]
 
 
-def synonyms(dataset_node: Mapping[str, Any], key: str) -> list[str]:
-    """The fields' names in other words, as the dataset's node gives them; a field without keeps its text."""
+def synonyms(dataset_node: Mapping[str, Any], key: str, texts: Mapping[str, str] | None = None) -> list[str]:
+    """The fields' names in other words, as the dataset's node gives them; a field without keeps its text.
+
+    Where the table's `texts` are others than the node's, as the source has names of its own, none are in other words.
+    """
     specs = field_specs(dataset_node["fields"], dataset_node["min_count"])
-    if not any(spec.synonym for spec in specs):
+    if not any(spec.synonym and (texts or {}).get(spec.name, spec.text) == spec.text for spec in specs):
         raise UserError(
             f"{key}=synonyms: no field of dataset '{dataset_node['name']}' has a synonym. "
             "Give some in its YAML, such as user_id: {synonym: account number}, or take another source"
@@ -143,7 +146,8 @@ def vectors_for(
     source: Source = checked(reader_node.get("source"), Source, f"{name}.source")
     epoch = checked(reader_node.get("epoch"), int | None, f"{name}.epoch")
     if source == "synonyms":
-        names = synonyms(dataset_node, f"{name}.source")
+        texts = {field.name: field.text for field in dataset.schema.fields}
+        names = synonyms(dataset_node, f"{name}.source", texts)
     else:
         names = opaque(dataset.schema.num_fields) if source == "opaque" else field_names(dataset)
     embeddings = embed_fields(dataset, dataset_node, encoder_node, names=names, outputs=outputs, device=device)

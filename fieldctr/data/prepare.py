@@ -55,6 +55,7 @@ DEFAULTS_NOT_HASHED = {  # keys that came later: tables without stay found
     "shares": "",
     **LATER,
 }
+SOURCE_DEFAULTS_NOT_HASHED = {"names": "plain"}  # keywords of a source, likewise
 
 
 @dataclass(frozen=True)
@@ -96,16 +97,17 @@ def prepared(
     with in_a_sentence(f"dataset '{config.name}'", "cannot be prepared"):
         specs = field_specs(config.fields, config.min_count, null_words=config.null_words)
         entities(config.entities, config.fields)
-        if schema:
-            specs = regrouped(specs, parse(Regrouping, schema, "schema"))
         published = parse(Published, config.published, "dataset.published") if config.published else Published({}, {})
         table, before = _table_as_it_is(config)
+        specs = tuple(replace(spec, text=table.texts.get(spec.name, spec.text)) for spec in specs)
+        if schema:
+            specs = regrouped(specs, parse(Regrouping, schema, "schema"))
         of_fields = _files_of_fields(specs, Path(config.raw_dir))
         files, before = (*table.files, *of_fields), before | stamps(of_fields)
         refuse_other_files(published, table.files, data_dir / ".md5.json")
         key: dict[str, object] = {
             "version": VERSION,
-            "source": config.source,
+            "source": dict(pair for pair in config.source.items() if pair not in SOURCE_DEFAULTS_NOT_HASHED.items()),
             "fields": [_encoded(spec) for spec in specs],
             "group": config.group,
             "files": digests(files, data_dir / ".digests.json"),

@@ -50,6 +50,7 @@ class Table(NamedTuple):
     facts: Mapping[str, object] = {}  # what else the source knows; ends in facts.json
     about_label: Callable[[pl.LazyFrame], str] | None = None  # what to say of labels that cannot be
     counts: Mapping[str, pl.LazyFrame] = {}  # frames of one number: what of the side tables was left aside, and why
+    texts: Mapping[str, str] = {}  # what a language model reads of a field, in the place of what the YAML says
     readings: Mapping[Path, Reading] = {}  # how each file is read, where `separator` does not say it of all
 
     @property

@@ -10,7 +10,7 @@ pair's effect shows in no single field; M_ij is a rotation of its own, so that f
 Rows are drawn in blocks that depend on (seed, block) alone: memory does not grow with rows.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +20,7 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from fieldctr.data.new_rows import NewRows
+from fieldctr.data.synthetic_names import Named, Names, named, value_names
 from fieldctr.data.table import LABEL, PCTR, SPLIT, SPLITS, Table
 from fieldctr.errors import UserError
 
@@ -43,6 +44,7 @@ CONTEXT = ("pid", "device", "network", "ad_format")
 AD_PARTS = ("cate_id", "campaign_id", "customer", "brand", "price_level")
 FIELDS = ("user_id", *DEMOGRAPHICS, "adgroup_id", *AD_PARTS, "hour", "weekday", *CONTEXT, "referrer", "app_version")
 NUMBERS = ("price", "account_age_days")
+OTHERS = dict.fromkeys(NUMBERS, pl.Float64()) | {LABEL: pl.Int8(), SPLIT: pl.String(), PCTR: pl.Float64()}
 SPARSE = ("user_id", "adgroup_id", "campaign_id", "customer")  # too rare to learn a pair of: never planted
 
 
@@ -59,12 +61,14 @@ def read(
     pair_strength: float,
     drift: float,
     numeric: float,
+    names: Names = "plain",
     new_rows: NewRows | None = None,
 ) -> Table:
     """A log of `rows` samples, no file needed: the first 80 % train, then 10 % valid, then 10 % test.
 
     `base_rate` is the click rate; the strengths are standard deviations of their part of the logit (`drift`: of its
     change from the first row to the last). `numeric` is the strength of price and account age, always columns.
+    Of other `names` than plain, those of synthetic_names, the rows are the same but for the names of their values.
     """
     del raw_dir
     if new_rows:
@@ -78,7 +82,11 @@ def read(
     world = World(np.random.default_rng(seed), users, ads, num_pairs, strengths)
     world.settle(world.draw(np.random.default_rng([seed, 0, 0]), np.linspace(0, 1, BLOCK)), base_rate)
     facts = {"planted": [{"fields": [i, j], "strength": w * pair_strength} for i, j, w in world.pairs]}
-    return Table(in_blocks(partial(_frame, world, rows, seed), rows, _schema()), facts=facts)
+    told = None if names == "plain" else named(names, FIELDS, [(i, j) for i, j, _ in world.pairs], seed=seed)
+    values = {name: _values(name, world.sizes[name], told) for name in FIELDS}
+    schema = {name: series.dtype for name, series in values.items()} | OTHERS
+    frame = in_blocks(partial(_frame, world, values, rows, seed), rows, schema)
+    return Table(frame, facts=facts, texts=told.texts if told else {})
 
 
 class Strengths(NamedTuple):
@@ -225,14 +233,14 @@ def in_blocks(frame_of: Callable[[int], pl.DataFrame], rows: int, schema: dict[s
     return register_io_source(blocks, schema=schema)
 
 
-def _frame(world: World, rows: int, seed: int, block: int) -> pl.DataFrame:
+def _frame(world: World, values: Mapping[str, pl.Series], rows: int, seed: int, block: int) -> pl.DataFrame:
     """A block of rows as a reader of a log would see them, with what the source adds."""
     rng = np.random.default_rng([seed, 1, block])
     position = np.arange(block * BLOCK, min(rows, (block + 1) * BLOCK))
     drawn = world.draw(rng, position / max(rows - 1, 1))
     pctr = sigmoid(world.logit(drawn))
     cuts = np.searchsorted([rows * 8 // 10, rows * 9 // 10], position, side="right")
-    columns = {name: _named(name, drawn.codes[name]) for name in FIELDS}
+    columns = {name: values[name].gather(drawn.codes[name]) for name in FIELDS}
     return pl.DataFrame(columns).with_columns(
         price=pl.Series(np.round(20 * np.exp(drawn.price), 2)),
         account_age_days=pl.Series(np.round(400 * np.exp(drawn.age))),
@@ -244,11 +252,9 @@ def _frame(world: World, rows: int, seed: int, block: int) -> pl.DataFrame:
     )
 
 
-def _named(name: str, codes: np.ndarray) -> pl.Series:
-    texts = TEXTS.get(name)
-    return pl.Series(codes) if texts is None else pl.Series(texts).gather(codes)
-
-
-def _schema() -> dict[str, pl.DataType]:
-    kinds = {name: pl.String() if name in TEXTS else pl.Int64() for name in FIELDS}
-    return kinds | dict.fromkeys(NUMBERS, pl.Float64()) | {LABEL: pl.Int8(), SPLIT: pl.String(), PCTR: pl.Float64()}
+def _values(name: str, size: int, told: Named | None) -> pl.Series:
+    """What each code of the field is called."""
+    plain = TEXTS.get(name)
+    if told is None:
+        return pl.Series(range(size) if plain is None else plain)
+    return pl.Series(value_names(plain or [str(code) for code in range(size)], told.words[name]))
