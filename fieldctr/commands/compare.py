@@ -8,7 +8,7 @@ from fieldctr.analysis.comparison import tables
 from fieldctr.analysis.comparison.arms import Bench, benches, load_runs
 from fieldctr.analysis.comparison.comparison import Terms, compared
 from fieldctr.analysis.comparison.slices import sliced
-from fieldctr.commands.compared_rows import CompareConfig, ground_of, scores_of, slicing
+from fieldctr.commands.compared_rows import CompareConfig, by_frequencies, ground_of, scores_of, slicing
 from fieldctr.config import listed, parse, yaml
 from fieldctr.disk import write_text
 from fieldctr.errors import UserError
@@ -57,6 +57,8 @@ def on_bench(bench: Bench, config: CompareConfig, notes: Sequence[str]) -> dict[
         raise UserError(f"metrics={asked}: {bench.dataset} has no group, whose AUCs could be averaged. Add auc")
     if len(metrics) < len(asked):
         said.append("gAUC is left out: the dataset has no group")
+    if by_frequencies(config) and any(run.config.get("train_rows", "all") != "all" for run in bench.runs):
+        said.append("frequencies are those of the whole train split: a run with train_rows has seen less of it")
     terms = Terms(listed(config.by), metrics, config.split, config.level, config.bound, ground.unit)
     scores = {
         name: {seed: scores_of(run, config.split, ground.kept) for seed, run in seeds.items()}

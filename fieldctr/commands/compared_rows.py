@@ -10,12 +10,12 @@ import numpy as np
 from fieldctr.analysis.comparison.arms import Bench, Run
 from fieldctr.analysis.comparison.clusters import clusters_of
 from fieldctr.analysis.comparison.effects import Rows
-from fieldctr.analysis.comparison.slices import DAY, Slicing, by_field, days
+from fieldctr.analysis.comparison.slices import DAY, FREQUENCY, Slicing, by_field, by_frequency, days
 from fieldctr.commands.lint import TimeConfig, time_of
 from fieldctr.commands.trained import dataset_of, downsampled
-from fieldctr.config import Between, Weight, build, parse
+from fieldctr.config import Between, Weight, build, listed, parse
 from fieldctr.data.bad_lines import explained
-from fieldctr.data.dataset import Dataset
+from fieldctr.data.dataset import Dataset, Split
 from fieldctr.data.prepare import SOURCE
 from fieldctr.data.table import Table
 from fieldctr.data.test_reads import read_often
@@ -65,19 +65,29 @@ def ground_of(bench: Bench, config: CompareConfig) -> Ground:
     reference = next(iter(bench.arms[bench.against].values()))
     dataset = datasets[reference.result["data_digest"]]
     grouped = _refuse_other_rows(dataset, datasets, bench, config.split)
-    split = getattr(dataset, config.split)
-    weight = np.ones(len(split), np.float64) if split.weight is None else np.asarray(split.weight, np.float64)
-    kept = weight > 0
-    group = getattr(grouped, config.split).group
-    rows = Rows(np.asarray(split.label)[kept] > 0.5, weight[kept], None if group is None else np.asarray(group)[kept])
+    rows, kept = rows_of(getattr(dataset, config.split), getattr(grouped, config.split).group)
     node = {**tables[grouped.digest].config["dataset"], "source": reference.config["dataset"]["source"]}
     ground = _clustered(Ground(dataset, node, rows, kept, None, []), config)
     return ground._replace(notes=list(_notes(ground, config)))
 
 
+def rows_of(split: Split, group: np.ndarray | None) -> tuple[Rows, np.ndarray]:
+    """The rows of a split that count, those with a weight above 0, and which these are, (R,)."""
+    weight = np.ones(len(split), np.float64) if split.weight is None else np.asarray(split.weight, np.float64)
+    kept = weight > 0
+    group = None if group is None else np.asarray(group)[kept]
+    return Rows(np.asarray(split.label)[kept] > 0.5, weight[kept], group), kept
+
+
 def _dataset(run: Run, config: CompareConfig) -> Dataset:
     rate = run.config["dataset"].get("negative_rate")
-    return dataset_of(run.folder, run.result, negative_rate=rate, outputs=Path(config.outputs), splits=[config.split])
+    splits = [config.split, *(["train"] if by_frequencies(config) else [])]
+    return dataset_of(run.folder, run.result, negative_rate=rate, outputs=Path(config.outputs), splits=splits)
+
+
+def by_frequencies(config: CompareConfig) -> bool:
+    """Whether a slicing counts rows of train."""
+    return any(name.startswith(FREQUENCY) for name in listed(config.slices))
 
 
 def _refuse_other_rows(first: Dataset, datasets: Mapping[str, Dataset], bench: Bench, split: str) -> Dataset:
@@ -155,9 +165,11 @@ def _count(count: int, what: str) -> str:
 
 
 def slicing(ground: Ground, name: str, config: CompareConfig, *, key: str = "slices") -> Slicing:
-    """Which value of a field of the reference's table, or which day, each row has; `key` asked for it."""
+    """Which value of a field of the reference's table, how often train has it, or which day; `key` asked for it."""
     if name == DAY and DAY not in {field.name for field in ground.dataset.schema.fields}:
         found = _by_day(ground, config, key)
+    elif name.startswith(FREQUENCY) and key == "slices":
+        found = by_frequency(ground.dataset, config.split, name.removeprefix(FREQUENCY), key=key)
     else:
         found = by_field(ground.dataset, config.split, name, key=key)
     return found._replace(codes=found.codes[ground.kept])

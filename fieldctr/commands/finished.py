@@ -88,7 +88,7 @@ class FinishedRun:
     def evaluate(self, split: str = "test") -> dict[str, float]:
         """The metrics of the model on train, valid or test, computed again."""
         from fieldctr.commands.machine import torch_as_it_was
-        from fieldctr.commands.trained import split_metrics
+        from fieldctr.commands.trained import evaluated_split
         from fieldctr.data.dataset import check_table
 
         if split not in ("train", "valid", "test"):
@@ -96,7 +96,7 @@ class FinishedRun:
         with torch_as_it_was():
             trained = self._trained()
             check_table(trained.dataset.folder, [split])
-            return split_metrics(self.folder, trained, split)
+            return evaluated_split(self.folder, trained, split).metrics
 
     def predict(
         self,

@@ -16,7 +16,7 @@ from fieldctr.data.test_reads import note_test_read
 from fieldctr.errors import UserError
 from fieldctr.models.ctr_model import CTRModel, build_model
 from fieldctr.runs import CODE, CONFIG, MODEL, check_run, load_config, load_result, refuse_made_anew, refuse_trial
-from fieldctr.training.evaluate import evaluate
+from fieldctr.training.evaluate import Evaluation, evaluate
 from fieldctr.training.runtime import Runtime
 from fieldctr.trust import own_code
 
@@ -78,8 +78,8 @@ def dataset_of(
     return Dataset.load(table, name=result["dataset"], negative_rate=negative_rate)
 
 
-def split_metrics(folder: Path, trained: Trained, split: str) -> dict[str, float]:
-    """The metrics of the model of the run in `folder` on a split of its table; the ledger is told of test."""
+def evaluated_split(folder: Path, trained: Trained, split: str) -> Evaluation:
+    """The model of the run in `folder` on a split of its table; the ledger is told of test."""
     trainer = trained.config.trainer
     if split == "test":
         refuse_trial(folder, trained.result)
@@ -88,7 +88,7 @@ def split_metrics(folder: Path, trained: Trained, split: str) -> dict[str, float
     rows = getattr(trained.dataset, split)
     return evaluate(
         trained.model, rows, batch_size=trainer.eval_batch_size, runtime=trained.runtime, extra=trainer.extra_metrics
-    ).metrics
+    )
 
 
 def load_weights(folder: Path, *, key: str = "run") -> dict[str, Tensor]:

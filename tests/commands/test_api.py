@@ -28,6 +28,7 @@ from omegaconf import OmegaConf
 import fieldctr
 from fieldctr import FinishedRun, UserError, compose, evaluate, load_run, prepare, train, trust
 from fieldctr.commands.clean import unused
+from fieldctr.commands.evaluate import main as print_evaluation
 from fieldctr.data.frames import AnyFrame, as_polars, stored
 from fieldctr.runs import Run, config_digest
 
@@ -174,6 +175,33 @@ def test_evaluate_takes_a_composed_call_and_leaves_its_file(run: FinishedRun) ->
     assert json.loads((run.folder / "evaluate-valid.json").read_text()) == run.metrics["valid"]
     with pytest.raises(UserError, match=r"split=all is not allowed: expected train \| valid \| test"):
         run.evaluate("all")
+
+
+def test_evaluate_by_frequency_counts_the_rows_that_the_model_was_fitted_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = train(compose("train", [*TRAIN, "train_rows=30", "seed=5"]), clicks())
+    here = [f"run={run.folder}", "split=valid", "runtime.threads=1", "runtime.matmul=mkl"]
+    found = evaluate(compose("evaluate", [*here, "by=frequency:user"]))
+    by = found.pop("by")
+    assert found == run.metrics["valid"]
+    column = run.dataset.schema.column_offsets[run.dataset.schema.index("user")]
+    seen = run.dataset.train.sample(30, seed=5).ids[:, column].tolist()
+    digits = [
+        len(str(seen.count(one))) if one and one in seen else 0 for one in run.dataset.valid.ids[:, column].tolist()
+    ]
+    names = {0: "none", 1: "1 to 9", 2: "10 to 99"}
+    assert [(part["value"], part["num_rows"]) for part in by["parts"]] == [
+        (names[code], digits.count(code)) for code in sorted(set(digits))
+    ]
+    print_evaluation(compose("evaluate", [*here, "by=user"]))
+    said = capsys.readouterr().out
+    assert "95 % interval" in said
+    assert "Intervals are over other rows" in said
+    assert json.loads((run.folder / "evaluate-valid.json").read_text())["by"]["field"] == "user"
+    with pytest.raises(UserError, match=r"by=frequency:usr: no field 'usr'\. Nearest: user"):
+        evaluate(compose("evaluate", [*here, "by=frequency:usr"]))
 
 
 def test_a_frame_with_side_tables_is_prepared_as_its_file_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,7 @@
-"""The same comparison by the values of a field, or by day: exploratory, as nobody asked for these slices beforehand."""
+"""The same comparison by the values of a field, by how often train has them, or by day.
+
+Exploratory, as nobody asked for these slices beforehand.
+"""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -7,11 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
+from fieldctr.analysis.comparison.clusters import error_of
 from fieldctr.analysis.comparison.comparison import Terms, differences, spoken
-from fieldctr.analysis.comparison.doubt import holm
+from fieldctr.analysis.comparison.doubt import Error, holm, with_interval
 from fieldctr.analysis.comparison.effects import Rows
 from fieldctr.analysis.comparison.pairs import Scores, measured
-from fieldctr.data.dataset import Dataset
+from fieldctr.data.dataset import Dataset, Split
 from fieldctr.data.encoding import Encoding
 from fieldctr.data.fields.spelling import number
 from fieldctr.data.fields.times import moment
@@ -19,8 +23,10 @@ from fieldctr.data.numbers import Scaling
 from fieldctr.data.shards.reader import require
 from fieldctr.data.table import DROP, LABEL, SPLIT
 from fieldctr.errors import UserError, unknown
+from fieldctr.schema import Field
 
 DAY = "day"
+FREQUENCY = "frequency:"  # before the name of a field
 MOST = 10  # values of a field; the others are one slice
 QUARTERS = (0.25, 0.5, 0.75)
 UNKNOWN = "missing or unseen"
@@ -42,13 +48,8 @@ class Slicing(NamedTuple):
 def by_field(dataset: Dataset, split: str, name: str, *, key: str) -> Slicing:
     """By a field's values as the table has them; numbers by their quarters. UserError, which names `key`, where there
     is no such field or a row has several values of it."""
-    fields = {field.name: field for field in dataset.schema.fields}
-    if name not in fields:
-        raise UserError(f"{key}={name}: {unknown('field', name, (*fields, DAY))}")
-    field, rows = fields[name], getattr(dataset, split)
-    if field.width > 1 or field.vector:
-        raise UserError(f"{key}={name}: a row has several values of this field. Take a field with one")
-    column = dataset.schema.column_offsets[dataset.schema.index(name)]
+    field, column = _single(dataset, name, f"{key}={name}")
+    rows = getattr(dataset, split)
     ids = np.asarray(rows.ids[:, column])
     encoding = Encoding.load(dataset.folder)
     if field.numeric:
@@ -57,6 +58,35 @@ def by_field(dataset: Dataset, split: str, name: str, *, key: str) -> Slicing:
     words = encoding.vocabularies.get(name)
     names = {} if words is None else dict(zip(words["id"].to_list(), words["value"].to_list(), strict=True))
     return Slicing(name, ids, {0: UNKNOWN} | names)
+
+
+def by_frequency(dataset: Dataset, split: str, name: str, *, key: str, train: Split | None = None) -> Slicing:
+    """By how many rows of train have the row's value of a field: none, 1 to 9, 10 to 99, ....
+
+    `train` are the rows that a model was fitted to, where these are not all. None is of values that are missing, not in
+    these rows, or too rare for the vocabulary. UserError as in `by_field`, and for numbers.
+    """
+    asked = f"{key}={FREQUENCY}{name}"
+    field, column = _single(dataset, name, asked)
+    if field.numeric:
+        raise UserError(f"{asked}: this field is a number, and numbers have no count. Take a field of values")
+    counts = np.bincount((train or dataset.train).ids[:, column], minlength=field.vocab_size)
+    counts[0] = 0
+    digits = np.searchsorted(10 ** np.arange(19), counts, side="right")
+    ends = {int(code): (10 ** (int(code) - 1), 10 ** int(code) - 1) for code in np.unique(digits) if code}
+    names = {code: f"{low:,} to {high:,}" for code, (low, high) in ends.items()}
+    ids = np.asarray(getattr(dataset, split).ids[:, column])
+    return Slicing(f"train rows of {name}", digits[ids], {0: "none"} | names, ordered=True)
+
+
+def _single(dataset: Dataset, name: str, asked: str) -> tuple[Field, int]:
+    """The field of which a row has one value, and its id column; UserError, which says what was `asked`, without."""
+    fields = {field.name: field for field in dataset.schema.fields}
+    if name not in fields:
+        raise UserError(f"{asked}: {unknown('field', name, (*fields, DAY))}")
+    if fields[name].width > 1 or fields[name].vector:
+        raise UserError(f"{asked}: a row has several values of this field. Take a field with one")
+    return fields[name], dataset.schema.column_offsets[dataset.schema.index(name)]
 
 
 def _by_quarter(name: str, present: np.ndarray, values: np.ndarray, scale: Any) -> Slicing:
@@ -115,6 +145,25 @@ def sliced(slicing: Slicing, rows: Rows, scores: Scores, against: str, terms: Te
         "metric": terms.metrics[0],
         "parts": parts,
     }
+
+
+def measured_slices(slicing: Slicing, rows: Rows, logit: np.ndarray) -> list[dict[str, Any]]:
+    """The AUC of one model in each slice, with its 95 % interval over clusters of rows; one that has none says why."""
+    parts: list[dict[str, Any]] = []
+    for name, mask in _masks(slicing):
+        own = rows.take(mask)
+        part: dict[str, Any] = {"value": name, "num_rows": int(mask.sum())}
+        part["positive_rate"] = float(np.average(own.clicked, weights=own.weight))
+        try:
+            found = measured("auc", own, {"model": {0: _taken(lambda: logit, mask)}})
+        except UserError as error:  # one class only, or of one user: nothing to say of this slice
+            parts.append(part | {"left_out": str(error)})
+            continue
+        error = Error(error_of(found.sampling.covariance, [1.0]), found.sampling.freedom)
+        auc = with_interval(found.mean("model"), error)
+        part |= {"auc": auc.difference, "low": max(0.0, auc.low), "high": min(1.0, auc.high)}
+        parts.append(part | {"num_clusters": found.sampling.num_clusters})
+    return parts
 
 
 def _taken(load: Callable[[], np.ndarray], mask: np.ndarray) -> Callable[[], np.ndarray]:

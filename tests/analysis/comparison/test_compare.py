@@ -12,10 +12,14 @@ import numpy as np
 import pytest
 
 from fieldctr import UserError, train
+from fieldctr.analysis.comparison.clusters import clusters_of
 from fieldctr.analysis.comparison.doubt import holm
+from fieldctr.analysis.comparison.effects import Rows
+from fieldctr.analysis.comparison.slices import Slicing, measured_slices
 from fieldctr.analysis.comparison.tables import tex
 
 Call = Callable[..., subprocess.CompletedProcess[str]]
+TRUE_AUC = 0.6915  # of a click's N(1, 2) above a non-click's N(0, 2): Phi(1 / 2)
 KEYS = """metric arm against difference low high p p_holm error_rows error_seeds num_seeds num_rows num_clusters
     clusters detectable equivalence verdict sentence"""
 
@@ -232,6 +236,63 @@ def test_slices_share_out_the_rows(swept: Any, field: str) -> None:
     p = [gap["p"] for part in one["parts"] for gap in part["differences"] if gap["metric"] == "auc"]
     adjusted = [gap["p_holm"] for part in one["parts"] for gap in part["differences"] if gap["metric"] == "auc"]
     assert adjusted == holm(p)
+
+
+def test_slices_by_frequency_are_those_of_rows_counted_one_by_one(swept: Any) -> None:
+    runs = f"runs={swept.place}/sweep"
+    (found,) = swept.compare(runs, "against=lr", "slices=[frequency:user]", "metrics=[auc]")
+    (one,) = found["slices"]
+    assert one["field"] == "train rows of user"
+    data = swept.datasets["shop"]
+    seen = data.train.ids[:, 0].tolist()
+    digits = [len(str(seen.count(user))) if user and user in seen else 0 for user in data.test.ids[:, 0].tolist()]
+    names = {0: "none", 1: "1 to 9", 2: "10 to 99"}
+    assert [part["value"] for part in one["parts"]] == [names[code] for code in sorted(set(digits))]
+    assert [part["num_rows"] for part in one["parts"]] == [digits.count(code) for code in sorted(set(digits))]
+    assert not any("frequencies" in note for note in found["notes"])
+    for name, message in (
+        ("tags", "several values"),
+        ("price", "is a number"),
+        ("usr", "no field 'usr'. Nearest: user"),
+    ):
+        with pytest.raises(UserError, match=f"slices=frequency:{name}: .*{message}"):
+            swept.compare(runs, "against=lr", f"slices=[frequency:{name}]")
+
+
+def test_frequencies_of_fewer_train_rows_are_told(shop: Any) -> None:
+    for model in ("lr", "fm"):
+        shop.run(f"sweep/{model}", model, "train_rows=100")
+    (found,) = shop.compare(f"runs={shop.place}/sweep", "against=lr", "slices=[frequency:ad]", "metrics=[auc]")
+    assert any("frequencies are those of the whole train split" in note for note in found["notes"])
+
+
+@pytest.mark.parametrize("grouped", [True, False])
+def test_the_auc_of_a_slice_is_that_of_its_rows_and_its_interval_that_of_clusters(grouped: bool) -> None:
+    """The interval holds the true AUC about as often as it says, of users whose rows are alike and of rows alone."""
+    rng, alike = np.random.default_rng(1), 5 if grouped else 1
+    held = []
+    for _ in range(100):
+        user = np.repeat(np.arange(1, 81), 5)
+        clicked = rng.random(400) < 0.4
+        logit = (clicked + np.repeat(rng.normal(size=400 // alike), alike) + rng.normal(size=400)).astype(np.float32)
+        rows = Rows(clicked, np.ones(400), user, clusters_of(user) if grouped else None)
+        parts = measured_slices(Slicing("x", user % 2, {0: "even", 1: "odd"}, ordered=True), rows, logit)
+        for code, part in enumerate(parts):
+            own = user % 2 == code
+            hit, miss = logit[own & clicked], logit[own & ~clicked]
+            assert part["auc"] == pytest.approx((hit[:, None] > miss).mean())
+            held.append(part["low"] < TRUE_AUC < part["high"])
+        assert [part["value"] for part in parts] == ["even", "odd"]
+    assert np.mean(held) > 0.88
+
+
+def test_a_slice_of_one_class_has_no_auc() -> None:
+    clicked = np.array([True, True, True, False])
+    slicing = Slicing("x", np.array([0, 0, 1, 1]), {0: "none", 1: "1 to 9"}, ordered=True)
+    first, second = measured_slices(slicing, Rows(clicked, np.ones(4)), np.arange(4, dtype=np.float32))
+    assert "auc" not in first
+    assert "needs clicks and non-clicks, got 2 of 2" in first["left_out"]
+    assert "AUC has no error" in second["left_out"]
 
 
 def test_a_slice_is_a_comparison_of_its_rows(swept: Any) -> None:
