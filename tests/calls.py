@@ -32,6 +32,10 @@ LEDGER = "test_reads-"  # of who read test and when: it has a line for each eval
 VOLATILE = {"run.json", "runs.txt", ".digests.json", "multirun.yaml"}
 SSFT = ["encoder=tiny_llama", "encoder.values_per_field=2", "encoder.template=short", "runtime.threads=1"]
 
+TEXTS = [
+    *("entity=row", "encode=true", "encoder=tiny_llama", "encoder.tuning.micro_batch=2", "runtime.threads=1"),
+]
+
 
 class Calls:
     """faults.py as a server, and a folder with a raw table and its YAML."""

@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-COMMANDS = ("launch", "prepare", "train", "predict", "ssft", "evaluate", "verify", "clean")
+COMMANDS = ("launch", "prepare", "train", "predict", "ssft", "texts", "evaluate", "verify", "clean")
 PRELOADED = (  # nothing of which may start threads, which a fork would lose
     *(f"fieldctr.commands.{name}" for name in COMMANDS),
     *("fieldctr.analysis.plots", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg"),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from calls import SSFT, TRAIN, Calls, different, fresh, tree
+from calls import SSFT, TEXTS, TRAIN, Calls, different, fresh, tree
 
 pytestmark = pytest.mark.slow
 
@@ -33,6 +33,10 @@ def test_train_over_an_earlier_run(calls: Calls, trained: Path) -> None:
 
 def test_ssft(calls: Calls, prepared: Path) -> None:
     survives(calls, prepared, ["ssft", "DATASET", *SSFT], every=10)
+
+
+def test_texts(calls: Calls, prepared: Path) -> None:
+    survives(calls, prepared, ["texts", "DATASET", *TEXTS], every=10)
 
 
 def test_a_sweep(calls: Calls, prepared: Path) -> None:
@@ -81,10 +85,25 @@ def test_a_kill_leaves_what_the_copies_have(calls: Calls, prepared: Path) -> Non
         assert different(tree(home), expected) == []
 
 
+def test_texts_killed_ten_times_are_those_of_an_undisturbed_call(calls: Calls, prepared: Path) -> None:
+    """One folder, in which each call gets a bit further than the last one."""
+    home, whole, draw = fresh(calls.place, prepared), fresh(calls.place, prepared), random.Random(4)
+    assert calls(whole, "texts", "DATASET", *TEXTS)[0] == 0
+    for _ in range(10):
+        fault = {"kind": "kill", "at": draw.randrange(1, 9), "on": "text_vectors"}
+        status, said = calls(home, "texts", "DATASET", *TEXTS, fault=fault)
+        assert status == -signal.SIGKILL, said
+    status, said = calls(home, "texts", "DATASET", *TEXTS)
+    assert status == 0, said
+    assert "of which an earlier call read" in said
+    assert different(tree(home), tree(whole)) == []
+
+
 WAYS = {  # of a call, and what of it a full disk cannot fail
     "prepare": ["prepare", "DATASET"],
     "train": ["train", "DATASET", *TRAIN, "hydra.run.dir=r", "resume=true"],
     "ssft": ["ssft", "DATASET", *SSFT],
+    "texts": ["texts", "DATASET", *TEXTS],
 }
 
 

@@ -6,14 +6,22 @@ from pathlib import Path
 from typing import Any
 
 from fieldctr.artifacts import is_earlier
-from fieldctr.commands.stored import existing, leftovers, run_folders, shard_folders, size_of, stage_folders
+from fieldctr.commands.stored import (
+    existing,
+    leftovers,
+    part_folders,
+    run_folders,
+    shard_folders,
+    size_of,
+    stage_folders,
+)
 from fieldctr.config import parse
 from fieldctr.data.prepare import VERSION
 from fieldctr.data.unfinished import can_go_on
 from fieldctr.locks import remove_unowned
 from fieldctr.runs import read_by, readers_of
 
-STAGES = ("data", "field_embeddings", "frames")  # what runs read of outputs
+STAGES = ("data", "field_embeddings", "text_vectors", "frames")  # what runs read of outputs
 
 
 @dataclass(frozen=True)
@@ -54,5 +62,7 @@ def unused(outputs: Path, runs: str | list[str] | None) -> Iterator[tuple[Path, 
     for folder in shard_folders(outputs):
         if not can_go_on(folder, VERSION):
             yield folder, "shards that nothing will go on from"
+    for folder in part_folders(outputs):
+        yield folder, "text vectors that a stopped call began; the same call would go on"
     for folder in leftovers(outputs):
         yield folder, "left by a call that was killed"

@@ -34,6 +34,11 @@ def shard_folders(outputs: Path) -> list[Path]:
     return sorted((outputs / "data").glob(".*.shards"))
 
 
+def part_folders(outputs: Path) -> list[Path]:
+    """Text vectors that are being made, or were when a call was stopped."""
+    return sorted((outputs / "text_vectors").glob(".*.parts"))
+
+
 def leftovers(outputs: Path) -> list[Path]:
     """Folders that a stage is being written to, or was when a call was killed."""
     return sorted(path for path in outputs.glob(f"*/.*{TEMPORARY}") if path.is_dir())

@@ -69,6 +69,7 @@ class DatasetConfig:
     group: str | None  # column that groups samples for gAUC
     fields: dict[str, Any]  # name -> keys of FieldSpec, StatisticSpec or HistorySpec, null, or false to leave it out
     entities: dict[str, Any] | None = None  # user, item, ... -> the fields that describe one
+    text_template: dict[str, Any] | None = None  # user, item, ... -> a sentence with {field} and {features}
     published: dict[str, Any] | None = None  # keys of Published, what the files must be; null takes any
     train_fraction: Share = 1.0  # of the train rows that are kept; vocabularies are learned from these alone
     fraction_seed: Annotated[int, Between(0, 2**32 - 1)] = 1

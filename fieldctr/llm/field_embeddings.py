@@ -72,23 +72,26 @@ def field_embeddings(
 def cache_key(config: EncoderConfig, prompts: Prompts, device: torch.device, *, memo: Path) -> dict[str, object]:
     """Everything that changes the vectors: texts rather than the settings they come from, bytes rather than paths."""
     if config.kind == "random":
-        return {
-            "version": VERSION,
-            "kind": "random",
-            "fields": prompts.fields,
-            "width": config.width,
-            "seed": config.seed,
-        }
-    config = with_dtype(config, device)
+        return {"version": VERSION, "fields": prompts.fields, **encoder_key(config, device, memo=memo)}
     tuning = asdict(config.tuning) if config.tuning.epochs else {"epochs": 0, "micro_batch": config.tuning.micro_batch}
     return {
         "version": VERSION,
-        "kind": config.kind,
         "fields": prompts.fields,
         "prompts": digest([prompts.train, prompts.heldout]),
+        "tuning": tuning,
+        **encoder_key(config, device, memo=memo),
+    }
+
+
+def encoder_key(config: EncoderConfig, device: torch.device, *, memo: Path) -> dict[str, object]:
+    """Everything that changes an encoder's vectors before it is tuned, the texts apart."""
+    if config.kind == "random":
+        return {"kind": config.kind, "width": config.width, "seed": config.seed}
+    config = with_dtype(config, device)
+    return {
+        "kind": config.kind,
         "model": digests(model_files(config.model, config.origin), memo) if config.kind == "pretrained" else [],
         "encoder": {key: getattr(config, key) for key in ("pooling", "attention", "dtype", "seed")},
-        "tuning": tuning,
         "arithmetic": arithmetic(config.dtype, device),
         "libraries": {name: metadata.version(name) for name in LIBRARIES},
         "device": device.type,
@@ -124,13 +127,14 @@ def tune_encoder(
         "load_s": round(load_s, 2),
         "tune_s": round(seconds, 2),
         "clock": tuning.name,
-        "peak_mb": round(_peak_mb(device)),
+        "peak_mb": round(peak_mb(device)),
     }
     size = {"prompts": len(prompts.train), "seconds": seconds}
     return found, prompts, cost | alternatives(encoder, others(), prompts.fields, config.tuning, **size)
 
 
-def _peak_mb(device: torch.device) -> float:
+def peak_mb(device: torch.device) -> float:
+    """The most memory that this process took: the GPU's where it works on one."""
     return torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else peak_resident_mb()
 
 

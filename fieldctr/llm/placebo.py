@@ -1,4 +1,4 @@
-"""What stands for the meaning of the field names: the tuned vectors, or a placebo that lacks one part of it."""
+"""What stands for the meaning of names or texts: their vectors, or a placebo that lacks one part of it."""
 
 from typing import Literal
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 Source = Literal["ssft", "untuned", "random", "permuted", "constant", "opaque", "synonyms"]
+TextSource = Literal["text", "random", "permuted", "constant"]
 
 
 def stand_in(vectors: Tensor, source: Source, *, epoch: int | None, seed: int) -> Tensor:
@@ -25,6 +26,22 @@ def stand_in(vectors: Tensor, source: Source, *, epoch: int | None, seed: int) -
     if source == "constant":
         return tuned.mean(0).expand_as(tuned).contiguous()
     return tuned
+
+
+def stand_in_texts(vectors: Tensor, rows: Tensor, source: TextSource, *, seed: int) -> tuple[Tensor, Tensor]:
+    """Vectors (texts, E) and the rows (entities,) that entities have in them; equal texts keep having one vector.
+
+    text: as they are; random: Gaussian of the same scale; permuted: each text gets another one's vector; constant: all
+    get the mean.
+    """
+    if source == "random":
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randn(vectors.shape, generator=generator) * vectors.std(), rows
+    if source == "permuted":
+        return vectors, derangement(len(vectors), seed)[rows.long()]
+    if source == "constant":
+        return vectors.mean(0, keepdim=True), torch.zeros_like(rows)
+    return vectors, rows
 
 
 def derangement(count: int, seed: int) -> Tensor:

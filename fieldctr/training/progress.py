@@ -10,7 +10,12 @@ BAR_INTERVAL_S, LINE_INTERVAL_S = 0.3, 30.0
 
 
 class Progress:
-    """A context manager; `tick` is called every step and reads the loss (a device sync) only when it shows it."""
+    """A context manager; `tick` is called every step and reads the loss (a device sync) only when it shows it.
+
+    What has no loss calls `show`.
+    """
+
+    unit = "step"  # what a step is called
 
     def __init__(self, *, total_steps: int, step: int, batch_size: int) -> None:
         self.total, self.first, self.batch_size = total_steps, step, batch_size
@@ -31,17 +36,26 @@ class Progress:
             self.bar.stop()
 
     def tick(self, step: int, epoch: float, loss: Callable[[], float]) -> None:
-        """Show the step if it is time to."""
+        """Show the step and its loss if it is time to."""
+
+        def status(rate: float) -> str:
+            return f"epoch {epoch:.2f}  loss {loss():.4f}  {rate * self.batch_size:,.0f} samples/s"
+
+        self.show(step, status)
+
+    def show(self, step: int, status: Callable[[float], str]) -> None:
+        """Show the step if it is time to, and what `status` says of the steps per second."""
         now = time.monotonic()
         if now - self.shown < self.interval:
             return
         self.shown = now
         rate = (step - self.first) / (now - self.began)
-        status = f"epoch {epoch:.2f}  loss {loss():.4f}  {rate * self.batch_size:,.0f} samples/s"
         if self.bar:
-            self.bar.update(self.bar.task_ids[0], completed=step, status=status)
+            self.bar.update(self.bar.task_ids[0], completed=step, status=status(rate))
         else:
-            self.say(f"step {step}/{self.total}  {status}  at most {(self.total - step) / rate:,.0f} s left")
+            self.say(
+                f"{self.unit} {step}/{self.total}  {status(rate)}  at most {(self.total - step) / rate:,.0f} s left"
+            )
 
     def evaluated(self, record: Mapping[str, float], *, better: bool) -> None:
         """One line for an evaluation; * marks the best so far."""

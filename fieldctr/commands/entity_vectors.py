@@ -1,0 +1,107 @@
+"""From a prepared table and an encoder's node to the vectors of its users and items: what `texts` and `train` share."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fieldctr.commands.field_vectors import settled
+from fieldctr.config import EncoderConfig, checked, parse
+from fieldctr.data.dataset import Dataset
+from fieldctr.data.prepare import entities
+from fieldctr.errors import UserError
+from fieldctr.llm.placebo import TextSource, stand_in_texts
+from fieldctr.llm.text_vectors import load, text_vectors
+from fieldctr.llm.texts import Sentence, sentences
+from fieldctr.nn.text_lookup import TextVectors
+from fieldctr.schema import Schema
+from fieldctr.training.progress import Progress
+
+
+def told(kind: str, dataset: Dataset, dataset_node: Mapping[str, Any]) -> list[Sentence]:
+    """How the dataset's node has an entity of this kind told; UserError for one that it has not."""
+    known = entities(dataset_node.get("entities"), dataset_node["fields"])
+    return sentences(kind, known, dataset_node.get("text_template"), dataset.schema)
+
+
+def embed_entities(
+    kind: str,
+    dataset: Dataset,
+    dataset_node: Mapping[str, Any],
+    encoder_node: Mapping[str, Any],
+    *,
+    outputs: Path,
+    device: torch.device,
+) -> Path:
+    """The folder with the vectors of the dataset's entities of this kind, made now if they are not there."""
+    config = settled(parse(EncoderConfig, encoder_node, "encoder"), device)
+    return text_vectors(
+        config,
+        dataset,
+        told(kind, dataset, dataset_node),
+        root=outputs / "text_vectors",
+        device=device,
+        watch=lambda texts, tokens, before: _watched(kind, texts, tokens, before),
+    )
+
+
+def _watched(kind: str, texts: int, tokens: int, before: int) -> Progress:
+    """Say what is to come, before the first batch; how long it will take is known after a few."""
+    progress = Progress(total_steps=tokens, step=before, batch_size=1)
+    progress.unit = "tokens"
+    behind = f", of which an earlier call read {before:,}" if before else ""
+    progress.say(
+        f"texts of {kind}: {texts:,}, {tokens:,} tokens{behind}. The vectors are kept, and the next call takes none"
+    )
+    return progress
+
+
+def drawn_texts(schema: Schema) -> list[TextVectors]:
+    """Random vectors of a small language model's width for the first and the last field, to measure what reads some."""
+    return [
+        TextVectors(kind, [column], torch.ones(1, dtype=torch.int64), torch.arange(4), torch.arange(4), vectors)
+        for kind, column, vectors in (
+            ("user", 0, torch.randn(4, 384)),
+            ("item", schema.num_columns - 1, torch.randn(4, 384)),
+        )
+    ]
+
+
+def text_vector_folders(
+    dataset: Dataset,
+    dataset_node: Mapping[str, Any],
+    encoder_node: Mapping[str, Any],
+    *,
+    outputs: Path,
+    device: torch.device,
+) -> dict[str, Path]:
+    """By kind of the dataset's entities the folder with their vectors, made now if it is not there."""
+    if not encoder_node:
+        raise UserError("the enhancer reads texts but there is no encoder: add encoder=untuned")
+    kinds = entities(dataset_node.get("entities"), dataset_node["fields"])
+    if not any(kinds.values()):
+        raise UserError(
+            f"the enhancer reads texts of users and items, and dataset '{dataset_node['name']}' does not say what they "
+            "are. Give its YAML the fields that describe them, such as entities: {user: [age, gender], item: [title]}"
+        )
+    return {
+        kind: embed_entities(kind, dataset, dataset_node, encoder_node, outputs=outputs, device=device)
+        for kind, fields in kinds.items()
+        if fields
+    }
+
+
+def read_texts(folders: Mapping[str, Path], enhancer_node: Mapping[str, Any], *, seed: int) -> list[TextVectors]:
+    """What the enhancer's node asks of these folders: the vectors, or the placebo that its `source` names."""
+    source: TextSource = checked(enhancer_node.get("source"), TextSource, "enhancer.source")
+    return list(_read(folders, source, seed))
+
+
+def _read(folders: Mapping[str, Path], source: TextSource, seed: int) -> Iterator[TextVectors]:
+    for kind, folder in folders.items():
+        found = load(folder)
+        keys, rows, vectors = (torch.from_numpy(np.asarray(one)) for one in (found.keys, found.rows, found.vectors))
+        vectors, rows = stand_in_texts(vectors, rows, source, seed=seed)
+        yield TextVectors.of(kind, found.account["columns"], keys, rows, vectors)
