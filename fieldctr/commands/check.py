@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from fieldctr.catalog import without_own
+from fieldctr.commands.entity_vectors import drawn_texts
 from fieldctr.commands.field_vectors import drawn
 from fieldctr.commands.launch import compose
 from fieldctr.commands.spelling import refuse_spelling
@@ -70,7 +71,7 @@ def maker(config: TrainConfig) -> Make:
     def make(schema: Schema, seed: int) -> CTRModel:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            vectors = drawn(schema.num_fields)
+            vectors, texts = drawn(schema.num_fields), drawn_texts(schema)
         return build_model(
             schema,
             dim=config.embedding_dim,
@@ -78,6 +79,7 @@ def maker(config: TrainConfig) -> Make:
             enhancer=config.enhancer,
             seed=seed,
             field_embeddings=vectors,
+            text_vectors=texts,
         )
 
     return make

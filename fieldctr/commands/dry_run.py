@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from fieldctr.commands.entity_vectors import drawn_texts
 from fieldctr.commands.field_vectors import drawn
 from fieldctr.commands.machine import start_runtime
 from fieldctr.config import TrainConfig
@@ -43,6 +44,7 @@ def dry_run(config: TrainConfig) -> str:
             enhancer=config.enhancer,
             seed=config.seed,
             field_embeddings=drawn(dataset.schema.num_fields),
+            text_vectors=drawn_texts(dataset.schema),
         )
 
     batch_size = Pace.of(config.trainer, len(dataset.train)).batch_size

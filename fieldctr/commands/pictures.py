@@ -12,6 +12,7 @@ from fieldctr.data.dataset import Dataset
 from fieldctr.models.ctr_model import CTRModel
 from fieldctr.models.hooks import hook
 from fieldctr.runs import Run
+from fieldctr.schema import Field
 from fieldctr.training.diagnostics import ROWS, diagnostics
 from fieldctr.training.runtime import Runtime
 
@@ -37,15 +38,20 @@ def inside(dataset: Dataset, model: CTRModel, runtime: Runtime) -> dict[str, Ten
     return matrices
 
 
-def draw(run: Run, dataset: Dataset, matrices: Mapping[str, Tensor], known: Mapping[str, Any]) -> dict[str, Path]:
-    """Leave the pictures in the run's folder, by name. `known` are entries of its result: seed, best step, table."""
+def draw(
+    run: Run, dataset: Dataset, matrices: Mapping[str, Tensor], known: Mapping[str, Any], fields: Sequence[Field]
+) -> dict[str, Path]:
+    """Leave the pictures in the run's folder, by name.
+
+    `known` are entries of its result: seed, best step, table; the `fields` are the model's.
+    """
     from fieldctr.analysis.plots import Words, heatmap, save  # half a second
     from fieldctr.analysis.report.members import Member
     from fieldctr.analysis.report.run import learned
 
     member = Member(run.folder, dict(known), dict(run.config), {})
     pictures = {LEARNING: save(learned(member, dataset.folder.parents[1]), run.folder / LEARNING)}
-    names = [field.name for field in dataset.schema.fields]
+    names = [field.name for field in fields]
     planted = planted_pairs(dataset.facts.get("planted", []), names)
     for name, matrix in matrices.items():
         square, called = matrix.shape[0] == matrix.shape[1], name.replace("_", " ")

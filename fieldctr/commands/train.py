@@ -29,7 +29,16 @@ from fieldctr.data.test_reads import note_test_read, sealed_test
 from fieldctr.disk import replacing
 from fieldctr.errors import UserError
 from fieldctr.launched import launched, refuse_many
-from fieldctr.models.ctr_model import CTRModel, build_model, flops_per_sample, reads_field_embeddings, refuse_misfits
+from fieldctr.models.ctr_model import (
+    CTRModel,
+    adds_fields,
+    build_model,
+    flops_per_sample,
+    reads_field_embeddings,
+    reads_text_vectors,
+    refuse_misfits,
+)
+from fieldctr.nn.text_lookup import TextVectors
 from fieldctr.runs import CODE, MODEL, SCHEMA, FollowedRun, Run, config_digest, finished, shown_name
 from fieldctr.schema import Schema
 from fieldctr.signals import Interrupted
@@ -130,20 +139,31 @@ def walk(config: TrainConfig, run: Run, ranks: Ranks) -> None:
     with run.stage("prepare"), ranks.first():
         dataset = prepared(config.dataset, data_dir=outputs / "data", schema=config.schema)
     run.reads([dataset.folder, *frame_folders(config)])
+    texts: dict[str, Path] = {}
+    if reads_text_vectors(config.enhancer):
+        from fieldctr.commands.entity_vectors import text_vector_folders
+
+        # before test is sealed: its users and items are read too, no label is
+        with run.stage("text_vectors"), ranks.first():
+            texts = text_vector_folders(dataset, config.dataset, config.encoder, outputs=outputs, device=runtime.device)
     if config.evaluate_test:
-        walk_on(config, run, dataset, runtime, tracker)
+        walk_on(config, run, dataset, runtime, tracker, texts=texts)
         return
     with sealed_test(dataset) as sealed:
-        walk_on(config, run, sealed, runtime, tracker)
+        walk_on(config, run, sealed, runtime, tracker, texts=texts)
 
 
-def walk_on(config: TrainConfig, run: Run, dataset: Dataset, runtime: Runtime, tracker: Tracker) -> None:
-    """From the prepared table to the record."""
+def walk_on(
+    config: TrainConfig, run: Run, dataset: Dataset, runtime: Runtime, tracker: Tracker, *, texts: dict[str, Path]
+) -> None:
+    """From the prepared table, and the folders of its texts' vectors, to the record."""
     outputs = Path(config.outputs)
     with run.stage("field_vectors"), runtime.ranks.first():
         vectors, origin = field_vectors(config, dataset, runtime.device)
     vector_folders = [outputs / "field_embeddings" / one["digest"] for one in origin.values()]
-    run.reads([dataset.folder, *vector_folders, *frame_folders(config)])
+    run.reads([dataset.folder, *vector_folders, *texts.values(), *frame_folders(config)])
+    if texts:
+        origin["text_vectors"] = {kind: folder.name for kind, folder in texts.items()}
     with run.stage("build"):
         model = build_model(
             dataset.schema,
@@ -152,6 +172,7 @@ def walk_on(config: TrainConfig, run: Run, dataset: Dataset, runtime: Runtime, t
             enhancer=config.enhancer,
             seed=config.seed,
             field_embeddings=vectors,
+            text_vectors=text_vectors(config, texts),
             id_dropout=config.id_dropout,
         )
         start = warm_started(model, config, dataset, vectors)
@@ -176,7 +197,8 @@ def walk_on(config: TrainConfig, run: Run, dataset: Dataset, runtime: Runtime, t
         matrices = inside(dataset, model, runtime)
         with run.stage("draw"):
             known = {"seed": config.seed, "best_step": fit.best_step, "data_digest": dataset.digest}
-            pictures = draw(run, dataset, matrices, known) if config.evaluate_test else {}
+            fields = (model.schema or dataset.schema).fields
+            pictures = draw(run, dataset, matrices, known, fields) if config.evaluate_test else {}
         scores = {f"{name}/{key}": value for name, split in found.items() for key, value in split.metrics.items()}
         tracker.finish(scores, pictures)
     run.finish(
@@ -233,6 +255,16 @@ def refuse_mistakes(config: TrainConfig) -> None:
     named = f"model={config.choice('model')} and enhancer={config.choice('enhancer')}"
     refuse_misfits(config.model, config.enhancer, named=named)
     optim.refuse_misfits(config.optimizer)
+    if config.warm_start and adds_fields(config.enhancer):
+        raise UserError(
+            f"warm_start and enhancer={config.choice('enhancer')} do not go together: it adds fields, whose weights no "
+            "table can match. Take enhancer=none, or warm_start=null"
+        )
+    if config.schema and reads_text_vectors(config.enhancer):
+        raise UserError(
+            f"schema={config.choice('schema')} changes the fields, and enhancer={config.choice('enhancer')} reads the "
+            "entities as the dataset's YAML gives them. Use schema=none"
+        )
     for path in config.trainer.extra_metrics:
         metric_class(path)
 
@@ -314,6 +346,15 @@ def field_vectors(
             origin = {"encoder": config.choice("encoder"), "source": node["source"], "digest": found.folder.name}
             origins[key] = origin | {"history": found.account["history"], "cost": found.account["cost"]}
     return vectors, origins
+
+
+def text_vectors(config: TrainConfig, folders: dict[str, Path]) -> list[TextVectors]:
+    """What the enhancer reads of users and items; mostly nothing."""
+    if not folders or not config.enhancer:
+        return []
+    from fieldctr.commands.entity_vectors import read_texts
+
+    return read_texts(folders, config.enhancer, seed=config.seed)
 
 
 def record_model(folder: Path, schema: Schema, model: CTRModel, found: dict[str, Evaluation]) -> None:

@@ -15,6 +15,7 @@ from fieldctr.data.dataset import Dataset, check_table
 from fieldctr.data.test_reads import note_test_read
 from fieldctr.errors import UserError
 from fieldctr.models.ctr_model import CTRModel, build_model
+from fieldctr.nn.text_lookup import TextVectors
 from fieldctr.runs import CODE, CONFIG, MODEL, check_run, load_config, load_result, refuse_made_anew, refuse_trial
 from fieldctr.training.evaluate import Evaluation, evaluate
 from fieldctr.training.runtime import Runtime
@@ -51,6 +52,7 @@ def load_trained(
     refuse_made_anew(folder, result)
     # Field embeddings are saved with what reads them: no encoder is needed.
     saved = {"model": weights.get("backbone.field_embeddings"), "enhancer": weights.get("enhancer.field_embeddings")}
+    texts = result.get("text_vectors", {})
     model = build_model(
         dataset.schema,
         dim=config.embedding_dim,
@@ -58,6 +60,7 @@ def load_trained(
         enhancer=config.enhancer,
         seed=config.seed,
         field_embeddings={name: vectors for name, vectors in saved.items() if vectors is not None},
+        text_vectors=_text_vectors(folder, texts, config, outputs=outputs) if texts else [],
     )
     fill(model, weights, folder)
     for module, now in own_code(node).items():
@@ -67,6 +70,20 @@ def load_trained(
     chosen = start_runtime(runtime, config.trainer, outputs=outputs)
     model = model.fold() if folded else model.eval()
     return Trained(config, result, dataset, model.to(chosen.device), chosen)
+
+
+def _text_vectors(folder: Path, digests: Mapping[str, str], config: TrainConfig, *, outputs: Path) -> list[TextVectors]:
+    """What the run in `folder` read of users and items; UserError when it is gone."""
+    from fieldctr.commands.entity_vectors import read_texts
+
+    places = {kind: outputs / "text_vectors" / digest for kind, digest in digests.items()}
+    for place in places.values():
+        if not place.is_dir():
+            raise UserError(
+                f"run={folder}: the text vectors {place} are gone. Set outputs=... to the folder that holds them, or "
+                "make them again: fieldctr texts encode=true, with the run's dataset and encoder"
+            )
+    return read_texts(places, config.enhancer or {}, seed=config.seed)
 
 
 def dataset_of(

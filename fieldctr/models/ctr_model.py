@@ -11,7 +11,7 @@ What either may offer besides stands in models/hooks.py.
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -21,10 +21,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from fieldctr.config import Kind, Weight, build, checked, locate
 from fieldctr.errors import UserError
 from fieldctr.inputs import Inputs
-from fieldctr.models.hooks import FIELD_EMBEDDINGS, Backbone, Enhancer, check_hooks, hook
+from fieldctr.models.hooks import FIELD_EMBEDDINGS, TEXT_VECTORS, Backbone, Enhancer, check_hooks, hook
 from fieldctr.nn.embedding import EmbeddingTable, FeatureEmbedding, NoEmbedding
 from fieldctr.nn.flops import FlopCounter
 from fieldctr.nn.id_dropout import IdDropout
+from fieldctr.nn.text_lookup import TextVectors
 from fieldctr.schema import Schema
 
 
@@ -38,7 +39,7 @@ def _is_part(target: Any, *inputs: str) -> bool:
     except TypeError:
         return False
     behind = [p for p in inspect.signature(target).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD][2:]
-    return all(p.name == FIELD_EMBEDDINGS or p.default is not p.empty for p in behind)
+    return all(p.name in (FIELD_EMBEDDINGS, TEXT_VECTORS) or p.default is not p.empty for p in behind)
 
 
 KINDS = {
@@ -82,7 +83,13 @@ class CTRModel(nn.Module):
         self.backbone = backbone
         self.enhancer = enhancer
 
+    def with_texts(self, inputs: Inputs) -> Inputs:
+        """The samples as embedding and backbone read them: with the fields that the enhancer adds, if it adds any."""
+        adds = hook(self.enhancer, "with_texts")
+        return adds(inputs) if adds else inputs
+
     def forward(self, inputs: Inputs) -> Output:
+        inputs = self.with_texts(inputs)
         if self.id_dropout is not None:
             inputs = self.id_dropout(inputs)
         columns = self.embedding.columns(inputs)  # B,S,D
@@ -118,26 +125,34 @@ def build_model(
     enhancer: Mapping[str, Any] | None,
     seed: int,
     field_embeddings: Mapping[str, Tensor] | None = None,
+    text_vectors: Sequence[TextVectors] = (),
     id_dropout: Mapping[str, float] | None = None,
 ) -> CTRModel:
     """The model of two YAML nodes on the CPU. Equal seeds give equal weights, whatever was drawn before.
 
     The node `model` is the backbone's `_target_` and keywords, and `embedding_std`: the initial scale of the feature
     embeddings. Embeddings and backbone are drawn before the enhancer, so that runs with and without one are paired.
-    `field_embeddings` has those of "model" and "enhancer", as far as they read any; `id_dropout` a probability for each
-    field that may be taken for missing in training.
+    An enhancer that gives the backbone more fields is drawn before it, from random numbers of its own.
+    `field_embeddings` has those of "model" and "enhancer", as far as they read any, `text_vectors` what an enhancer
+    reads of users and items; `id_dropout` a probability for each field that may be taken for missing in training.
     """
     refuse_misfits(model, enhancer)
     keywords = dict(model)
+    vectors = field_embeddings or {}
     with torch.random.fork_rng(devices=[]):
+        added = None
+        if enhancer and adds_fields(enhancer):
+            torch.default_generator.manual_seed(seed + 2**32)
+            added = _built(enhancer, "enhancer", schema, dim, vectors, text_vectors=text_vectors)
+            schema = added.schema_with_texts(schema)  # ty: ignore
         torch.default_generator.manual_seed(seed)
         if _reads_embeddings(model):
             embedding = FeatureEmbedding(schema, dim, init_std=_embedding_std(keywords))
         else:
             embedding = NoEmbedding(schema)
-        vectors = field_embeddings or {}
         backbone = _built(keywords, "model", schema, dim, vectors)
-        added = _built(enhancer, "enhancer", schema, dim, vectors) if enhancer else None
+        if enhancer and added is None:
+            added = _built(enhancer, "enhancer", schema, dim, vectors, text_vectors=text_vectors)
         check_hooks(backbone, Backbone)
         if added is not None:
             check_hooks(added, Enhancer)
@@ -149,9 +164,8 @@ def refuse_misfits(
     model: Mapping[str, Any], enhancer: Mapping[str, Any] | None, *, named: str = "model and enhancer"
 ) -> None:
     """UserError for the nodes of a backbone and an enhancer that cannot work together; `named` says what was chosen."""
-    if not enhancer or _reads_embeddings(model):
+    if not enhancer or _reads_embeddings(model) or adds_fields(enhancer):
         return
-    locate(enhancer, "enhancer", KINDS["enhancer"])
     names = [node["_target_"].rpartition(".")[2] for node in (model, enhancer)]
     raise UserError(
         f"{named} do not fit together: {names[1]} works on feature embeddings, and {names[0]} has none. "
@@ -161,6 +175,11 @@ def refuse_misfits(
 
 def _reads_embeddings(model: Mapping[str, Any]) -> bool:
     return hook(locate(model, "model", KINDS["model"]), "reads_embeddings", True)
+
+
+def adds_fields(enhancer: Mapping[str, Any] | None) -> bool:
+    """Whether the node's enhancer gives the backbone more fields."""
+    return enhancer is not None and hook(locate(enhancer, "enhancer", KINDS["enhancer"]), "with_texts") is not None
 
 
 def flops_per_sample(model: CTRModel, schema: Schema) -> int:
@@ -193,7 +212,25 @@ def reads_field_embeddings(node: Mapping[str, Any] | None, name: str) -> bool:
     return parameter is not None and (parameter.default is parameter.empty or "source" in node)
 
 
-def _built(node: Mapping[str, Any], name: str, schema: Schema, dim: int, vectors: Mapping[str, Tensor]) -> nn.Module:
+def reads_text_vectors(node: Mapping[str, Any] | None) -> bool:
+    """Whether the node's enhancer wants those of users and items."""
+    if not node:
+        return False
+    return TEXT_VECTORS in inspect.signature(locate(node, "enhancer", KINDS["enhancer"])).parameters
+
+
+def _built(
+    node: Mapping[str, Any],
+    name: str,
+    schema: Schema,
+    dim: int,
+    vectors: Mapping[str, Tensor],
+    *,
+    text_vectors: Sequence[TextVectors] = (),
+) -> nn.Module:
+    if name == "enhancer" and reads_text_vectors(node):
+        own = {key: value for key, value in node.items() if key not in SOURCE}
+        return build(own, name, schema, dim, text_vectors, kind=KINDS[name])
     if not reads_field_embeddings(node, name):
         return build(node, name, schema, dim, kind=KINDS[name])
     if name not in vectors:

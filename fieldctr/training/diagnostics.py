@@ -24,7 +24,7 @@ def diagnose(model: nn.Module, inputs: Inputs, label: Tensor, weight: Tensor | N
     numbers = {f"grad_norm/{part}": norm for part, norm in gradient_norms(model, inputs, label, weight).items()}
     if isinstance(model, CTRModel):
         with torch.no_grad():
-            emb = model.embedding(inputs)
+            emb = model.embedding(model.with_texts(inputs))
         numbers |= {"effective_rank": effective_rank(emb)} if emb.shape[2] else {}
         found = diagnostics(model, inputs)
         numbers |= found.numbers if found else {}
@@ -38,6 +38,7 @@ def diagnostics(model: CTRModel, inputs: Inputs) -> Diagnostics | None:
     says = hook(model.backbone, "diagnostics")
     if says is None:
         return None
+    inputs = model.with_texts(inputs)
     columns = model.embedding.columns(inputs)
     whole = hook(model.backbone, "reads_columns")
     return says(columns if whole else model.embedding.pooled(columns, inputs), inputs)

@@ -10,6 +10,7 @@ import torch
 from torch.testing import assert_close
 
 from fieldctr.catalog import conf_dir, headline, options
+from fieldctr.commands.entity_vectors import drawn_texts
 from fieldctr.data.dataset import Split
 from fieldctr.errors import UserError
 from fieldctr.inputs import Inputs
@@ -43,7 +44,12 @@ def made(
 ) -> CTRModel:
     vectors = torch.randn(schema.num_fields, 12, generator=torch.Generator().manual_seed(9))
     both = {"model": vectors, "enhancer": vectors}
-    return build_model(schema, dim=dim, model=node, enhancer=enhancer, seed=seed, field_embeddings=both)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(9)
+        texts = drawn_texts(schema)
+    return build_model(
+        schema, dim=dim, model=node, enhancer=enhancer, seed=seed, field_embeddings=both, text_vectors=texts
+    )
 
 
 def maker(node: dict[str, Any], enhancer: dict[str, Any] | None = None) -> Make:
