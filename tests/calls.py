@@ -33,7 +33,7 @@ VOLATILE = {"run.json", "runs.txt", ".digests.json", "multirun.yaml"}
 SSFT = ["encoder=tiny_llama", "encoder.values_per_field=2", "encoder.template=short", "runtime.threads=1"]
 
 TEXTS = [
-    *("entity=row", "encode=true", "encoder=tiny_llama", "encoder.tuning.micro_batch=2", "runtime.threads=1"),
+    *("entity=row", "encode=true", "encoder=tiny_llama", "encoder.tuning.micro_batch=1", "runtime.threads=1"),
 ]
 
 

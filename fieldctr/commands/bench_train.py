@@ -7,6 +7,7 @@ from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Annotated, Any
 
+from fieldctr.commands.entity_vectors import drawn_texts
 from fieldctr.commands.field_vectors import drawn
 from fieldctr.commands.machine import start_runtime
 from fieldctr.config import Between, OptimizerConfig, Positive, RuntimeConfig, TrainerConfig, choice, parse
@@ -56,6 +57,7 @@ def main(node: dict[str, Any]) -> None:
         enhancer=config.enhancer,
         seed=config.seed,
         field_embeddings=drawn(config.num_fields),
+        text_vectors=drawn_texts(schema),
     )
     fitting = Fitting(Trainer(settings, config.optimizer, runtime, seed=config.seed), model, split, split, folder=None)
     seconds, cpu_seconds, gflop = measure(fitting, config.steps)

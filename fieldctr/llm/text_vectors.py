@@ -101,7 +101,7 @@ def text_vectors(
         "micro_batch": config.tuning.micro_batch,
     }
     folder = stage_folder(root, key)
-    if not folder.exists():
+    if not folder.exists() or parts_folder(folder).exists():  # a kill can leave the parts of what is whole
         with unfinished(folder) as work:
 
             def build(into: Path) -> None:
@@ -118,13 +118,18 @@ def text_vectors(
     return folder
 
 
+def parts_folder(folder: Path) -> Path:
+    """Where the parts are made of what will lie in `folder`."""
+    return folder.with_name(f".{folder.name}{PARTS}")
+
+
 @contextmanager
 def unfinished(folder: Path) -> Generator[Path]:
     """A hidden folder for the parts of what will lie in `folder`, for this process alone; others wait for it.
 
     It is removed when that is there. What else ends the work leaves the parts to the next call.
     """
-    work = folder.with_name(f".{folder.name}{PARTS}")
+    work = parts_folder(folder)
     release = lock(work, waiting=lambda who: print(f"fieldctr: {who} reads the same texts: waiting", file=sys.stderr))
     try:
         yield work
