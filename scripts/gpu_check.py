@@ -17,6 +17,7 @@ something failed.
 
 import argparse
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -142,8 +143,6 @@ def install(wheels: Path) -> None:
 
 def environment() -> dict[str, str]:
     """Of a child that sees what this process sees."""
-    import os
-
     return os.environ | {"PYTHONPATH": ":".join(path for path in sys.path if path)}
 
 
