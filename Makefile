@@ -15,6 +15,7 @@ setup: .venv/ready
 
 $(UV):
 	@command -v $(PYTHON) >/dev/null || { echo "no $(PYTHON) here: install Python 3.11, or make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -m pip --version >/dev/null 2>&1 || { echo "$(PYTHON) has no pip: leave the environment that is active, or install pip for it"; exit 1; }
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --target .tools 'uv>=0.13,<0.14'
 
 .venv/ready: $(UV) requirements.lock pyproject.toml
@@ -32,9 +33,9 @@ demo: setup
 	@echo "Pictures are in $(DEMO): learning.png (how it learned, whether its probabilities are true),"
 	@echo "field_pairs.png and attention.png (which fields it pairs; frames are the pairs that the table was made with)."
 	@echo "Next, with  . $(BIN)/activate  once in each shell, or with $(BIN)/ in front:"
-	@echo "  fieldctr show $(DEMO)                        what it is, what it reached, where its files are"
+	@echo "  fieldctr show $(DEMO)                   what it is, what it reached, where its files are"
 	@echo "  fieldctr train -m model=lr,fm,fat tuned=none   three models on equal footing, with a table"
-	@echo "  fieldctr baseline run=$(DEMO)                what a model has to beat here, and what it cannot reach"
+	@echo "  fieldctr baseline run=$(DEMO)           what a model has to beat here, and what it cannot reach"
 
 test: setup
 	$(BIN)/pytest --numprocesses=2 --dist=loadfile

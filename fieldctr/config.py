@@ -25,6 +25,7 @@ class Between(NamedTuple):
 
 
 Positive = Annotated[int, Between(1)]
+Count = Annotated[int, Between(0)]
 Weight = Annotated[float, Between(0)]
 Share = Annotated[float, Between(0, 1)]
 Template = Literal["short", "long"]  # of an encoder's prompts
@@ -227,15 +228,6 @@ def parse(kind: Callable[..., T], node: Mapping[str, Any], name: str) -> T:
     return kind(**{key: checked(value, hints[key], f"{prefix}{key}") for key, value in node.items()})
 
 
-def refuse_values(node: Mapping[str, Any], command: str) -> None:
-    """UserError for a value out of its range in the configuration of a command, as far as this needs no torch."""
-    if command == "train":
-        parse(TrainConfig, node, "")
-    for name, kind in CLOSED.items():
-        if node.get(name):
-            parse(kind, node[name], name)
-
-
 def build(node: Mapping[str, Any], name: str, *runtime: Any, kind: Kind) -> Any:
     """Call the node's `_target_` with `runtime` and then the node's other keys.
 
@@ -323,6 +315,14 @@ def as_name(value: Any, key: str) -> str:
     if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
         return str(value)
     raise UserError(f'{key}: {yaml(value)} is no name. Quote it, if a text is meant: "{yaml(value)}"')
+
+
+def with_names(node: Mapping[str, Any]) -> dict[str, Any]:
+    """A `dataset` node with texts where YAML read a column's name as a number."""
+    names = {key: as_name(node[key], f"dataset.{key}") for key in ("group", "weight") if node.get(key) is not None}
+    given = checked(node.get("fields") or {}, dict, "dataset.fields")
+    fields = {as_name(name, "dataset.fields"): field for name, field in given.items()}
+    return {**node, **names, "fields": fields}
 
 
 def _quoted(value: Any, hint: Any) -> str:

@@ -8,7 +8,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "fieldctr"
 BASE = """schema config artifacts checksums disk locks provenance signals trust
-    tracking errors cores launched catalog inputs memory processor ranking raw_files"""
+    tracking errors cores launched catalog inputs memory processor ranking raw_files signatures"""
 LAYERS = [
     set(BASE.split()),
     {"data", "nn", "runs"},

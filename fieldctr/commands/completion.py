@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fieldctr.catalog import FLAGS, groups, options, plural
-from fieldctr.commands.keys import choices, defaults_of, option_keys, root_keys
+from fieldctr.commands.keys import choices, defaults_of, option_keys, root_keys, targets
 from fieldctr.commands.words import COMMANDS, HYDRA, INSPECTIONS, PARTS
 from fieldctr.errors import UserError, unknown
 
@@ -106,7 +106,8 @@ def _overrides(command: str, given: Mapping[str, str], word: str, own: str | Non
         listed = value.rpartition(",")[0]  # a multirun's a,b,c
         return [f"{key}={listed}{',' if listed else ''}{option}" for option in options(key, own)]
     if equals:
-        return [f"{key}={choice}" for choice in choices(key)] or paths(f"{key}=", value)
+        known = choices(key, command, targets(chosen, own))
+        return [f"{key}={choice}" for choice in known] or paths(f"{key}=", value)
     keys = [*root_keys(command), *(key for pair in chosen.items() for key in option_keys(*pair, own))]
     leaves = dict.fromkeys(one.name for one in keys if one.default != "...")
     return [*(f"{group}=" for group in defaults_of(command)), *(f"{leaf}=" for leaf in leaves)]

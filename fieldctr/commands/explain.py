@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fieldctr.catalog import chosen, groups, options, without_own
 from fieldctr.commands.help import lines
-from fieldctr.commands.keys import Key, bases, defaults_of, option_keys, root_keys
+from fieldctr.commands.keys import bases, defaults_of, option_keys, root_keys, targets
 from fieldctr.commands.words import COMMANDS
 from fieldctr.errors import UserError, nearest
 
@@ -33,11 +33,11 @@ def explained(word: str, own: str | Path | None = None) -> Iterator[str]:
     if equals and group in groups():
         yield from _option(group, option, own)
     elif found := keys_called(word.partition("=")[0], own):
-        yield from lines(found)
+        yield from dict.fromkeys(text for texts in found.values() for text in texts)
     else:
         homes = [f"{one}={word}" for one in groups() if word in options(one, own)]
         names = [option for one in groups() for option in options(one, own)]
-        known = [*groups(), *names, *(key.name for key in keys_called("", own))]
+        known = [*groups(), *names, *keys_called("", own)]
         hint = f"Write {' or '.join(homes)}. " if homes else nearest(word, known)
         also = f"fieldctr {word} --help explains the command" if word in COMMANDS else "All options: fieldctr list"
         raise UserError(f"nothing to explain called '{word}'. {hint}{also}")
@@ -52,10 +52,15 @@ def _option(group: str, option: str, own: str | Path | None) -> Iterator[str]:
         yield from _option(group, base, own)
 
 
-def keys_called(name: str, own: str | Path | None = None) -> list[Key]:
-    """The keys of this name that `fieldctr train` has, whatever is chosen, each once; all where the name is ''."""
+def keys_called(name: str, own: str | Path | None = None) -> dict[str, list[str]]:
+    """The keys of this name that `fieldctr train` has, whatever is chosen, and what is said of each; all of ''."""
     taken = defaults_of("train")
     group = name.partition(".")[0]
     pairs = [(group, option) for option in options(group, own)] if group in taken else list(taken.items())
-    found = [*root_keys("train"), *(key for one, option in pairs for key in option_keys(one, option, own))]
-    return list(dict.fromkeys(key for key in found if name in ("", key.name)))
+    found = [(key, {}) for key in root_keys("train")]
+    found += [(key, targets(dict([pair]), own)) for pair in pairs for key in option_keys(*pair, own)]
+    told: dict[str, list[str]] = {}
+    for key, paths in found:
+        if name in ("", key.name):
+            told.setdefault(key.name, []).append("\n".join(lines([key], "train", paths)))
+    return told

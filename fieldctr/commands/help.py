@@ -2,11 +2,11 @@
 
 import shutil
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from fieldctr.catalog import chosen, groups, headline, options, without_own, yaml_file
-from fieldctr.commands.keys import Key, defaults_of, hint, option_keys, root_keys
+from fieldctr.commands.keys import Key, defaults_of, hint, option_keys, root_keys, targets
 from fieldctr.commands.words import COMMANDS, INSPECTIONS, PARTS
 from fieldctr.errors import UserError
 
@@ -55,11 +55,12 @@ def page(command: str, asked: dict[str, str], own: str | Path | None = None) -> 
     for group, option in taken.items():
         yield from described(f"{group}={option}", headline(group, option, own) or _without_one(group, own))
     yield "\nkeys, each with its default"
-    yield from lines(root_keys(command))
+    paths = targets(taken, own)
+    yield from lines(root_keys(command), command, paths)
     for group, option in taken.items():
         if keys := [key for key in option_keys(group, option, own) if not key.name.startswith(FIELDS)]:
             yield f"\n{group}={option}"
-            yield from lines(keys)
+            yield from lines(keys, command, paths)
     if command in OF_RUNS:
         yield "\nKeys of `fieldctr train` may stand here as well and go to every run: fieldctr train --help"
     yield f"\n{FLAGS}"
@@ -72,16 +73,16 @@ def purpose(command: str) -> str:
     return first.partition(": ")[2] or COMMANDS[command.partition("_")[0]]
 
 
-def lines(keys: Iterable[Key]) -> Iterator[str]:
+def lines(keys: Iterable[Key], command: str, targets: Mapping[str, str]) -> Iterator[str]:
     """Key, default, range and comment of each."""
     for key in keys:
         name = key.name if key.default == "..." else f"{key.name}={_short(key.default)}"
-        yield from described(name, "; ".join(text for text in (allowed(key), key.comment) if text))
+        yield from described(name, "; ".join(text for text in (allowed(key, command, targets), key.comment) if text))
 
 
-def allowed(key: Key) -> str:
+def allowed(key: Key, command: str, targets: Mapping[str, str]) -> str:
     """A key's type and range in words; '' where the comment lists the values, or only its owner knows them."""
-    found = hint(key.name)
+    found = hint(key.name, command, targets)
     if found is None:
         return ""
     from fieldctr.config import spell

@@ -5,10 +5,10 @@ For help and completion, which must answer at once: importing Hydra takes 0.3 s.
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from fieldctr.catalog import groups, options, yaml_file
 
@@ -61,23 +61,26 @@ def bases(group: str, option: str, own: str | Path | None = None) -> list[str]:
     return [name for name in names if name in options(group, own) and name != option]
 
 
-def hint(name: str) -> Any:
-    """The type of a key of a closed node, or of the root of `train`; None for what only torch's modules know."""
-    from fieldctr import config  # 30 ms
-
-    first, *rest = name.split(".")
-    kind: Any = config.CLOSED.get(first) if rest else config.TrainConfig
-    for part in rest or [first]:
-        kind = get_type_hints(kind, include_extras=True).get(part) if is_dataclass(kind) else None
-    return None if is_dataclass(kind) or get_origin(kind) is dict or kind is Any else kind
+def targets(chosen: Mapping[str, str], own: str | Path | None = None) -> dict[str, str]:
+    """The import paths that the chosen options name, by the dotted name of their node."""
+    keys = (key for pair in chosen.items() for key in option_keys(*pair, own))
+    ends = ((*key.name.rpartition("."), key.default) for key in keys)
+    return {node: path for node, _, last, path in ends if last == "_target_"}
 
 
-def choices(name: str) -> list[str]:
+def hint(name: str, command: str, targets: Mapping[str, str]) -> Any:
+    """The type of a key; None where only its owner knows it."""
+    from fieldctr.commands.types import type_of  # 30 ms
+
+    return type_of(name, command, targets)
+
+
+def choices(name: str, command: str, targets: Mapping[str, str]) -> list[str]:
     """The allowed values of a key that has few."""
-    found = hint(name)
-    if get_origin(found) is Literal:
-        return [str(choice) for choice in get_args(found)]
-    return ["true", "false"] if found is bool else []
+    found = hint(name, command, targets)
+    kinds = [found, *get_args(found)] if get_origin(found) in (Union, UnionType) else [found]
+    listed = [str(choice) for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
+    return listed or (["true", "false"] if bool in kinds else [])
 
 
 @cache

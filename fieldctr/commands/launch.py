@@ -7,6 +7,7 @@ Hydra's users know them.
 """
 
 import argparse
+import contextlib
 import importlib
 import os
 import re
@@ -31,8 +32,8 @@ from fieldctr.commands.spelling import refuse_spelling
 from fieldctr.commands.study_words import own_words
 from fieldctr.commands.sweep_table import sweep_table
 from fieldctr.commands.sweeps import Sweep, refuse_misplaced, run_job
+from fieldctr.commands.types import refuse_values
 from fieldctr.commands.words import HYDRA, PARTS
-from fieldctr.config import refuse_values
 from fieldctr.errors import UserError, unknown
 from fieldctr.launched import refuse_many
 from fieldctr.signals import Interrupted, check
@@ -96,7 +97,7 @@ def task(command: str, refused: list[Exception]) -> Callable[[DictConfig], None]
             own = own_folder()
             node = with_choices(resolved(config, command), HydraConfig.get().runtime.choices, command, own)
             node |= {"config_dir": own} if command in MANY_RUNS else {}
-            refuse_values(node, command)  # a range needs no torch either
+            refuse_values(node, command)  # before torch is imported
             main = importlib.import_module(f"fieldctr.commands.{command}").main
             if command not in LEAVES_A_FOLDER:
                 main(node)
@@ -105,6 +106,9 @@ def task(command: str, refused: list[Exception]) -> Callable[[DictConfig], None]
             else:
                 main(node, run_folder())
         except (UserError, OSError, MemoryError) as error:
+            if command in LEAVES_A_FOLDER:
+                with contextlib.suppress(OSError):  # Hydra made it before it called this; a typo leaves none behind
+                    run_folder().rmdir()
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise  # Hydra goes on with the other jobs and raises the first error at the end
             refused.append(error)  # Hydra would put a line of its own before the message

@@ -13,7 +13,7 @@ from fieldctr.data.prepare import prepared
 
 
 @dataclass(frozen=True)
-class BoundConfig:
+class ScalingBoundConfig:
     """The root of `fieldctr scaling bound`."""
 
     data_root: str
@@ -25,7 +25,7 @@ class BoundConfig:
 
 def main(node: dict[str, Any]) -> None:
     """Print the term for each width, and the oracle's curve where the table has one."""
-    config = parse(BoundConfig, node, "")
+    config = parse(ScalingBoundConfig, node, "")
     dataset = prepared(config.dataset, data_dir=Path(config.outputs) / "data", schema=config.schema)
     fields, rows = dataset.schema.num_fields, len(dataset.train)
     print(

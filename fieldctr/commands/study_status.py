@@ -12,7 +12,7 @@ from fieldctr.studies.record import STATUS, status_text
 
 
 @dataclass(frozen=True)
-class StatusConfig:
+class StudyStatusConfig:
     """The root of `fieldctr study status`."""
 
     data_root: str
@@ -22,7 +22,7 @@ class StatusConfig:
 
 def main(node: dict[str, Any]) -> None:
     """Print a few lines on each study."""
-    config = parse(StatusConfig, node, "")
+    config = parse(StudyStatusConfig, node, "")
     for folder in folders(config):
         status = read_object(folder / STATUS)
         if status is None:
@@ -31,7 +31,7 @@ def main(node: dict[str, Any]) -> None:
             print(status_text(folder, status, alive=is_running(folder)))
 
 
-def folders(config: StatusConfig) -> list[Path]:
+def folders(config: StudyStatusConfig) -> list[Path]:
     """The studies below outputs/studies, or the one that is named; UserError where none is."""
     home = Path(config.outputs) / "studies"
     known = sorted(path.parent for path in home.glob("*/study.json"))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fieldctr.artifacts import cached, read_key, stage_folder
-from fieldctr.config import Between, Kind, Positive, Share, as_name, build, checked, locate, parse
+from fieldctr.config import Between, Kind, Positive, Share, as_name, build, checked, locate, parse, with_names
 from fieldctr.data.bad_lines import in_a_sentence
 from fieldctr.data.budget import Limits
 from fieldctr.data.dataset import Dataset, check_table
@@ -188,14 +188,6 @@ def new_table(node: Mapping[str, Any], dataset: Dataset, rows: NewRows, *, raw_d
     if "new_rows" not in inspect.signature(locate(source, "dataset.source", SOURCE)).parameters:
         return Table(rows.scan(), (rows.path,))
     return build({**source, "new_rows": rows}, "dataset.source", Path(raw_dir or node["raw_dir"]), kind=SOURCE)
-
-
-def with_names(node: Mapping[str, Any]) -> dict[str, Any]:
-    """The node with texts where YAML read a column's name as a number."""
-    names = {key: as_name(node[key], f"dataset.{key}") for key in ("group", "weight") if node.get(key) is not None}
-    given = checked(node.get("fields") or {}, dict, "dataset.fields")
-    fields = {as_name(name, "dataset.fields"): field for name, field in given.items()}
-    return {**node, **names, "fields": fields}
 
 
 def entities(node: Mapping[str, Any] | None, fields: Mapping[str, Any]) -> dict[str, list[str]]:

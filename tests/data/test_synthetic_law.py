@@ -9,7 +9,8 @@ import polars as pl
 import pytest
 
 from fieldctr.analysis.scaling.bound import oracle_exponent, oracle_lines
-from fieldctr.data.prepare import prepared
+from fieldctr.config import build
+from fieldctr.data.prepare import SOURCE, prepared
 from fieldctr.data.sources import synthetic_law
 from fieldctr.data.sources.synthetic import sigmoid, zipf_cdf
 from fieldctr.data.sources.synthetic_law import Kind, Teacher, oracle
@@ -165,8 +166,17 @@ def test_tiny_and_empty_laws_are_laws() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"num_rows": 0}, {"vocab_size": 1}, {"num_fields": 2}, {"click_rate": 1.0}, {"num_pair_effects": -1}]
+    "changes",
+    [
+        {"num_rows": 0},
+        {"vocab_size": 1},
+        {"num_fields": 2},
+        {"click_rate": 1.0},
+        {"num_pair_effects": -1},
+        {"seed": -1},
+    ],
 )
 def test_a_law_that_cannot_be_is_refused(changes: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match=r"dataset\.source: expected"):
-        synthetic_law.read(Path(), **(SMALL | changes))
+    node = {"_target_": "fieldctr.data.sources.synthetic_law.read", **SMALL, **changes}
+    with pytest.raises(UserError, match=rf"dataset\.source\.{next(iter(changes))}=.* is not allowed"):
+        build(node, "dataset.source", Path(), kind=SOURCE)

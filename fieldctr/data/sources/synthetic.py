@@ -19,6 +19,7 @@ import numpy as np
 import polars as pl
 from polars.io.plugins import register_io_source
 
+from fieldctr.config import Count, Positive, Share, Weight
 from fieldctr.data.new_rows import NewRows
 from fieldctr.data.synthetic_names import Named, Names, named, value_names
 from fieldctr.data.table import LABEL, PCTR, SPLIT, SPLITS, Table
@@ -51,16 +52,16 @@ SPARSE = ("user_id", "adgroup_id", "campaign_id", "customer")  # too rare to lea
 def read(
     raw_dir: Path,
     *,
-    rows: int,
-    seed: int,
-    users: int,
-    ads: int,
-    base_rate: float,
-    first_order: float,
-    num_pairs: int,
-    pair_strength: float,
-    drift: float,
-    numeric: float,
+    rows: Positive,
+    seed: Count,
+    users: Positive,
+    ads: Positive,
+    base_rate: Share,
+    first_order: Weight,
+    num_pairs: Count,
+    pair_strength: Weight,
+    drift: Weight,
+    numeric: Weight,
     names: Names = "plain",
     new_rows: NewRows | None = None,
 ) -> Table:
@@ -74,10 +75,10 @@ def read(
     if new_rows:
         return Table(new_rows.scan(), (new_rows.path,))
     planted = [name for name in FIELDS if name not in SPARSE]
-    if not 0 <= num_pairs <= len(planted) * (len(planted) - 1) // 2:
+    if num_pairs > len(planted) * (len(planted) - 1) // 2:
         raise UserError(f"dataset.source.num_pairs={num_pairs} is not possible with {len(planted)} fields to pair")
-    if min(rows, users, ads) < 1 or not 0 < base_rate < 1:
-        raise UserError("dataset.source: expected rows, users, ads >= 1 and 0 < base_rate < 1")
+    if base_rate in (0, 1):
+        raise UserError(f"dataset.source.base_rate={base_rate} is not allowed: nobody or everybody would click")
     strengths = Strengths(first_order, pair_strength, drift, numeric)
     world = World(np.random.default_rng(seed), users, ads, num_pairs, strengths)
     world.settle(world.draw(np.random.default_rng([seed, 0, 0]), np.linspace(0, 1, BLOCK)), base_rate)

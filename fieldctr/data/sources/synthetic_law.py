@@ -18,11 +18,12 @@ Rows are drawn in blocks that depend on (seed, block) alone: memory does not gro
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import polars as pl
 
+from fieldctr.config import Between, Count, Positive, Share, Weight
 from fieldctr.data.new_rows import NewRows
 from fieldctr.data.sources.synthetic import BLOCK, bias_of, draw, in_blocks, sigmoid, zipf_cdf
 from fieldctr.data.table import LABEL, PCTR, SPLIT, SPLITS, Table
@@ -35,18 +36,18 @@ NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(20)  # a mean over a standar
 def read(
     raw_dir: Path,
     *,
-    num_rows: int,
-    num_fields: int,
-    vocab_size: int,
-    zipf: float,
-    seed: int,
-    click_rate: float,
-    first_order: float,
-    num_pair_effects: int,
-    pair_strength: float,
+    num_rows: Positive,
+    num_fields: Annotated[int, Between(3)],
+    vocab_size: Annotated[int, Between(2)],
+    zipf: Weight,
+    seed: Count,
+    click_rate: Share,
+    first_order: Weight,
+    num_pair_effects: Count,
+    pair_strength: Weight,
     pair_exponent: float,
-    num_triple_effects: int,
-    triple_strength: float,
+    num_triple_effects: Count,
+    triple_strength: Weight,
     triple_exponent: float,
     new_rows: NewRows | None = None,
 ) -> Table:
@@ -57,12 +58,8 @@ def read(
     del raw_dir
     if new_rows:
         return Table(new_rows.scan(), (new_rows.path,))
-    if min(num_rows, vocab_size - 1, num_fields - 2) < 1 or not 0 < click_rate < 1:
-        raise UserError(
-            "dataset.source: expected num_rows >= 1, vocab_size >= 2, num_fields >= 3 and 0 < click_rate < 1"
-        )
-    if min(num_pair_effects, num_triple_effects) < 0:
-        raise UserError("dataset.source: expected num_pair_effects and num_triple_effects >= 0")
+    if click_rate in (0, 1):
+        raise UserError(f"dataset.source.click_rate={click_rate} is not allowed: nobody or everybody would click")
     kinds = (
         Kind(2, num_pair_effects, pair_strength, pair_exponent),
         Kind(3, num_triple_effects, triple_strength, triple_exponent),

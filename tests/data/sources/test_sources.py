@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from fieldctr.catalog import conf_dir, options
-from fieldctr.config import locate, parse
+from fieldctr.config import build, locate, parse
 from fieldctr.data.fields.specs import field_specs
 from fieldctr.data.prepare import SOURCE, DatasetConfig, prepared
 from fieldctr.data.sources import movielens, synthetic
@@ -200,9 +200,11 @@ def test_synthetic_numbers_matter_when_asked() -> None:
 
 
 def test_a_law_that_cannot_be_is_refused() -> None:
-    for changes in ({"num_pairs": 1000}, {"rows": 0}, {"base_rate": 1.0}):
-        with pytest.raises(UserError, match=r"dataset\.source"):
-            synthetic.read(Path(), **(LAW | changes))
+    refused = {"num_pairs": 1000, "base_rate": 1.0, "rows": 0, "users": 0, "seed": -1, "first_order": -0.1}
+    for key, value in refused.items():
+        node = {"_target_": "fieldctr.data.sources.synthetic.read", **LAW, key: value}
+        with pytest.raises(UserError, match=rf"dataset\.source\.{key}={value} "):
+            build(node, "dataset.source", Path(), kind=SOURCE)
 
 
 @pytest.mark.slow
