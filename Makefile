@@ -1,9 +1,11 @@
-# Two commands do everything on a machine with Python 3.11, pip and git:
+# Two commands do everything on a machine with Python 3.11 to 3.13, pip and git:
 #   make demo    set up, then train the default model on the built-in synthetic table
 #   make test    set up, then run the tests
 # `make check` is what CI and contributors run: lint, types, tests. `make test-fast` leaves the slow tests out.
 
-PYTHON ?= python3.11
+# the first that is here; 3.11 to 3.13 are tested
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13; do \
+	$$python -c '' 2>/dev/null && { echo $$python; exit; }; done; echo python3.11)
 UV := .tools/bin/uv
 BIN := .venv/bin
 # uv lives beside the project's environment, not in it: a sync would remove it.
@@ -14,7 +16,7 @@ export UV_PYTHON_PREFERENCE := only-system
 setup: .venv/ready
 
 $(UV):
-	@command -v $(PYTHON) >/dev/null || { echo "no $(PYTHON) here: install Python 3.11, or make PYTHON=python3.12 ..."; exit 1; }
+	@command -v $(PYTHON) >/dev/null || { echo "no $(PYTHON) here: install Python 3.11, 3.12 or 3.13"; exit 1; }
 	@$(PYTHON) -m pip --version >/dev/null 2>&1 || { echo "$(PYTHON) has no pip: leave the environment that is active, or install pip for it"; exit 1; }
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --target .tools 'uv>=0.13,<0.14'
 

@@ -18,6 +18,7 @@ from fieldctr.errors import UserError
 from fieldctr.training.runtime import Runtime
 
 LIBRARIES = ("torch", "transformers", "peft", "hydra-core", "omegaconf", "polars", "numpy", "torchmetrics", "wandb")
+PYTHONS = ("3.11", "3.12", "3.13")  # that CI tests
 EXTRAS = {
     "lightgbm": "the boosted trees of fieldctr baseline need: pip install 'fieldctr[lightgbm]'",
     "sklearn": "the logistic regression of fieldctr baseline needs: pip install 'fieldctr[sklearn]'",
@@ -66,6 +67,8 @@ def conclusion(lines: Iterable[tuple[str, str]]) -> str:
 def _software() -> Iterator[tuple[str, str]]:
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in LIBRARIES)
     yield "ok", f"fieldctr {metadata.version('fieldctr')}, python {platform.python_version()}, {versions}"
+    if platform.python_version().rpartition(".")[0] not in PYTHONS:
+        yield "absent", f"a Python that fieldctr is tested on: {', '.join(PYTHONS)}"
     for module, cure in EXTRAS.items():
         try:
             found = importlib.util.find_spec(module)
@@ -82,7 +85,14 @@ def _machine() -> Iterator[tuple[str, str]]:
     peak = runtime.matmul_gflops(size=1024, repeats=10)
     yield "ok", f"{runtime.describe()}; matrix products at {peak:.0f} GFLOP/s"
     if not torch.cuda.is_available():
-        yield "absent", "no CUDA device: runs use the CPU; the same commands use a GPU where there is one"
+        yield "absent", f"no CUDA device: runs use the CPU; the same commands use a GPU where there is one{_lighter()}"
+
+
+def _lighter() -> str:
+    """How to do without CUDA's libraries, if they are here."""
+    if not torch.version.cuda:
+        return ""
+    return ". To save its 4 GB: pip install torch --index-url https://download.pytorch.org/whl/cpu"
 
 
 def _folders() -> Iterator[tuple[str, str]]:
