@@ -24,6 +24,11 @@ def provenance() -> dict[str, Any]:
     }
 
 
+def short(commit: str | None) -> str:
+    """A commit for reading: ten digits, and the + of local changes."""
+    return f"{commit[:10]}{'+' * commit.endswith('+')}" if commit else "none"
+
+
 def _commit() -> str | None:
     """The checkout's commit, with + when it has local changes; None for an installed wheel."""
     source = Path(__file__).parent.parent

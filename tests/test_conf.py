@@ -1,6 +1,7 @@
 """Every YAML composes, parses, and binds the constructor that it names."""
 
 import inspect
+import re
 from typing import Any
 
 import pytest
@@ -81,3 +82,10 @@ def bind(node: dict[str, Any], kind: Kind, *, positional: int, also: frozenset[s
     signature.bind(*[None] * positional, **keywords)
     required = {p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY and p.default is p.empty}
     assert required <= set(keywords), f"{node['_target_']}: YAML lacks {required - set(keywords)}"
+
+
+@pytest.mark.parametrize("option", [name for name in options("tuned") if name != "none"])
+def test_settings_say_by_which_call_they_are_found(option: str) -> None:
+    text = (conf_dir() / f"tuned/{option}.yaml").read_text(encoding="utf-8")
+    call = re.search(r"^# Run +fieldctr search dataset=(\w+) model=(\w+) trials=\d+", text, re.M)
+    assert (call and f"{call[1]}_{call[2]}") == option or "chosen by hand" in text

@@ -161,7 +161,7 @@ def trees(config: BaselineConfig, table: Discretized, pairs: list[tuple[int, int
     """Boosted trees, and a note on them; no row where LightGBM is absent."""
     if not boosting.version():
         return None, f"No boosted trees: {boosting.CURE}"
-    say("boosted trees on out-of-fold target means")
+    say(f"boosted trees on out-of-fold target means, at most {config.boosting.max_rounds:,} of them")
     logits = tree_logits(config, table, pairs)
     return scored("boosted trees on target means", "trees", logits, table), f"Trees by LightGBM {boosting.version()}."
 

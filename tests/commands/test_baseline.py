@@ -59,10 +59,14 @@ def test_what_is_absent_is_said_with_its_cure(
     )
 
 
-def test_weights_move_the_numbers(dataset: Dataset, config: BaselineConfig) -> None:
+def test_weights_move_the_numbers_and_each_step_is_one_line(
+    dataset: Dataset, config: BaselineConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
     pytest.importorskip("sklearn", reason="scikit-learn is an extra")
     splits = {name: replace(getattr(dataset, name), weight=None) for name in ("train", "valid", "test")}
     (weighted, _), (plain, _) = (measure(config, own) for own in (dataset, replace(dataset, **splits)))
     one, two = ({row.name.partition(" (")[0]: row for row in rows} for rows in (weighted, plain))
     for name in ("click rate of train", "a", "logistic regression"):
         assert one[name].scores["test"]["logloss"] != two[name].scores["test"]["logloss"]
+    said = capsys.readouterr().err.splitlines()
+    assert said[:3] == said[3:] == [line for line in said[:3] if line.startswith(("target", "logistic", "boosted"))]

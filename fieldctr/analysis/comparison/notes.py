@@ -1,11 +1,12 @@
 """What makes a comparison less fair than its numbers look."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from fieldctr.analysis.comparison.arms import RECIPE, Bench, Run, varied
 from fieldctr.config import yaml
 from fieldctr.disk import read_object
+from fieldctr.provenance import short
 from fieldctr.runs import lasting
 
 NO_SPACE = "as its YAML has them: nothing to search"  # what a study says of an arm without a space
@@ -21,7 +22,7 @@ def notes_of(bench: Bench, by: Sequence[str], budgets: Mapping[str, dict[str, An
         *_seeds(bench),
         *_other_keys(bench, by),
         *_several(bench, "data_digest", "prepared tables, whose rows of this split are the same"),
-        *_several(bench, "commit", "commits of fieldctr", digits=10),
+        *_several(bench, "commit", "states of fieldctr (+: a commit with local changes)", short),
         *_several(bench, "runtime", "machines or runtimes"),
         *bench.notes,
     ]
@@ -106,14 +107,14 @@ def _other_keys(bench: Bench, by: Sequence[str]) -> Iterator[str]:
         yield f"besides {_listed(by)} the arms differ in {', '.join(found[:MOST_KEYS])}{more}"
 
 
-def _several(bench: Bench, key: str, what: str, digits: int | None = None) -> Iterator[str]:
+def _several(bench: Bench, key: str, what: str, spelled: Callable[[str], str] = str) -> Iterator[str]:
     each: dict[str, list[str]] = {}
     for name, seeds in bench.arms.items():
         for run in seeds.values():
             names = each.setdefault(str(run.result.get(key) or "none"), [])
             names.extend([name] if name not in names else [])
     if len(each) > 1:
-        texts = (f"{value[:digits]} ({_listed(names)})" for value, names in each.items())
+        texts = (f"{spelled(value)} ({_listed(names)})" for value, names in each.items())
         yield f"{len(each)} {what}: {'; '.join(texts)}"
 
 

@@ -21,6 +21,7 @@ from fieldctr.analysis.report.picture import save_png
 from fieldctr.analysis.report.searches import trace
 from fieldctr.analysis.scaling.report import Rows, as_csv
 from fieldctr.disk import read_object, write_text
+from fieldctr.provenance import short
 
 PAGE, STUDY, RECORD = "report.html", "study.json", "record.json"
 
@@ -108,7 +109,7 @@ def _facts(comparisons: Sequence[Mapping[str, Any]], members: Sequence[Member]) 
     """One line on what the page is made of."""
     arms = {arm["name"] for one in comparisons for arm in one["arms"]}
     seeds = {seed for one in comparisons for arm in one["arms"] for seed in arm["seeds"]}
-    commits = sorted({(member.result.get("commit") or "none")[:10] for member in members})
+    commits = sorted({short(member.result.get("commit")) for member in members})
     counted = ((len(comparisons), "data set"), (len(arms), "arm"), (len(seeds), "seed"), (len(members), "run"))
     counts = [f"{count:,} {what}{'' if count == 1 else 's'}" for count, what in counted]
     return [*counts, f"commit {', '.join(commits)}"]

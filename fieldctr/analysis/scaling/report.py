@@ -10,6 +10,7 @@ import numpy as np
 from fieldctr.analysis.scaling.laws import INTERVAL, Interval, Study, varied
 from fieldctr.analysis.scaling.shuffled import PERMUTATIONS
 from fieldctr.analysis.scaling.trials import REPEATS, Size, Trials
+from fieldctr.provenance import short
 
 POINTS = 80  # of a curve
 MARGIN = 1.3  # how far a curve goes beyond the sizes, as a factor
@@ -187,7 +188,7 @@ def facts_of(trials: Trials, baseline: str, *, size: Size, split: str, hold_out:
     """What a reader must know to judge the numbers."""
     results = [trial.result for trial in trials.scaled]
     changed = "; ".join(f"{key} = {', '.join(map(str, values))}" for key, values in trials.varied.items())
-    commits = sorted({(result["commit"] or "none")[:10] for result in results})
+    commits = sorted({short(result["commit"]) for result in results})
     digests = sorted({result["data_digest"] for result in results})
     return {
         "varied": changed or "nothing",

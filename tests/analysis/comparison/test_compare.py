@@ -407,10 +407,11 @@ def test_commits_runtimes_and_repeats_are_noted(shop: Any) -> None:
     shop.run("sweep/a", "lr")
     shop.run("sweep/b", "fm", commit="d" * 40, runtime="cuda")
     shop.run("sweep/c", "fm")
-    shop.run("sweep/d", "fm", "runtime.threads=1", seed=2)
+    shop.run("sweep/d", "fm", "runtime.threads=1", seed=2, commit="d" * 40 + "+")
     (found,) = shop.compare(f"runs={shop.place}/sweep", "against=lr")
     text = "\n".join(found["notes"])
-    assert "2 commits of fieldctr: cccccccccc (lr, fm); dddddddddd (fm)" in text
+    states = "cccccccccc (lr); dddddddddd (fm); dddddddddd+ (fm)"
+    assert f"3 states of fieldctr (+: a commit with local changes): {states}" in text
     assert "2 machines or runtimes: cpu (lr, fm); cuda (fm)" in text
     assert "sweep/c repeats" in text
 
