@@ -69,9 +69,14 @@ def without_own(arguments: Iterable[str]) -> tuple[list[str], str | None]:
             waits = True
         else:
             rest.append(argument)
-    if waits or (own is not None and not Path(own).is_dir()):
-        raise UserError(f"--config-dir {own or ''}: expected a folder of your own YAML, with model/ or dataset/ in it")
+    refuse_absent("" if waits else own)
     return rest, own
+
+
+def refuse_absent(own: str | Path | None) -> None:
+    """UserError for a folder of the user's own YAML that is none."""
+    if own is not None and not (own and Path(own).is_dir()):
+        raise UserError(f"--config-dir {own}: expected a folder of your own YAML, with model/ or dataset/ in it")
 
 
 def chosen(group: str, option: str, own: str | Path | None = None) -> Path:

@@ -87,7 +87,7 @@ OWN_TABLE = "# Shop.\nname: shop\nraw_dir: .\nsource: {_target_: os.system}\nmin
         (["train", "-m", "sede=2,3"], ["no key 'sede'. Nearest: seed"]),
         (["train", "model=mine", "model.hiden=3"], ["no key 'model.hiden'. Nearest: model.hidden"]),
         (["train", "-m", "model=mine,fm", "model.hiden=3"], ["no key 'model.hiden'. Nearest: model.hidden"]),
-        (["train", "model=mnie"], ["no model 'mnie'. Nearest: mine"]),
+        (["train", "model=mnie"], ["no model 'mnie'. Nearest: mine", "All: fieldctr list models --config-dir conf"]),
         (["train", "model={hiden: 3}"], ["no key 'model.hiden'. All: model._target_"]),
         (["prepare", "dataset=shop"], ["dataset.source._target_=os.system is refused: os is a part of Python"]),
         (["prepare", "dataset=broken"], ["broken.yaml line 3: no valid YAML"]),
@@ -272,6 +272,11 @@ def test_completion_offers_files_where_a_file_is_meant(tmp_path: Path, monkeypat
 def test_a_folder_of_yaml_that_is_none_is_named(call: str) -> None:
     with pytest.raises(UserError, match="expected a folder of your own YAML"):
         without_own(call.split())
+
+
+def test_so_is_one_of_a_command_that_reads_the_configuration() -> None:
+    with pytest.raises(UserError, match="--config-dir nowhere: expected a folder of your own YAML"):
+        run("train", "--config-dir", "nowhere", "model=mine")
 
 
 @pytest.mark.parametrize(

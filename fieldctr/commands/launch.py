@@ -25,7 +25,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fieldctr.catalog import conf_dir, groups, options
+from fieldctr.catalog import conf_dir, groups, options, refuse_absent
 from fieldctr.commands.hydra_guard import NESTED, install
 from fieldctr.commands.mistakes import Call, hydra_apart, search_path, translate
 from fieldctr.commands.spelling import refuse_spelling
@@ -55,6 +55,7 @@ def launch(command: str, arguments: tuple[str, ...]) -> None:
     """Compose the command's configuration and run it, once or for every combination of a multirun."""
     refuse_spelling(arguments, get_args_parser()._option_string_actions, FLAGS_WITH_VALUE)
     install()
+    refuse_absent(folder_in(arguments))
     refuse_what_hydra_would_not(arguments, folder_in(arguments))
     if command in MANY_RUNS:
         arguments = tuple(own_words(command, arguments))

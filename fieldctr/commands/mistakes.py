@@ -57,7 +57,7 @@ def translate(error: Exception, command: str, call: Call | None = None) -> str:
             reason = str(cause).splitlines()[-2].strip()
             return f"cannot read '{cause.override}': {reason}. Expected KEY=VALUE, with quotes around blanks and commas"
         if isinstance(cause, MissingConfigException) and cause.missing_cfg_file:
-            return _no_option(cause)
+            return _no_option(cause, f" --config-dir {call.config_dir}" if call and call.config_dir else "")
         if isinstance(cause, MissingMandatoryValue):
             return f"{command} needs a value for '{cause.full_key}': give {cause.full_key}=..."
     if match := re.match(r"(?:Ambiguous value for argument|Sweep parameters) '(.+?)'(?: requires|$)", str(error), re.M):
@@ -93,10 +93,10 @@ def _causes(error: BaseException) -> list[BaseException]:
     return chain
 
 
-def _no_option(error: MissingConfigException) -> str:
+def _no_option(error: MissingConfigException, own: str) -> str:
     group, _, option = str(error.missing_cfg_file).rpartition("/")
     known = sorted(error.options or ())
-    hint = f"All: fieldctr list {plural(group)}" if group in groups() else f"All: {', '.join(known)}"
+    hint = f"All: fieldctr list {plural(group)}{own}" if group in groups() else f"All: {', '.join(known)}"
     return f"no {group or 'configuration'} '{option.removesuffix('.yaml')}'. {nearest(option, known)}{hint}"
 
 

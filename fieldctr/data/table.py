@@ -11,7 +11,7 @@ import polars as pl
 from fieldctr.data.columns import OWN
 from fieldctr.data.formats import obstacle
 from fieldctr.data.reading import Reading
-from fieldctr.errors import LabelError, UserError
+from fieldctr.errors import LabelError, UserError, nearest
 from fieldctr.raw_files import refuse_changed
 
 SPLITS = ("train", "valid", "test")
@@ -87,10 +87,12 @@ def required_all(raw_dir: Path, names: Sequence[str], cure: str) -> tuple[Path, 
     """The files of these names in `raw_dir`, or one UserError for all that are absent."""
     absent = [name for name in names if obstacle(raw_dir / name)]
     if absent:
-        raise UserError(
-            f"no file {', '.join(absent)} in {raw_dir}. {cure}\nSet FIELDCTR_DATA to the folder that holds "
-            f"{raw_dir.name}, or dataset.raw_dir=...; dataset=synthetic needs no file."
+        near = nearest(absent[0], [path.name for path in raw_dir.iterdir()]) if raw_dir.is_dir() else ""
+        folder = (
+            f"\nSet FIELDCTR_DATA to the folder that holds {raw_dir.name}, or dataset.raw_dir=...; dataset=synthetic "
+            "needs no file."
         )
+        raise UserError(f"no file {', '.join(absent)} in {raw_dir}. {near}{cure}{'' if near else folder}")
     return tuple(raw_dir / name for name in names)
 
 

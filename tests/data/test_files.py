@@ -50,6 +50,7 @@ def test_what_is_no_file_is_named(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for pattern, words in {
         "absent.csv": "no file absent.csv in .*FIELDCTR_DATA",
+        "pipes": "no file pipes in .* Nearest: pipe. It is your table.$",
         "absent*": r"no file absent\* in",
         "empty": "no file in the folder",
         "pipe": "pipe is a pipe. Write its rows to a file",
