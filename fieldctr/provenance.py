@@ -9,6 +9,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from fieldctr.trust import given
+
 LIBRARIES = ("torch", "numpy", "polars", "hydra-core")
 
 
@@ -17,7 +19,7 @@ def provenance() -> dict[str, Any]:
     versions = {"python": platform.python_version(), "fieldctr": metadata.version("fieldctr")}
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "command": sys.argv,
+        "command": [*sys.argv, *given()],
         "commit": _commit(),
         "versions": versions | {name: metadata.version(name) for name in LIBRARIES},
         "host": {"machine": platform.machine(), "system": platform.platform(), "cores": os.cpu_count()},

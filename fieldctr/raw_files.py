@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fieldctr.artifacts import file_digest
 from fieldctr.checksums import keep, kept
-from fieldctr.errors import UserError
+from fieldctr.errors import UserError, nearest
 
 KEY_FOLDER = re.compile(r"([^=]+)=(.*)")
 SETTLED_NS = 2 * 10**9  # a file written since could be written again within one tick of its file system's clock
@@ -32,6 +32,11 @@ def digests(files: tuple[Path, ...], memo: Path, algorithm: str = "sha256") -> l
     if not remembered.keys() <= known.keys():
         keep(memo, known | remembered)
     return found
+
+
+def beside(path: Path) -> str:
+    """'Nearest: a, b. ' for the name of a file that is absent: what its folder has instead, or ''."""
+    return nearest(path.name, [one.name for one in path.parent.iterdir()]) if path.parent.is_dir() else ""
 
 
 def stamp(path: Path) -> str:

@@ -20,6 +20,7 @@ from fieldctr.config import Kind, locate
 from fieldctr.data.prepare import prepared
 from fieldctr.errors import UserError
 from fieldctr.models.ctr_model import build_model
+from fieldctr.provenance import provenance
 from fieldctr.schema import Field, Schema
 from fieldctr.training.metrics import torchmetric
 
@@ -128,7 +129,9 @@ def test_a_trusted_package_is_imported_and_only_then(
     with pytest.raises(UserError, match="acquaintance is not trusted"):
         locate(node, "model", kind)
     assert not (tmp_path / "ran").exists()
+    assert trust.given() == []
     assert trust.take_trust(["train", "trust=acquaintance,more", "seed=1"]) == ["train", "seed=1"]
+    assert provenance()["command"][-1] == "trust=acquaintance,more"  # else the call could not be made again
     assert locate(node, "model", kind).__name__ == "Model"
     assert (tmp_path / "ran").exists()
     with pytest.raises(UserError, match=r"that is pathlib\.Path, and pathlib is a part of Python"):

@@ -52,9 +52,10 @@ def main(node: dict[str, Any]) -> None:
         print(downsampled(trained.dataset.negative_rate))
     recorded = trained.result.get(config.split, {})
     print(f"{trained.result['model']} on {config.split} of {trained.result['dataset']}, {trained.runtime.describe()}")
-    for name, value in found.items():
-        if name != "by":
-            print(f"  {name:18} {value:.6f}" + (f"   recorded {recorded[name]:.6f}" if name in recorded else ""))
+    single = {name: value for name, value in found.items() if name != "by"}
+    width = max(map(len, single))
+    for name, value in single.items():
+        print(f"  {name:{width}} {value:.6f}" + (f"   recorded {recorded[name]:.6f}" if name in recorded else ""))
     if "by" in found:
         print(slice_lines(found["by"]))
     _record(config, trained, found)

@@ -22,7 +22,7 @@ from fieldctr.data.prepare import new_table
 from fieldctr.data.scoring import check_columns, check_output, with_scores, write_scores
 from fieldctr.data.table import refused_if_changed
 from fieldctr.errors import UserError
-from fieldctr.raw_files import stamps
+from fieldctr.raw_files import beside, stamps
 from fieldctr.training.evaluate import predict
 from fieldctr.training.metrics import recalibrated, sigmoid
 
@@ -74,7 +74,7 @@ def main(node: dict[str, Any]) -> None:
 def refuse_no_file(source: Path) -> None:
     """UserError where there is no file of rows."""
     if why := obstacle(source):
-        raise UserError(f"input={source} {why}: expected a file of rows")
+        raise UserError(f"input={source} {why}: expected a file of rows. {beside(source)}".rstrip())
 
 
 def score(

@@ -11,8 +11,8 @@ import polars as pl
 from fieldctr.data.columns import OWN
 from fieldctr.data.formats import obstacle
 from fieldctr.data.reading import Reading
-from fieldctr.errors import LabelError, UserError, nearest
-from fieldctr.raw_files import refuse_changed
+from fieldctr.errors import LabelError, UserError
+from fieldctr.raw_files import beside, refuse_changed
 
 SPLITS = ("train", "valid", "test")
 # What a source adds to the raw columns; no file has columns that begin with OWN.
@@ -87,7 +87,7 @@ def required_all(raw_dir: Path, names: Sequence[str], cure: str) -> tuple[Path, 
     """The files of these names in `raw_dir`, or one UserError for all that are absent."""
     absent = [name for name in names if obstacle(raw_dir / name)]
     if absent:
-        near = nearest(absent[0], [path.name for path in raw_dir.iterdir()]) if raw_dir.is_dir() else ""
+        near = beside(raw_dir / absent[0])
         folder = (
             f"\nSet FIELDCTR_DATA to the folder that holds {raw_dir.name}, or dataset.raw_dir=...; dataset=synthetic "
             "needs no file."

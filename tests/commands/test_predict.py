@@ -151,6 +151,7 @@ def test_numbers_that_cannot_be_are_missing_and_no_score_is_nan(home: Path, scor
         ("t.csv", "out.xlsx", "ends in .csv or .tsv or .parquet"),
         ("t.csv", "run", "ends in"),
         ("nothing.csv", "out.csv", "input=.*nothing.csv is missing"),
+        ("tt.csv", "out.csv", "input=.*tt.csv is missing: expected a file of rows. Nearest: t.csv"),
         ("scored.csv", "out.csv", "has a column 'pctr' already.*column="),
         ("lists.parquet", "out.csv", "column 'l' holds List.*Write .parquet"),
         ("short.csv", "out.csv", r"short.csv line 3: 1 columns, expected 3"),
