@@ -20,7 +20,9 @@ def _by_onnxruntime(folder: Path, threads: int) -> Graph:
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
     taken = len(session.get_inputs())
-    return lambda *arrays: session.run(None, dict(zip(("ids", "values")[:taken], arrays[:taken], strict=True)))[0]
+    return lambda *arrays: np.asarray(
+        session.run(None, dict(zip(("ids", "values")[:taken], arrays[:taken], strict=True)))[0]
+    )
 
 
 def _by_torch(folder: Path, threads: int) -> Graph:
