@@ -10,7 +10,7 @@ import torch
 
 from fieldctr import FinishedRun, compose, load_run, train
 from fieldctr.commands.clean import unused
-from fieldctr.commands.trained import load_trained, split_metrics
+from fieldctr.commands.trained import evaluated_split, load_trained
 from fieldctr.config import RuntimeConfig
 from fieldctr.errors import UserError
 from fieldctr.llm import text_vectors
@@ -80,7 +80,9 @@ def test_a_finished_run_is_loaded_with_its_texts_and_says_the_same(fitted: Train
     run = fitted("final", "resume=true")
     trained = load_trained(home / "final", outputs=home / "o", runtime=CPU)
     assert not [name for name, _ in trained.model.named_parameters() if name.startswith("enhancer")]
-    assert split_metrics(home / "final", trained, "valid")["auc"] == pytest.approx(run.result["valid"]["auc"], abs=1e-9)
+    assert evaluated_split(home / "final", trained, "valid").metrics["auc"] == pytest.approx(
+        run.result["valid"]["auc"], abs=1e-9
+    )
     assert load_run(home / "final").result == run.result
     shutil.move(home / "o/text_vectors", home / "away")
     with pytest.raises(UserError, match=r"text_vectors/\w+ are gone"):

@@ -179,7 +179,7 @@ def _reads_embeddings(model: Mapping[str, Any]) -> bool:
 
 def adds_fields(enhancer: Mapping[str, Any] | None) -> bool:
     """Whether the node's enhancer gives the backbone more fields."""
-    return enhancer is not None and hook(locate(enhancer, "enhancer", KINDS["enhancer"]), "with_texts") is not None
+    return bool(enhancer) and hook(locate(enhancer, "enhancer", KINDS["enhancer"]), "with_texts") is not None
 
 
 def flops_per_sample(model: CTRModel, schema: Schema) -> int:

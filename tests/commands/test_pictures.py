@@ -53,7 +53,7 @@ def test_matrices_of_own_models_are_drawn_too(run: Run, trained: Path, tmp_path:
     dataset = Dataset.load(trained / "o/data" / result["data_digest"], name="mini")
     shutil.copy(run.folder / "metrics.jsonl", tmp_path)
     other: Any = SimpleNamespace(folder=tmp_path, config=run.config)
-    found = draw(other, dataset, {"mine": torch.rand(3, 3), "gates": torch.rand(3, 5)}, result)
+    found = draw(other, dataset, {"mine": torch.rand(3, 3), "gates": torch.rand(3, 5)}, result, dataset.schema.fields)
     assert set(found) == {"learning", "mine", "gates"}
     assert all(path.read_bytes().startswith(PNG) for path in found.values())
 

@@ -10,10 +10,11 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from fieldctr.catalog import conf_dir, options
+from fieldctr.commands.entity_vectors import drawn_texts
 from fieldctr.config import OptimizerConfig, parse
 from fieldctr.errors import UserError
 from fieldctr.inputs import Inputs
-from fieldctr.models.ctr_model import build_model, refuse_misfits
+from fieldctr.models.ctr_model import adds_fields, build_model, refuse_misfits
 from fieldctr.schema import Field, Schema
 from fieldctr.training.loss import batch_loss
 from fieldctr.training.optim import Optimizer
@@ -59,6 +60,7 @@ def step(model_node: dict[str, Any], enhancer: dict[str, Any] | None, fields: tu
         enhancer=enhancer,
         seed=1,
         field_embeddings={"model": vectors, "enhancer": vectors},
+        text_vectors=drawn_texts(schema),
     )
     settings = parse(OptimizerConfig, composed()["optimizer"], "optimizer")
     optimizer = Optimizer(model.train(), settings, clip_norm=10.0, ema_decay=0.99)
@@ -88,7 +90,8 @@ def refusals(model: str, pairs: dict[str, Any], batch: Any, node: Node) -> dict[
 def test_a_model_steps_with_every_enhancer_or_both_are_named(model: str, batch: Any, node: Node) -> None:
     pairs = {name: (composed(f"enhancer={name}")["enhancer"], EVERYTHING) for name in ENHANCERS}
     said = refusals(model, pairs, batch, node)
-    assert set(said) == (set(ENHANCERS) if model in WITHOUT_EMBEDDINGS else set())
+    on_embeddings = {name for name, (enhancer, _) in pairs.items() if not adds_fields(enhancer)}
+    assert set(said) == (on_embeddings if model in WITHOUT_EMBEDDINGS else set())
     for text in said.values():
         assert text.startswith("model and enhancer do not fit together: LLaCTR works on feature embeddings, and ")
         assert f"{WITHOUT_EMBEDDINGS[model]} has none. Take enhancer=none" in text

@@ -12,6 +12,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from fieldctr.catalog import conf_dir
+from fieldctr.commands.entity_vectors import drawn_texts
 from fieldctr.config import OptimizerConfig, RuntimeConfig, TrainerConfig
 from fieldctr.data.dataset import Split
 from fieldctr.errors import UserError
@@ -70,7 +71,15 @@ def maker(node: dict[str, Any], enhancer: dict[str, Any] | None = None) -> Calla
     def build(schema: Schema) -> CTRModel:
         vectors = torch.randn(schema.num_fields, 12, generator=torch.Generator().manual_seed(9))
         every = {"model": vectors, "enhancer": vectors}
-        return build_model(schema, dim=8, model=node, enhancer=enhancer, seed=1, field_embeddings=every)
+        return build_model(
+            schema,
+            dim=8,
+            model=node,
+            enhancer=enhancer,
+            seed=1,
+            field_embeddings=every,
+            text_vectors=drawn_texts(schema),
+        )
 
     return build
 

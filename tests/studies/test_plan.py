@@ -130,7 +130,7 @@ def test_arms_may_differ_in_where_their_settings_come_from(kind: str, tmp_path: 
     assert searches == {"lr_searched", "fm_searched", *(["plain"] if kind == "searched" else [])}
     untuned = {name for name, state in cells.items() if "tuned=none" in run_words(config(*words), state.cell, "s")}
     assert untuned == {*cells} - {"mine"} - ({"plain"} if kind == "tuned" else set())
-    with pytest.raises(UserError, match=r"arms\.mine\.settings: there is no kind of settings 'tunde'.*tuned"):
+    with pytest.raises(UserError, match=r"arms\.mine\.settings: no kind of settings 'tunde'.*tuned"):
         arms_of(config("arms.mine={words: 'model=fm', settings: tunde}"))
 
 
