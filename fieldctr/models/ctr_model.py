@@ -164,13 +164,16 @@ def refuse_misfits(
     model: Mapping[str, Any], enhancer: Mapping[str, Any] | None, *, named: str = "model and enhancer"
 ) -> None:
     """UserError for the nodes of a backbone and an enhancer that cannot work together; `named` says what was chosen."""
-    if not enhancer or _reads_embeddings(model) or adds_fields(enhancer):
+    if not enhancer:
         return
     names = [node["_target_"].rpartition(".")[2] for node in (model, enhancer)]
-    raise UserError(
-        f"{named} do not fit together: {names[1]} works on feature embeddings, and {names[0]} has none. "
-        "Take enhancer=none, or another model"
-    )
+    if not adds_fields(enhancer) and not _reads_embeddings(model):
+        why = f"{names[1]} works on feature embeddings, and {names[0]} has none"
+    elif adds_fields(enhancer) and reads_field_embeddings(model, "model"):
+        why = f"{names[0]} reads a vector for each field's name, and the fields that {names[1]} adds have none"
+    else:
+        return
+    raise UserError(f"{named} do not fit together: {why}. Take enhancer=none, or another model")
 
 
 def _reads_embeddings(model: Mapping[str, Any]) -> bool:

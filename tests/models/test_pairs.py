@@ -1,5 +1,6 @@
 """Every model with every enhancer, on fields of all kinds and of each: it takes a step, or is refused in words."""
 
+import re
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -14,7 +15,7 @@ from fieldctr.commands.entity_vectors import drawn_texts
 from fieldctr.config import OptimizerConfig, parse
 from fieldctr.errors import UserError
 from fieldctr.inputs import Inputs
-from fieldctr.models.ctr_model import adds_fields, build_model, refuse_misfits
+from fieldctr.models.ctr_model import adds_fields, build_model, reads_field_embeddings, refuse_misfits
 from fieldctr.schema import Field, Schema
 from fieldctr.training.loss import batch_loss
 from fieldctr.training.optim import Optimizer
@@ -90,11 +91,12 @@ def refusals(model: str, pairs: dict[str, Any], batch: Any, node: Node) -> dict[
 def test_a_model_steps_with_every_enhancer_or_both_are_named(model: str, batch: Any, node: Node) -> None:
     pairs = {name: (composed(f"enhancer={name}")["enhancer"], EVERYTHING) for name in ENHANCERS}
     said = refusals(model, pairs, batch, node)
-    on_embeddings = {name for name, (enhancer, _) in pairs.items() if not adds_fields(enhancer)}
-    assert set(said) == (on_embeddings if model in WITHOUT_EMBEDDINGS else set())
+    adding = {name for name, (enhancer, _) in pairs.items() if adds_fields(enhancer)}
+    bare, named = model in WITHOUT_EMBEDDINGS, reads_field_embeddings(node(model), "model")
+    assert set(said) == (set(ENHANCERS) - adding if bare else set()) | (adding if named else set())
     for text in said.values():
-        assert text.startswith("model and enhancer do not fit together: LLaCTR works on feature embeddings, and ")
-        assert f"{WITHOUT_EMBEDDINGS[model]} has none. Take enhancer=none" in text
+        why = f"works on feature embeddings, and {WITHOUT_EMBEDDINGS[model]} has none" if bare else "adds have none"
+        assert re.match(rf"model and enhancer do not fit together: .*{why}\. Take enhancer=none", text)
     for name in said:  # before anything is read or made: by the nodes alone, in the words of the call
         with pytest.raises(UserError, match=f"^model={model} and enhancer={name} do not fit together"):
             refuse_misfits(node(model), pairs[name][0], named=f"model={model} and enhancer={name}")
