@@ -22,6 +22,7 @@ REFUSED = [  # for each command that computes, and for open nodes
     *("baseline seed=abc", "lint time=3", "prepare engine=spark", "prepare dataset.min_count=0", "parity run=3"),
     *("search trials=abc", "study trials=abc", "study status name=3", "scaling runs=x resamples=x", "clean dry_run=3"),
     *("scaling bound embedding_dim=x", "bench train steps=x", "bench data rows=x", "ssft encoder.max_tokens=x"),
+    *("export run=x output=y format=tar", "texts dataset=coupon samples=x"),
 ]
 TINY = "train tracker=none model=lr dataset.source.rows=3000 trainer.max_epochs=1"
 CODE = """
