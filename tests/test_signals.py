@@ -21,7 +21,15 @@ from fieldctr.training import checkpoint
 
 ROOT = Path(__file__).parents[1]
 TABLE = ["dataset=synthetic", "dataset.source.rows=6000", "dataset.source.users=300"]
-TRAIN = ["train", *TABLE, "trainer.max_epochs=2", "trainer.batch_size=256", "tracker=none", "runtime.matmul=mkl"]
+TRAIN = [
+    "train",
+    *TABLE,
+    "trainer.max_epochs=2",
+    "trainer.batch_size=256",
+    "trainer.evals_per_epoch=2",
+    "tracker=none",
+    "runtime.matmul=mkl",
+]
 SAVE, SHARD = "fieldctr.training.checkpoint:save", "fieldctr.data.shards:_Writer.finish"
 
 

@@ -19,7 +19,7 @@ from fieldctr.trust import trusted
 
 COMMANDS = sorted(path.stem for path in conf_dir().glob("*.yaml") if path.stem != "base")
 GROUPS = ("dataset", "model", "enhancer", "encoder", "schema", "trainer", "optimizer", "runtime", "tracker")
-TOLD_BY_THEIR_PARENT = ("dataset.fields.", "dataset.published.", "dataset.entities.")
+TOLD_BY_THEIR_PARENT = ("dataset.fields.", "dataset.published.", "dataset.entities.", "dataset.text_template.")
 
 
 def target_paths() -> list[str]:

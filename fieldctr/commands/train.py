@@ -242,12 +242,11 @@ def begin(model: CTRModel, dataset: Dataset, config: TrainConfig) -> dict[str, A
 
 
 def said_doubts(fit: Fit, dataset: Dataset, config: TrainConfig, folder: Path) -> list[str]:
-    """What a reader of the run should doubt, said as well."""
-    floor = floor_of(dataset.digest, folder, Path(config.outputs))
-    doubts = list(advice(fit, config.trainer, floor=floor))
-    for text in doubts:
+    """What a reader of the run should doubt, said as well; what depends on the runs beside it is said alone."""
+    floor = None if config.choice("model") == "lr" else floor_of(dataset.digest, folder, Path(config.outputs))
+    for text in advice(fit, config.trainer, floor=floor):
         say(f"warning: {text}")
-    return doubts
+    return list(advice(fit, config.trainer))
 
 
 def refuse_mistakes(config: TrainConfig) -> None:
