@@ -79,4 +79,4 @@ class LLaCTRAttention(nn.Module):
         """Keep the attention; what it was made of has done its work."""
         self.folded = self.attention()
         self.query, self.key = nn.Identity(), nn.Identity()
-        self.field_embeddings = self.field_embeddings[:, :0]
+        self.field_embeddings = self.field_embeddings[:, :0].clone()  # a view would keep them in memory

@@ -56,7 +56,7 @@ class LLaCTRGraph(nn.Module):
 
     def fold(self) -> None:
         """The field vectors have done their work."""
-        self.field_embeddings = self.field_embeddings[:, :0]
+        self.field_embeddings = self.field_embeddings[:, :0].clone()  # a view would keep them in memory
 
 
 def normalised(similarity: Tensor, fields: Tensor) -> Tensor:

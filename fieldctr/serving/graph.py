@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule
+from torch.onnx import OnnxExporterError
 
 from fieldctr.errors import UserError
 from fieldctr.inputs import Inputs
@@ -64,13 +66,18 @@ def traced(served: Served, *, num_columns: int, num_numeric: int) -> ExportedPro
 
 
 def write_graph(program: ExportedProgram, folder: Path, kind: Format) -> None:
-    """Write model.pt2, or model.onnx."""
+    """Write model.pt2, or model.onnx; UserError for a model with an operation that ONNX lacks."""
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)  # torchvision is not used
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         if kind == "pt2":
             torch.export.save(program, folder / "model.pt2")
             return
-        made = torch.onnx.export(program, (), dynamo=True, verbose=False)
+        try:
+            made = torch.onnx.export(program, (), dynamo=True, verbose=False)
+        except OnnxExporterError as error:
+            lacks = re.search(r"No ONNX function found for <OpOverload\(op='([\w.]+)'", str(error))
+            why = f" {lacks[1]}" if lacks else ""
+            raise UserError(f"format=onnx: the model has an operation{why} that ONNX lacks. Take format=pt2") from error
         assert made is not None
         made.save(folder / "model.onnx")
