@@ -39,6 +39,8 @@ class TextVectors(NamedTuple):
 class TextLookup(nn.Module):
     """The vector of each sample's entity. Nothing of it is saved with a model: it may be larger than all weights."""
 
+    ids: Tensor  # id columns of the key
+    numbers: Tensor  # value columns of the key
     factors: Tensor
     hashes: Tensor
     rows: Tensor
@@ -47,18 +49,21 @@ class TextLookup(nn.Module):
 
     def __init__(self, read: TextVectors, num_columns: int) -> None:
         super().__init__()
-        self.ids = [column for column in read.columns if column < num_columns]
-        self.numbers = [column - num_columns for column in read.columns if column >= num_columns]
+        numbers = [column - num_columns for column in read.columns if column >= num_columns]
+        self.has_numbers = bool(numbers)
+        # Buffers: a list would be copied to the device at each step.
+        self.register_buffer("ids", torch.tensor([c for c in read.columns if c < num_columns]).long(), persistent=False)
+        self.register_buffer("numbers", torch.tensor(numbers).long(), persistent=False)
         for name in ("factors", "hashes", "rows", "vectors"):
             self.register_buffer(name, getattr(read, name), persistent=False)
         self.register_buffer("blank", torch.zeros(read.vectors.shape[1]), persistent=False)
 
     def forward(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
         """One batch -> vectors (B, E), and whether each is known (B,)."""
-        keys = inputs.ids[:, self.ids]
-        if self.numbers:
+        keys = inputs.ids.index_select(1, self.ids)
+        if self.has_numbers:
             assert inputs.values is not None, "the entity has numeric fields, the batch has no values"
-            bits = inputs.values[:, self.numbers].contiguous().view(torch.int32)
+            bits = inputs.values.index_select(1, self.numbers).view(torch.int32)
             keys = torch.cat([keys, bits.to(keys.dtype)], dim=1)
         own = hashed(keys, self.factors)
         place = torch.searchsorted(self.hashes, own).clamp(max=len(self.hashes) - 1)
