@@ -1,6 +1,7 @@
 """What `fieldctr train` says before its first step."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from fieldctr.commands.trained import downsampled
@@ -9,6 +10,16 @@ from fieldctr.data.dataset import Dataset
 from fieldctr.models.ctr_model import CTRModel
 from fieldctr.training.optim import lr_scales
 from fieldctr.training.pace import Pace
+from fieldctr.training.runtime import Runtime
+
+
+def beginning(
+    config: TrainConfig, folder: Path, dataset: Dataset, model: CTRModel, *, runtime: Runtime, begun: Mapping[str, Any]
+) -> Iterator[str]:
+    """All that is said before the first step of a run in `folder`."""
+    yield from what_begins(config, dataset, model, begun)
+    yield f"{runtime.describe()}; settings: {settings_name(config)}; results go to {folder}"
+    yield from how_rows_count(dataset, config.trainer)
 
 
 def what_begins(config: TrainConfig, dataset: Dataset, model: CTRModel, begun: Mapping[str, Any]) -> Iterator[str]:

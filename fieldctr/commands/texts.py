@@ -31,11 +31,8 @@ def main(node: dict[str, Any]) -> None:
     outputs = Path(config.outputs)
     dataset = prepared(config.dataset, data_dir=outputs / "data")
     if not config.encode:
-        print(
-            shown(
-                config.entity, entity_texts(dataset, told(config.entity, dataset, config.dataset)).texts, config.samples
-            )
-        )
+        sentences = told(config.entity, dataset, config.dataset)
+        print(shown(config.entity, entity_texts(dataset, sentences).texts, config.samples))
         return
     runtime = Runtime.start(config.runtime, precision="fp32", deterministic=True, cache=outputs / "machine")
     folder = embed_entities(

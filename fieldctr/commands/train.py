@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fieldctr.artifacts import digest
-from fieldctr.commands.beginning import how_rows_count, settings_name, what_begins
+from fieldctr.commands.beginning import beginning, settings_name
 from fieldctr.commands.finished import FinishedRun
 from fieldctr.commands.floor import floor_of
 from fieldctr.commands.machine import start_runtime, torch_as_it_was
@@ -157,13 +157,11 @@ def walk_on(
     config: TrainConfig, run: Run, dataset: Dataset, runtime: Runtime, tracker: Tracker, *, texts: dict[str, Path]
 ) -> None:
     """From the prepared table, and the folders of its texts' vectors, to the record."""
-    outputs = Path(config.outputs)
     with run.stage("field_vectors"), runtime.ranks.first():
         vectors, origin = field_vectors(config, dataset, runtime.device)
-    vector_folders = [outputs / "field_embeddings" / one["digest"] for one in origin.values()]
+    vector_folders = [Path(config.outputs) / "field_embeddings" / one["digest"] for one in origin.values()]
     run.reads([dataset.folder, *vector_folders, *texts.values(), *frame_folders(config)])
-    if texts:
-        origin["text_vectors"] = {kind: folder.name for kind, folder in texts.items()}
+    origin |= {"text_vectors": {kind: folder.name for kind, folder in texts.items()}} if texts else {}
     with run.stage("build"):
         model = build_model(
             dataset.schema,
@@ -182,8 +180,7 @@ def walk_on(
         dataset = replace(dataset, train=dataset.train.sample(config.train_rows, seed=config.seed))
     begun = begin(model, dataset, config)
     size, flops = model.num_parameters(), flops_per_sample(model, dataset.schema)
-    where = f"{runtime.describe()}; settings: {settings_name(config)}; results go to {run.folder}"
-    for line in (*what_begins(config, dataset, model, begun), where, *how_rows_count(dataset, config.trainer)):
+    for line in beginning(config, run.folder, dataset, model, runtime=runtime, begun=begun):
         say(line)
 
     with tracker:
@@ -204,10 +201,7 @@ def walk_on(
     run.finish(
         {
             "dataset": dataset.name,
-            "model": config.choice("model"),
-            "enhancer": config.choice("enhancer"),
-            "ablation": config.choice("ablation"),
-            "schema": config.choice("schema"),
+            **{group: config.choice(group) for group in ("model", "enhancer", "ablation", "schema")},
             **origin,
             **start,
             "settings": settings_name(config),
@@ -221,10 +215,7 @@ def walk_on(
             **begun,
             "best_step": fit.best_step,
             "warnings": said_doubts(fit, dataset, config, run.folder),
-            "stopped": fit.stopped,
-            "samples": fit.samples,
-            "samples_per_s": round(fit.samples_per_s),
-            "fit_seconds": {stage: round(value, 3) for stage, value in fit.seconds.items()},
+            **how_it_went(fit),
             "peak_memory_mb": round(runtime.peak_memory_mb()),
             "runtime": runtime.describe(),
             "ranks": runtime.ranks.world,
@@ -232,6 +223,16 @@ def walk_on(
             "schema_digest": dataset.schema.fingerprint(),
         }
     )
+
+
+def how_it_went(fit: Fit) -> dict[str, Any]:
+    """Why a fit ended and how fast it was, for result.json."""
+    return {
+        "stopped": fit.stopped,
+        "samples": fit.samples,
+        "samples_per_s": round(fit.samples_per_s),
+        "fit_seconds": {stage: round(value, 3) for stage, value in fit.seconds.items()},
+    }
 
 
 def begin(model: CTRModel, dataset: Dataset, config: TrainConfig) -> dict[str, Any]:
