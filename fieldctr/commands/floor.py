@@ -1,10 +1,21 @@
-"""What logistic regression reached on a table, where a run or `fieldctr baseline` has told it already."""
+"""What logistic regression reached on a table, where a run or `fieldctr baseline` has told it already: the floor."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 from fieldctr.disk import read_object
 from fieldctr.runs import RESULT
+from fieldctr.training.trainer import Fit
+
+
+def below_floor(fit: Fit, data_digest: str, run: Path, outputs: Path) -> Iterator[str]:
+    """A sentence with the cure, if the fit is worse than logistic regression on the same rows."""
+    auc, floor = fit.best["valid/auc"], floor_of(data_digest, run, outputs)
+    if floor is not None and auc < floor:
+        yield (
+            f"valid AUC {auc:.4f} is below the {floor:.4f} of logistic regression on the same rows. "
+            "`fieldctr search` finds other rates and penalties"
+        )
 
 
 def floor_of(data_digest: str, run: Path, outputs: Path) -> float | None:

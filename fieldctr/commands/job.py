@@ -6,9 +6,9 @@ from pathlib import Path
 
 from fieldctr.commands.launch import compose
 from fieldctr.commands.machine import start_runtime
-from fieldctr.commands.train import field_vectors
 from fieldctr.commands.train import train as train_run
 from fieldctr.commands.trees import train_trees
+from fieldctr.commands.vectors import text_folders, vectors
 from fieldctr.config import TrainConfig, parse
 from fieldctr.data.prepare import prepared
 from fieldctr.disk import remove, sentence
@@ -39,12 +39,13 @@ def work(job: Job) -> tuple[Status, str]:
 
 
 def make_stages(job: Job) -> None:
-    """Prepare the table, and make the field vectors, that the runs of these words read."""
+    """Prepare the table, and make the vectors, that the runs of these words read."""
     config = parse(TrainConfig, compose("train", job.words, config_dir=job.config_dir), "")
     outputs = Path(config.outputs)
     runtime = start_runtime(config.runtime, config.trainer, outputs=outputs)
     dataset = prepared(config.dataset, data_dir=outputs / "data", schema=config.schema)
-    field_vectors(config, dataset, runtime.device)
+    texts = text_folders(config, dataset, runtime.device)
+    vectors(config, dataset, runtime.device, texts=texts)
 
 
 def train(job: Job) -> None:

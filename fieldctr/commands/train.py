@@ -9,17 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from fieldctr.artifacts import digest
 from fieldctr.commands.beginning import beginning, settings_name
+from fieldctr.commands.ending import ending
 from fieldctr.commands.finished import FinishedRun
-from fieldctr.commands.floor import floor_of
 from fieldctr.commands.machine import start_runtime, torch_as_it_was
 from fieldctr.commands.pictures import draw, inside
 from fieldctr.commands.show import summary
+from fieldctr.commands.vectors import text_folders, vectors
 from fieldctr.config import TrainConfig, parse
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.frames import FOLDER, AnyFrame, in_place_of_files
@@ -34,17 +34,14 @@ from fieldctr.models.ctr_model import (
     adds_fields,
     build_model,
     flops_per_sample,
-    reads_field_embeddings,
     reads_text_vectors,
     refuse_misfits,
 )
-from fieldctr.nn.text_lookup import TextVectors
 from fieldctr.runs import CODE, MODEL, SCHEMA, FollowedRun, Run, config_digest, finished, shown_name
 from fieldctr.schema import Schema
 from fieldctr.signals import Interrupted
 from fieldctr.tracking import Tracker
 from fieldctr.training import checkpoint, optim
-from fieldctr.training.advice import advice
 from fieldctr.training.evaluate import Evaluation, evaluate
 from fieldctr.training.first_bias import start_at_click_rate
 from fieldctr.training.metrics import metric_class
@@ -139,13 +136,8 @@ def walk(config: TrainConfig, run: Run, ranks: Ranks) -> None:
     with run.stage("prepare"), ranks.first():
         dataset = prepared(config.dataset, data_dir=outputs / "data", schema=config.schema)
     run.reads([dataset.folder, *frame_folders(config)])
-    texts: dict[str, Path] = {}
-    if reads_text_vectors(config.enhancer):
-        from fieldctr.commands.entity_vectors import text_vector_folders
-
-        # before test is sealed: its users and items are read too, no label is
-        with run.stage("text_vectors"), ranks.first():
-            texts = text_vector_folders(dataset, config.dataset, config.encoder, outputs=outputs, device=runtime.device)
+    with run.stage("text_vectors"), ranks.first():
+        texts = text_folders(config, dataset, runtime.device)
     if config.evaluate_test:
         walk_on(config, run, dataset, runtime, tracker, texts=texts)
         return
@@ -158,10 +150,8 @@ def walk_on(
 ) -> None:
     """From the prepared table, and the folders of its texts' vectors, to the record."""
     with run.stage("field_vectors"), runtime.ranks.first():
-        vectors, origin = field_vectors(config, dataset, runtime.device)
-    vector_folders = [Path(config.outputs) / "field_embeddings" / one["digest"] for one in origin.values()]
-    run.reads([dataset.folder, *vector_folders, *texts.values(), *frame_folders(config)])
-    origin |= {"text_vectors": {kind: folder.name for kind, folder in texts.items()}} if texts else {}
+        read = vectors(config, dataset, runtime.device, texts=texts)
+    run.reads([dataset.folder, *read.folders, *frame_folders(config)])
     with run.stage("build"):
         model = build_model(
             dataset.schema,
@@ -169,11 +159,11 @@ def walk_on(
             model=config.model,
             enhancer=config.enhancer,
             seed=config.seed,
-            field_embeddings=vectors,
-            text_vectors=text_vectors(config, texts),
+            field_embeddings=read.fields,
+            text_vectors=read.texts,
             id_dropout=config.id_dropout,
         )
-        start = warm_started(model, config, dataset, vectors)
+        start = warm_started(model, config, dataset, read.fields)
     if code := own_code(run.config):
         run.note({CODE: code})
     if config.train_rows != "all":
@@ -202,7 +192,7 @@ def walk_on(
         {
             "dataset": dataset.name,
             **{group: config.choice(group) for group in ("model", "enhancer", "ablation", "schema")},
-            **origin,
+            **read.origin,
             **start,
             "settings": settings_name(config),
             "seed": config.seed,
@@ -213,9 +203,7 @@ def walk_on(
             "flops_per_sample": flops,
             "learning_rates": learning_rates(model, config.optimizer),
             **begun,
-            "best_step": fit.best_step,
-            "warnings": said_doubts(fit, dataset, config, run.folder),
-            **how_it_went(fit),
+            **ending(fit, config, run.folder, dataset),
             "peak_memory_mb": round(runtime.peak_memory_mb()),
             "runtime": runtime.describe(),
             "ranks": runtime.ranks.world,
@@ -225,29 +213,11 @@ def walk_on(
     )
 
 
-def how_it_went(fit: Fit) -> dict[str, Any]:
-    """Why a fit ended and how fast it was, for result.json."""
-    return {
-        "stopped": fit.stopped,
-        "samples": fit.samples,
-        "samples_per_s": round(fit.samples_per_s),
-        "fit_seconds": {stage: round(value, 3) for stage, value in fit.seconds.items()},
-    }
-
-
 def begin(model: CTRModel, dataset: Dataset, config: TrainConfig) -> dict[str, Any]:
     """Set the output bias of a model that is to be trained from the start; what result.json says of how it begins."""
     moved = config.trainer.first_bias == "log_odds" and config.warm_start is None
     bias = start_at_click_rate(model, dataset.train) if moved else None
     return {"pace": Pace.of(config.trainer, len(dataset.train))._asdict(), "first_bias": bias}
-
-
-def said_doubts(fit: Fit, dataset: Dataset, config: TrainConfig, folder: Path) -> list[str]:
-    """What a reader of the run should doubt, said as well; what depends on the runs beside it is said alone."""
-    floor = None if config.choice("model") == "lr" else floor_of(dataset.digest, folder, Path(config.outputs))
-    for text in advice(fit, config.trainer, floor=floor):
-        say(f"warning: {text}")
-    return list(advice(fit, config.trainer))
 
 
 def refuse_mistakes(config: TrainConfig) -> None:
@@ -319,42 +289,6 @@ def evaluated(
         name: evaluate(model, split, batch_size=settings.eval_batch_size, runtime=runtime, extra=settings.extra_metrics)
         for name, split in splits.items()
     }
-
-
-def field_vectors(
-    config: TrainConfig, dataset: Dataset, device: torch.device
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What the model and the enhancer read of a language model, and what result.json says of it; mostly nothing."""
-    vectors, origins = {}, {}
-    for name, node, key in (
-        ("model", config.model, "model_field_embeddings"),
-        ("enhancer", config.enhancer, "field_embeddings"),
-    ):
-        if node and reads_field_embeddings(node, name):
-            if config.schema:
-                raise UserError(
-                    f"schema={config.choice('schema')} changes the fields, and {name}={config.choice(name)} reads "
-                    "their names and entities as the dataset's YAML gives them. Use schema=none; "
-                    f"{name}.source=permuted shuffles names"
-                )
-            from fieldctr.commands.field_vectors import vectors_for
-
-            outputs = Path(config.outputs)
-            vectors[name], found = vectors_for(
-                node, name, dataset, config.dataset, config.encoder, outputs=outputs, device=device, seed=config.seed
-            )
-            origin = {"encoder": config.choice("encoder"), "source": node["source"], "digest": found.folder.name}
-            origins[key] = origin | {"history": found.account["history"], "cost": found.account["cost"]}
-    return vectors, origins
-
-
-def text_vectors(config: TrainConfig, folders: dict[str, Path]) -> list[TextVectors]:
-    """What the enhancer reads of users and items; mostly nothing."""
-    if not folders or not config.enhancer:
-        return []
-    from fieldctr.commands.entity_vectors import read_texts
-
-    return read_texts(folders, config.enhancer, seed=config.seed)
 
 
 def record_model(folder: Path, schema: Schema, model: CTRModel, found: dict[str, Evaluation]) -> None:

@@ -6,8 +6,8 @@ from fieldctr.config import TrainerConfig
 from fieldctr.training.trainer import Fit
 
 
-def advice(fit: Fit, settings: TrainerConfig, *, floor: float | None = None) -> Iterator[str]:
-    """Sentences on a fit; `floor` is the validation AUC of logistic regression on the same rows, where it is known."""
+def advice(fit: Fit, settings: TrainerConfig) -> Iterator[str]:
+    """Sentences on a fit, as far as it alone tells them."""
     last, best = fit.history[-1], fit.best
     if best is last:
         yield f"the best step was the last one, {fit.best_step:,}: {_more(settings)}"
@@ -17,11 +17,6 @@ def advice(fit: Fit, settings: TrainerConfig, *, floor: float | None = None) -> 
         yield (
             f"valid NE is {best['valid/ne']:.3f}: always predicting the click rate has a lower LogLoss. Try a lower "
             "optimizer.lr, a larger optimizer.embedding_l2 or trainer.monitor=logloss"
-        )
-    if floor is not None and best["valid/auc"] < floor:
-        yield (
-            f"valid AUC {best['valid/auc']:.4f} is below the {floor:.4f} of logistic regression on the same rows. "
-            "`fieldctr search` finds other rates and penalties"
         )
     span = round(1 / (1 - settings.ema_decay)) if settings.ema_decay and settings.ema_decay < 1 else 0
     if fit.best_step < span:

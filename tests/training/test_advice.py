@@ -25,22 +25,18 @@ FINE = {"auc": [0.6, 0.7, 0.69], "logloss": [0.6, 0.5, 0.55], "cut": False}
 
 
 @pytest.mark.parametrize(
-    ("changes", "floor", "words"),
+    ("changes", "words"),
     [
-        ({}, None, None),
-        ({}, 0.69, None),
-        ({"cut": True}, None, None),
-        ({"auc": [0.6, 0.7, 0.71], "cut": True}, None, "best step was the last one, 600"),
-        ({"logloss": [0.6, 0.5, 0.49], "cut": True}, None, "still falling"),
-        ({"ne": 1.2}, None, "NE is 1.2"),
-        ({}, 0.71, "below the 0.7100 of logistic regression"),
-        ({"every": 20}, None, "average of 40 steps, fewer than the 100"),
+        ({}, None),
+        ({"cut": True}, None),
+        ({"auc": [0.6, 0.7, 0.71], "cut": True}, "best step was the last one, 600"),
+        ({"logloss": [0.6, 0.5, 0.49], "cut": True}, "still falling"),
+        ({"ne": 1.2}, "NE is 1.2"),
+        ({"every": 20}, "average of 40 steps, fewer than the 100"),
     ],
 )
-def test_each_doubt_has_its_cause(
-    planted: ModuleType, changes: dict[str, Any], floor: float | None, words: str | None
-) -> None:
-    told = list(advice(fit(**FINE | changes), planted.trainer_config(ema_decay=0.99), floor=floor))
+def test_each_doubt_has_its_cause(planted: ModuleType, changes: dict[str, Any], words: str | None) -> None:
+    told = list(advice(fit(**FINE | changes), planted.trainer_config(ema_decay=0.99)))
     assert len(told) == (words is not None)
     assert all(words in text for text in told if words)
     known = {f"trainer.{one.name}" for one in fields(TrainerConfig)}
