@@ -33,10 +33,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="studies; all of the page without a name")
     parser.add_argument("--outputs", default="outputs", help="folder that has studies/")
+    parser.add_argument("--config-dir", type=Path, help="folder of YAML that has the studies, and their tables")
     asked = parser.parse_args()
+    own = asked.config_dir and asked.config_dir.resolve()
     os.chdir(ROOT)
     for name in asked.names or re.findall(r"<!-- study (\w+)", PAGE.read_text(encoding="utf-8")):
-        folder = study(compose("study", [f"study={name}", f"outputs={asked.outputs}"]))
+        folder = study(compose("study", [f"study={name}", f"outputs={asked.outputs}"], config_dir=own))
         PAGE.write_text(inserted(PAGE.read_text(encoding="utf-8"), name, folder), encoding="utf-8")
         print(f"{PAGE}: {name}")
 

@@ -4,10 +4,10 @@ import sys
 import time
 from pathlib import Path
 
+from fieldctr.commands.baseline_run import train_baseline
 from fieldctr.commands.launch import compose
 from fieldctr.commands.machine import start_runtime
 from fieldctr.commands.train import train as train_run
-from fieldctr.commands.trees import train_trees
 from fieldctr.commands.vectors import text_folders, vectors
 from fieldctr.config import TrainConfig, parse
 from fieldctr.data.prepare import prepared
@@ -58,9 +58,9 @@ def train(job: Job) -> None:
         remove([job.folder / checkpoint.FOLDER])  # a trial that has finished never goes on, and there are many
 
 
-def trees(job: Job) -> None:
-    """Boosted trees, in the form of a run."""
-    train_trees(compose("baseline", job.words, config_dir=job.config_dir), job.folder)
+def baseline(job: Job) -> None:
+    """Boosted trees, or logistic regression at its optimum, in the form of a run."""
+    train_baseline(job.kind, compose("baseline", job.words, config_dir=job.config_dir), job.folder)
 
 
-KINDS = {"stages": make_stages, "train": train, "trees": trees}
+KINDS = {"stages": make_stages, "train": train, "lightgbm": baseline, "logistic": baseline}

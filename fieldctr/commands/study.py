@@ -93,12 +93,12 @@ def name_of(config: StudyConfig, arms: list[Arm]) -> str:
 def cell_state(config: StudyConfig, folder: Path, cell: Cell, stages: dict[str, Job]) -> CellState:
     """Where a cell begins: its table's job, its search, or the settings that it has without one."""
     words = run_words(config, cell, folder.name)
-    node = compose("baseline" if cell.arm.trees else "train", words, config_dir=config.config_dir)
-    if not cell.arm.trees:
+    node = compose("baseline" if cell.arm.baseline else "train", words, config_dir=config.config_dir)
+    if not cell.arm.baseline:
         parse(TrainConfig, node, "")  # a mistake is told before anything runs
     stage = stage_of(config, folder, cell, node, stages)
-    origin = "fixed" if cell.arm.trees else origin_of(config, cell)
-    if cell.arm.trees or settings_kind(config, cell.arm) != "searched":
+    origin = "fixed" if cell.arm.baseline else origin_of(config, cell)
+    if cell.arm.baseline or settings_kind(config, cell.arm) != "searched":
         return CellState(cell, stage, None, {}, origin, config_digest(node))
     if cell.arm.settings_of:
         return CellState(cell, stage, None, None, origin, config_digest(node))
@@ -131,7 +131,7 @@ def stage_of(config: StudyConfig, folder: Path, cell: Cell, node: Mapping[str, A
     key = digest(parts)[:8]
     if key not in stages:
         name = f"{STAGES}/{cell.dataset}_{key}"
-        words = run_words(config, Cell(cell.dataset, cell.arm._replace(trees=False)), folder.name)
+        words = run_words(config, Cell(cell.dataset, cell.arm._replace(baseline=None)), folder.name)
         stages[key] = Job(name, folder / name, "stages", tuple(words), config.config_dir)
     return stages[key]
 

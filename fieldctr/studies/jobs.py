@@ -15,7 +15,7 @@ class Job:
 
     name: str  # within the study: search/coupon/fat/trial_003
     folder: Path  # of the run
-    kind: Literal["stages", "train", "trees"]
+    kind: Literal["stages", "train", "lightgbm", "logistic"]
     words: tuple[str, ...]  # of the call that does the same: model=fat dataset=coupon seed=1
     config_dir: str | None = None
     origin: str = ""  # what found the settings among the words; result.json says it

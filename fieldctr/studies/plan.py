@@ -17,11 +17,11 @@ from fieldctr.studies.jobs import Job
 from fieldctr.studies.search import Objective, Sampler
 from fieldctr.studies.spaces import Settings, words_of
 
-TREES = "lightgbm"  # the arm of `fieldctr baseline`'s boosted trees
+BASELINES = ("lightgbm", "logistic")  # arms of `fieldctr baseline`: boosted trees, scikit-learn's logistic regression
 ARM_KEYS = ("words", "space", "settings", "settings_of", "starts_from")
 SETTINGS = ("searched", "tuned", "defaults")
 NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
-OF_TREES = ("dataset", "outputs", "data_root")  # keys that the boosted trees share with models
+OF_BASELINES = ("dataset", "outputs", "data_root")  # keys that they share with models
 SEARCH, RUNS, STAGES = "search", "runs", "stages"  # folders of a study
 
 
@@ -85,7 +85,7 @@ class Arm(NamedTuple):
     settings: str | None = None  # of SETTINGS; None: the study's
     settings_of: str | None = None  # the arm whose search it takes
     starts_from: str | None = None  # the arm whose run of the same seed is its warm start
-    trees: bool = False
+    baseline: Literal["lightgbm", "logistic"] | None = None
     product: tuple[tuple[str, Any], ...] = ()  # of an arm of `over`: its groups with their values
 
     def short(self, within: Sequence[str]) -> str:
@@ -116,15 +116,14 @@ def seeds_of(config: StudyConfig) -> list[int]:
 
 def arms_of(config: StudyConfig) -> list[Arm]:
     """From `models`, from the products of `over`, and from `arms`, in this order; UserError for what is none."""
-    found = [Arm(name, (f"model={name}",)) for name in listed(config.models) if name != TREES]
+    found = [Arm(name, (f"model={name}",)) for name in listed(config.models) if name not in BASELINES]
     for values in itertools.product(*(listed(value) for value in config.over.values())) if config.over else ():
         chosen = dict(zip(config.over, values, strict=True))
         words = tuple(f"{group}={value}" for group, value in chosen.items() if group != "settings")
         name, spaces = "_".join(map(str, values)), _spaces(chosen)
         found.append(Arm(name, words, spaces, chosen.get("settings"), product=tuple(chosen.items())))
     found += [_arm(name, node) for name, node in config.arms.items() if node is not None]
-    if TREES in listed(config.models):
-        found.append(Arm(TREES, (), trees=True))
+    found += [Arm(name, (), baseline=name) for name in BASELINES if name in listed(config.models)]
     names = [arm.name for arm in found]
     if not names:
         raise UserError("the study has no arms: give models=lr,deepfm or, in its YAML, arms")
@@ -191,8 +190,8 @@ def run_words(config: StudyConfig, cell: Cell, study: str) -> list[str]:
     own, named = list(last.values()), set(last)
     words = [*([] if "dataset" in named else [f"dataset={cell.dataset}"]), *own]
     words += [f"outputs={config.outputs}", f"data_root={config.data_root}"]
-    if cell.arm.trees:
-        return [*(word for word in words if key_of(word).partition(".")[0] in OF_TREES), "threads=1"]
+    if cell.arm.baseline:
+        return [*(word for word in words if key_of(word).partition(".")[0] in OF_BASELINES), "threads=1"]
     usual = {"tracker": tracker_of(config), "runtime.threads": "1", "resume": "true"}
     if settings_kind(config, cell.arm) != "tuned":
         usual["tuned"] = "none"
@@ -214,7 +213,7 @@ def final_job(config: StudyConfig, folder: Path, cell: Cell, settings: Settings,
     words = [*run_words(config, cell, folder.name), *words_of(settings), f"seed={seed}"]
     if cell.arm.starts_from:
         words.append(f"warm_start={start_of(folder, cell, seed)}")
-    return Job(name, folder / name, "trees" if cell.arm.trees else "train", tuple(words), **how)
+    return Job(name, folder / name, cell.arm.baseline or "train", tuple(words), **how)
 
 
 def start_of(folder: Path, cell: Cell, seed: int) -> Path:

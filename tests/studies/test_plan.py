@@ -28,20 +28,22 @@ def test_every_study_of_the_product_composes_its_cells(name: str, tmp_path: Path
     for arm in random.Random(name).sample(arms, min(3, len(arms))):
         state = cell_state(study, tmp_path / name, Cell(listed(study.datasets)[0], arm), {})
         assert (state.search is None) == (
-            arm.trees or settings_kind(study, arm) != "searched" or arm.settings_of is not None
+            arm.baseline is not None or settings_kind(study, arm) != "searched" or arm.settings_of is not None
         )
 
 
 def test_models_products_and_arms_come_in_this_order() -> None:
     study = config(
-        "models=lr,lightgbm", "over={model: [fm, deepfm], enhancer: [none, llactr]}", "arms.mine='model=fat seed=3'"
+        "models=logistic,lr,lightgbm",
+        "over={model: [fm, deepfm], enhancer: [none, llactr]}",
+        "arms.mine='model=fat seed=3'",
     )
     arms = {arm.name: arm for arm in arms_of(study)}
-    assert list(arms) == ["lr", "fm_none", "fm_llactr", "deepfm_none", "deepfm_llactr", "mine", "lightgbm"]
+    assert list(arms) == ["lr", "fm_none", "fm_llactr", "deepfm_none", "deepfm_llactr", "mine", "lightgbm", "logistic"]
     assert arms["fm_llactr"].space == ("fm", "llactr")
     assert arms["fm_none"].space == ("fm",)
     assert arms["mine"].words == ("model=fat", "seed=3")
-    assert arms["lightgbm"].trees
+    assert [arms[name].baseline for name in ("lightgbm", "logistic", "lr")] == ["lightgbm", "logistic", None]
 
 
 def test_words_of_the_call_go_to_every_run_and_an_arm_s_own_win() -> None:
