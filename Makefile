@@ -55,11 +55,12 @@ types: setup
 check: lint types test
 
 # `make lock UPGRADE=--upgrade` takes newer versions. All extras but ray, which is large: its tests skip, and say so.
+# TorchRec, which goes with an older torch, has a lock of its own.
 EXTRAS := tensorboard joblib minilm lightgbm sklearn smollm2 slurm dev
+COMPILE = $(UV) pip compile $(UPGRADE) --quiet --universal --generate-hashes --no-header --python-version 3.11
 lock: $(UV)
-	$(UV) pip compile $(UPGRADE) --quiet --universal --generate-hashes --no-header --python-version 3.11 \
-		$(foreach extra,$(EXTRAS),--extra $(extra)) \
-		--output-file requirements.lock pyproject.toml
+	$(COMPILE) $(foreach extra,$(EXTRAS),--extra $(extra)) --output-file requirements.lock pyproject.toml
+	$(COMPILE) --extra torchrec --output-file scripts/requirements-torchrec.lock pyproject.toml
 
 wheel: setup
 	$(BIN)/python -m build --wheel --no-isolation

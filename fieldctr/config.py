@@ -82,6 +82,14 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True)
+class EmbeddingConfig:
+    """How embedding tables are held while a model is fitted. Node `embedding`, which runs of before it lack."""
+
+    engine: Literal["torch", "torchrec"] = "torch"
+    sharding: Literal["auto", "table_wise", "row_wise", "column_wise"] = "auto"  # of torchrec
+
+
+@dataclass(frozen=True)
 class RuntimeConfig:
     """The machine. Node `runtime`."""
 
@@ -165,6 +173,7 @@ class TrainConfig:
     id_dropout: dict[str, Any] | None = None  # by field name a probability
     evaluate_test: bool = True  # False in a trial of a search
     choices: dict[str, Any] | None = None  # by group the option that was taken: names to say, not what is computed
+    embedding: EmbeddingConfig = EmbeddingConfig()
 
     def choice(self, group: str) -> str:
         """The name of the option that was taken of a group: fat for model=fat."""
@@ -174,6 +183,7 @@ class TrainConfig:
 CLOSED = {  # nodes whose keys are known whatever is chosen, and what reads them
     "trainer": TrainerConfig,
     "optimizer": OptimizerConfig,
+    "embedding": EmbeddingConfig,
     "runtime": RuntimeConfig,
     "tracker": TrackerConfig,
     "encoder": EncoderConfig,

@@ -7,7 +7,18 @@ import pytest
 import yaml
 
 from fieldctr.catalog import conf_dir
-from fieldctr.config import Kind, OptimizerConfig, Positive, Share, TrainerConfig, build, later, parse
+from fieldctr.config import (
+    EmbeddingConfig,
+    Kind,
+    OptimizerConfig,
+    Positive,
+    Share,
+    TrainConfig,
+    TrainerConfig,
+    build,
+    later,
+    parse,
+)
 from fieldctr.errors import UserError
 from fieldctr.runs import config_digest
 
@@ -104,3 +115,10 @@ def test_build_binds_the_signature() -> None:
         build({"_target_": "fieldctr.models.nothing.Nothing"}, "model", 1, kind=ANY)
     with pytest.raises(UserError, match="no _target_"):
         build({}, "model", 1, kind=ANY)
+
+
+def test_a_run_of_before_there_were_shards_is_one_with_plain_tables() -> None:
+    train = yaml.safe_load((conf_dir() / "train.yaml").read_text(encoding="utf-8"))["embedding"]
+    assert parse(EmbeddingConfig, train, "embedding") == EmbeddingConfig() == TrainConfig.embedding
+    assert config_digest({"seed": 1}) == config_digest({"seed": 1, "embedding": train})
+    assert config_digest({"seed": 1}) != config_digest({"seed": 1, "embedding": train | {"engine": "torchrec"}})

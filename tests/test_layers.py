@@ -22,6 +22,8 @@ LAYERS = [
 HOMES = {
     "polars": {"data", "analysis"},
     "ray": {"data", "studies"},
+    "torchrec": {"training"},
+    "fbgemm_gpu": {"training"},
     "optuna": {"studies"},
     "submitit": {"studies"},
     "transformers": {"llm"},

@@ -15,6 +15,7 @@ from fieldctr.catalog import conf_dir, options, without_own
 from fieldctr.commands.keys import option_keys
 from fieldctr.config import RuntimeConfig
 from fieldctr.errors import UserError
+from fieldctr.training import torchrec_pair
 from fieldctr.training.runtime import Runtime
 
 LIBRARIES = ("torch", "transformers", "peft", "hydra-core", "omegaconf", "polars", "numpy", "torchmetrics", "wandb")
@@ -75,6 +76,18 @@ def _software() -> Iterator[tuple[str, str]]:
         except ModuleNotFoundError:  # its parent package is absent
             found = None
         yield ("ok", f"{module} is installed") if found else ("absent", cure)
+    yield shards()
+
+
+def shards() -> tuple[str, str]:
+    """Whether what embedding.engine=torchrec takes is here, in versions that go together."""
+    here = ", ".join(f"{name} {version}" for name, version in torchrec_pair.installed().items())
+    if torchrec_pair.pair_fits():
+        return "ok", f"{here}: they go together"
+    return (
+        "absent",
+        f"{torchrec_pair.ENGINE} takes {torchrec_pair.WANTED}, here is {here}: {torchrec_pair.LOCK} has them",
+    )
 
 
 def _machine() -> Iterator[tuple[str, str]]:

@@ -22,6 +22,7 @@ from fieldctr.models.ctr_model import CTRModel, build_model, refuse_misfits
 from fieldctr.training.costs import Costs, step_costs
 from fieldctr.training.pace import Pace
 from fieldctr.training.runtime import Runtime
+from fieldctr.training.torchrec_pair import refuse_misfits as refuse_shards
 from fieldctr.training.trainer import Fitting, Trainer
 
 PATIENCE_S = 6.0  # a longer step is measured on fewer samples
@@ -32,6 +33,7 @@ def dry_run(config: TrainConfig) -> str:
     """The estimate, in words."""
     named = f"model={config.choice('model')} and enhancer={config.choice('enhancer')}"
     refuse_misfits(config.model, config.enhancer, named=named)
+    refuse_shards(config.embedding, config.trainer, config.optimizer, 1)
     outputs = Path(config.outputs)
     runtime = start_runtime(config.runtime, config.trainer, outputs=outputs)
     dataset = prepared(config.dataset, data_dir=outputs / "data", schema=config.schema)

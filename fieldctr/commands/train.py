@@ -41,7 +41,7 @@ from fieldctr.runs import CODE, MODEL, SCHEMA, FollowedRun, Run, config_digest, 
 from fieldctr.schema import Schema
 from fieldctr.signals import Interrupted
 from fieldctr.tracking import Tracker
-from fieldctr.training import checkpoint, optim
+from fieldctr.training import checkpoint, optim, torchrec_pair
 from fieldctr.training.evaluate import Evaluation, evaluate
 from fieldctr.training.first_bias import start_at_click_rate
 from fieldctr.training.metrics import metric_class
@@ -128,7 +128,7 @@ def resumable(folder: Path) -> Generator[None]:
 
 def walk(config: TrainConfig, run: Run, ranks: Ranks) -> None:
     """The walk of README, in its order."""
-    refuse_mistakes(config)
+    refuse_mistakes(config, ranks)
     outputs = Path(config.outputs)
     runtime = start_runtime(config.runtime, config.trainer, outputs=outputs, ranks=ranks)
     mirrored = replace(config.tracker, name="none") if ranks.rank else config.tracker
@@ -220,11 +220,12 @@ def begin(model: CTRModel, dataset: Dataset, config: TrainConfig) -> dict[str, A
     return {"pace": Pace.of(config.trainer, len(dataset.train))._asdict(), "first_bias": bias}
 
 
-def refuse_mistakes(config: TrainConfig) -> None:
+def refuse_mistakes(config: TrainConfig, ranks: Ranks) -> None:
     """UserError for what can be known before the table is read, and not after the first evaluation."""
     named = f"model={config.choice('model')} and enhancer={config.choice('enhancer')}"
     refuse_misfits(config.model, config.enhancer, named=named)
     optim.refuse_misfits(config.optimizer)
+    torchrec_pair.refuse_misfits(config.embedding, config.trainer, config.optimizer, ranks.world)
     if config.warm_start and adds_fields(config.enhancer):
         raise UserError(
             f"warm_start and enhancer={config.choice('enhancer')} do not go together: it adds fields, whose weights no "
@@ -264,7 +265,7 @@ def fitted(
         run.log(record)
         tracker.log(record, step=int(record["step"]))
 
-    return Trainer(config.trainer, config.optimizer, runtime, seed=config.seed).fit(
+    return Trainer(config.trainer, config.optimizer, runtime, seed=config.seed, embedding=config.embedding).fit(
         model,
         dataset.train,
         dataset.valid,

@@ -11,12 +11,12 @@ reached the same AUC on KuaiRand (DeepFM 0.7319 against 0.7313), but its logits 
 
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from fieldctr.config import OptimizerConfig
+from fieldctr.config import EmbeddingConfig, OptimizerConfig, TrainConfig
 from fieldctr.errors import UserError
 from fieldctr.models.hooks import hook
 from fieldctr.nn.embedding import EmbeddingTable
@@ -26,6 +26,9 @@ from fieldctr.training.muon import Muon, is_wide
 from fieldctr.training.ranks import ALONE, Ranks
 from fieldctr.training.row_adagrad import RowAdagrad
 from fieldctr.training.sparse_gradients import BufferedTable, RowSums, step_rows
+
+if TYPE_CHECKING:
+    from fieldctr.training.torchrec_tables import ShardedTable
 
 
 class Optimizer:
@@ -39,15 +42,23 @@ class Optimizer:
         clip_norm: float | None,
         ema_decay: float | None,
         ranks: Ranks = ALONE,
+        embedding: EmbeddingConfig = TrainConfig.embedding,
     ) -> None:
         self.model, self.ranks = model, ranks
         self.clip_norm, self.ema_decay, self.steps = clip_norm, ema_decay, 0
+        refuse_misfits(config)
+        device, scales = next(model.parameters()).device, scales_of(model, config)
+        self.frozen, self.clip_groups = frozen(model), clip_groups(model)
+        apart = {id(weight) for weight in (*self.frozen, *(one for group in self.clip_groups for one in group.weights))}
+        self.sharded: dict[str, ShardedTable] = {}
+        if embedding.engine == "torchrec":
+            from fieldctr.training.torchrec_tables import sharded_tables  # 7 s, and not everywhere
+
+            self.sharded = sharded_tables(model, embedding, config, ranks, apart=apart, scales=scales)
         tables = {name: module for name, module in model.named_modules() if isinstance(module, EmbeddingTable)}
         self.lazy: dict[str, LazyTable] = {}
         self.rowwise: dict[str, RowAdagrad] = {}
         self.buffered: list[BufferedTable] = []
-        refuse_misfits(config)
-        device, scales = next(model.parameters()).device, scales_of(model, config)
         learning = {name: table for name, table in tables.items() if table.weight.requires_grad}
         if config.embedding_rule == "rowwise_adagrad":
             rows = step_rows(device)
@@ -62,10 +73,8 @@ class Optimizer:
             sums = RowSums()
             self.buffered = [BufferedTable(table, sums) for table in learning.values()]
         lazy = {id(tables[name].weight) for name in self.lazy}
-        self.frozen = frozen(model)
         for weight in self.frozen:
             weight.grad = torch.zeros_like(weight)
-        self.clip_groups = clip_groups(model)
         if lazy & scales.keys():
             raise UserError(
                 "optimizer.embedding_update=lazy: a module with an embedding table sets lr_scale or lr_width, and lazy "
@@ -83,6 +92,11 @@ class Optimizer:
         self.dense = Adam(rest, config, tables=table_weights, lr_scales=scales)
         self.muon = Muon(wide, config, lr_scales=scales)
         self.average = Average(model, without=lazy) if ema_decay else None
+
+    def begin(self, lr: float) -> None:
+        """Say the learning rate before the forward pass, which takes it along for the rows of shards."""
+        for table in self.sharded.values():
+            table.begin(lr)
 
     def step(self, lr: float) -> None:
         """Apply the gradients at learning rate `lr` and clear them."""
@@ -123,7 +137,7 @@ class Optimizer:
 
     def close(self) -> None:
         """Leave the model's tables as they were before; their rows must be up to date."""
-        for table in [*self.lazy.values(), *self.rowwise.values(), *self.buffered]:
+        for table in [*self.sharded.values(), *self.lazy.values(), *self.rowwise.values(), *self.buffered]:
             table.close()
 
     @contextmanager
@@ -131,11 +145,23 @@ class Optimizer:
         """Inside, the model holds the averaged weights of all rows up to now; outside, the raw ones again."""
         for table in self.lazy.values():
             table.flush()
-        self._swap()
+        with self.whole():
+            self._swap()
+            try:
+                yield
+            finally:
+                self._swap()
+
+    @contextmanager
+    def whole(self) -> Generator[None]:
+        """Inside, tables are whole that lie in shards outside; all ranks go in together."""
+        for table in self.sharded.values():
+            table.gather()
         try:
             yield
         finally:
-            self._swap()
+            for table in self.sharded.values():
+                table.split()
 
     def _swap(self) -> None:
         if self.average:
@@ -144,7 +170,7 @@ class Optimizer:
                 table.swap()
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything that a later `load` needs, by name."""
+        """Everything that a later `load` needs, by name; of shards, while they are whole."""
         tensors = {"steps": torch.tensor(self.steps)} | _prefixed("dense", self.dense.tensors())
         tensors |= _prefixed("muon", self.muon.tensors())
         if self.average:
@@ -153,7 +179,7 @@ class Optimizer:
             tensors |= _prefixed("schedule", self.schedule.tensors())
         for name, table in self.lazy.items():
             tensors |= _prefixed(f"lazy/{name}", table.tensors())
-        for name, table in self.rowwise.items():
+        for name, table in (self.rowwise | self.sharded).items():
             tensors |= _prefixed(f"rowwise/{name}", table.tensors())
         for i, weight in enumerate(self.frozen):
             assert weight.grad is not None
@@ -167,6 +193,8 @@ class Optimizer:
             self.schedule.load(tensors["schedule/known"], self.steps)
         for name, tensor in self.tensors().items():
             tensor.copy_(tensors[name])
+        for table in self.sharded.values():
+            table.scatter()
 
 
 class ClipGroup(NamedTuple):

@@ -99,14 +99,14 @@ class Ranks:
     def total(self, tensor: Tensor) -> Tensor:
         """The sum over the ranks, in place."""
         if self.many:
-            with _heard():
+            with heard():
                 dist.all_reduce(tensor)
         return tensor
 
     def _each(self, tensor: Tensor) -> list[Tensor]:
         """The tensors of all ranks, which are of one shape."""
         tensors = [torch.empty_like(tensor) for _ in range(self.world)]
-        with _heard():
+        with heard():
             dist.all_gather(tensors, tensor)
         return tensors
 
@@ -115,7 +115,7 @@ class Ranks:
         if not self.many:
             return function()
         found = [None if self.rank else function()]
-        with _heard():
+        with heard():
             dist.broadcast_object_list(found, device=torch.device("cpu"))
         return found[0]  # ty: ignore[invalid-explicit-return]
 
@@ -144,7 +144,7 @@ class Ranks:
             yield
         except Interrupted as stop:
             number += stop.signum
-        with _heard():
+        with heard():
             dist.all_reduce(number, op=dist.ReduceOp.MAX)
         if number:
             raise Interrupted(int(number))
@@ -166,7 +166,7 @@ class Ranks:
             if hook(module, "frozen"):
                 what = f"{type(module).__name__} is frozen, which piles up the gradients of one process"
                 raise UserError(f"{what}, and {alone}. Train it without torchrun")
-        with _heard():
+        with heard():
             for tensor in model.state_dict().values():
                 dist.broadcast(tensor, 0)
 
@@ -189,7 +189,7 @@ def joined(told: int | Literal["auto"]) -> Generator[Ranks]:
     if here.world == 1:
         yield ALONE
         return
-    with _heard():
+    with heard():
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
     try:
         with contextlib.ExitStack() as stack:
@@ -213,7 +213,7 @@ def _as_rows(bits: Tensor) -> Tensor:
 
 
 @contextmanager
-def _heard() -> Generator[None]:
+def heard() -> Generator[None]:
     """What torch raises where another rank does not answer, in words."""
     try:
         yield

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from fieldctr import signals
-from fieldctr.config import OptimizerConfig, TrainerConfig
+from fieldctr.config import EmbeddingConfig, OptimizerConfig, TrainConfig, TrainerConfig
 from fieldctr.data.batches import Batches
 from fieldctr.data.dataset import Split
 from fieldctr.errors import UserError
@@ -55,8 +55,17 @@ class Fit(NamedTuple):
 class Trainer:
     """Fits models with one set of settings."""
 
-    def __init__(self, settings: TrainerConfig, optimizer: OptimizerConfig, runtime: Runtime, *, seed: int) -> None:
+    def __init__(
+        self,
+        settings: TrainerConfig,
+        optimizer: OptimizerConfig,
+        runtime: Runtime,
+        *,
+        seed: int,
+        embedding: EmbeddingConfig = TrainConfig.embedding,
+    ) -> None:
         self.settings, self.optimizer, self.runtime, self.seed = settings, optimizer, runtime, seed
+        self.embedding = embedding
 
     def fit(
         self,
@@ -110,6 +119,7 @@ class Fitting:
             clip_norm=self.settings.clip_norm,
             ema_decay=self.settings.ema_decay,
             ranks=self.ranks,
+            embedding=trainer.embedding,
         )
         self.state = State(lr=trainer.optimizer.lr)
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.runtime.device)  # since the last evaluation
@@ -150,9 +160,14 @@ class Fitting:
                 if self.state.stopped:
                     return
                 continue  # the mean loss has just started anew
-            if time.perf_counter() - self.saved > self.settings.checkpoint_every_s:
+            if self.overdue():
                 self.save()
             progress.tick(self.state.step, self.epochs, self.mean_loss)
+
+    def overdue(self) -> bool:
+        """Whether the last checkpoint is too old. Where tables lie in shards all ranks agree: each has rows."""
+        late = time.perf_counter() - self.saved > self.settings.checkpoint_every_s
+        return bool(self.ranks.total(torch.tensor(float(late)))) if self.optimizer.sharded else late
 
     @property
     def due(self) -> bool:
@@ -171,6 +186,7 @@ class Fitting:
         """Forward, backward, update. Nothing here waits for the device."""
         if self.settings.compile == "graphs":
             torch.compiler.cudagraph_mark_step_begin()  # what the last step's graph made may be overwritten
+        self.optimizer.begin(self.state.lr)
         with self.runtime.autocast():
             output = self.model(inputs)
         rows = self.batches.rows_of(self.state.step % self.steps_per_epoch)
@@ -250,19 +266,25 @@ class Fitting:
 
     def save(self) -> None:
         """A checkpoint of this very step, by rank 0."""
-        if self.folder is None or self.ranks.rank:
+        if self.folder is None:
             return
         self.runtime.synchronize()
         self.lap("train")
+        with self.optimizer.whole():
+            self.write(self.folder)
+        self.lap("checkpoint")
+        self.saved = self.clock
+
+    def write(self, folder: Path) -> None:
+        if self.ranks.rank:
+            return
         tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
         tensors |= {f"best/{name}": value for name, value in self.best.items()}
         tensors |= {f"optimizer/{name}": value for name, value in self.optimizer.tensors().items()}
         tensors |= {f"rng/{name}": value for name, value in rng(self.runtime.device).items()}
         tensors["loss_sum"] = self.loss_sum
         state = {"losses": self.losses, "runtime": self.runtime.describe(), **asdict(self.state)}
-        checkpoint.save(self.folder, self.state.step, tensors, state, of=self.name)
-        self.lap("checkpoint")
-        self.saved = self.clock
+        checkpoint.save(folder, self.state.step, tensors, state, of=self.name)
 
     def load(self) -> bool:
         """Go on from the newest checkpoint of the folder; False when there is none."""
@@ -270,8 +292,9 @@ class Fitting:
         if found is None:
             return False
         tensors, state = found
-        self.model.load_state_dict(part(tensors, "model"))
-        self.optimizer.load(part(tensors, "optimizer"))
+        with self.optimizer.whole():
+            self.model.load_state_dict(part(tensors, "model"))
+            self.optimizer.load(part(tensors, "optimizer"))
         self.best = {name: value.to(self.runtime.device) for name, value in part(tensors, "best").items()}
         self.loss_sum.copy_(tensors["loss_sum"])
         if self.ranks.rank:
