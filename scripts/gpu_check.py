@@ -9,6 +9,8 @@ wheels of what is missing there, such as
 of the machine's Python and system. Parts, in this order:
     tests    those marked `cuda`
     equal    20 losses in fp32 on the CPU and on the device, and a checkpoint of either resumed on the other
+    ranks    a short fit of two processes of torchrun, by NCCL, against one, where there are two GPUs; with tables in
+             shards too, where TorchRec is installed
     speed    ms per step, samples/s, share of the measured peak, peak memory and waits, by model, precision and mode
     ssft     seconds of tuning a small language model on field names
 The file is written after each result, so that what an end of the time cuts off is lost alone. Exit code 1 where
@@ -41,6 +43,7 @@ EQUAL = (  # also with the two updates of tables that touch the batch's rows alo
     ("fat_xs", ["optimizer=adam"]),
 )
 STEPS, WARM_UP, LOSSES = 30, 8, 20
+HANGS_S = 300  # two ranks that wait for each other
 TOLERANCE = 1e-4
 
 
@@ -53,6 +56,7 @@ class Check:
             "machine": machine(asked.device),
             "tests": {},
             "equal": [],
+            "ranks": [],
             "speed": [],
             "ssft": {},
         }
@@ -111,6 +115,8 @@ def main() -> None:
             result = {"model": model, "words": words}
             check.found["equal"].append(result)
             check.take(result, lambda model=model, words=words: equal(asked, model, words))
+    if "ranks" in asked.parts:
+        ranks(check)
     if "speed" in asked.parts:
         speed(check, lambda arm: arm.mode == "eager")
     if "ssft" in asked.parts:
@@ -125,7 +131,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
     parser.add_argument("--small", action="store_true", help="a small table and few steps: shows that it runs")
-    parser.add_argument("--parts", nargs="+", default=["tests", "equal", "speed", "ssft"])
+    parser.add_argument("--parts", nargs="+", default=["tests", "equal", "ranks", "speed", "ssft"])
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
     parser.add_argument("--minutes", type=float, default=7.5, help="arms that would end later are left out")
     parser.add_argument("--wheels", type=Path)
@@ -230,6 +236,54 @@ def equal(asked: argparse.Namespace, model: str, words: list[str]) -> dict[str, 
     return found | {"ok": right and not waited}
 
 
+def ranks(check: Check) -> None:
+    """Two ranks against one process, or why not."""
+    import torch
+
+    from fieldctr.training.torchrec_pair import pair_fits
+
+    asked, count = check.asked, torch.cuda.device_count()
+    for engine in ("torch", "torchrec"):
+        mode = f"2 ranks by {'nccl' if asked.device == 'cuda' else 'gloo'}, {engine}"
+        result = {"model": "deepfm", "precision": "fp32", "mode": mode}
+        check.found["ranks"].append(result)
+        if asked.device == "cuda" and count < 2:
+            check.take(result, lambda: {"left_out": f"NCCL takes a GPU for each rank, and torch sees {count}"})
+        elif engine == "torchrec" and not pair_fits():
+            check.take(result, lambda: {"left_out": "TorchRec is not installed"})
+        else:
+            check.take(result, lambda engine=engine: two_ranks(asked, engine))
+
+
+def two_ranks(asked: argparse.Namespace, engine: str) -> dict[str, Any]:
+    """The largest difference of a training loss and of an AUC between one process and two; samples/s of the two."""
+    rows, batch = (3000, 128) if asked.small else (800_000, 8192)
+    words = ["tracker=none", "dataset=synthetic", f"dataset.source.rows={rows}", "model=deepfm", "tuned=none"]
+    words += ["trainer.max_epochs=1", "trainer.evals_per_epoch=2", f"trainer.batch_size={batch}"]
+    words += ["optimizer=rowwise_adagrad", "trainer.clip_norm=null", "trainer.ema_decay=null"]  # what shards take
+    words += [f"runtime.device={asked.device}", "runtime.matmul=mkl", "runtime.threads=1"]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "fieldctr", "train"]
+    calls = {"one": ["-m", "fieldctr", "train", *words], "two": [*torchrun, *words, f"embedding.engine={engine}"]}
+    evaluations = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, call in calls.items():
+            run = Path(folder) / name
+            done = subprocess.run(
+                ["timeout", str(HANGS_S), sys.executable, *call, f"outputs={folder}", f"hydra.run.dir={run}"],
+                cwd=ROOT, env=environment(), capture_output=True, text=True, check=False,
+            )  # fmt: skip
+            if done.returncode:
+                return {"ok": False, "said": done.stderr.strip().splitlines()[-30:]}
+            lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+            evaluations[name] = [json.loads(line) for line in lines]
+        result = json.loads((run / "result.json").read_text(encoding="utf-8"))
+    found: dict[str, Any] = {"batch": batch, "samples_per_s": result["samples_per_s"], "ranks": result["ranks"]}
+    for key, name in (("train_loss", "largest_difference"), ("valid/auc", "largest_difference_of_auc")):
+        pairs = zip(evaluations["one"], evaluations["two"], strict=True)
+        found[name] = max(abs(one[key] - two[key]) for one, two in pairs)
+    return found | {"ok": found["largest_difference"] <= TOLERANCE and result["ranks"] == 2}
+
+
 def speed(check: Check, chosen: Callable[[Arm], bool]) -> None:
     """Measure the arms in the order of what one wants to know first; those that do not fit into the time are named."""
     asked = check.asked
@@ -317,11 +371,11 @@ def ssft(asked: argparse.Namespace) -> dict[str, Any]:
 
 
 def table(found: dict[str, Any]) -> str:
-    """The speeds as Markdown."""
+    """The speeds as Markdown, and those of two ranks."""
     columns = ("model", "precision", "mode", "batch", "ms", "samples_per_s", "share_of_peak", "peak_mb", "waits")
     lines = [f"{found['machine']['device']}, torch {found['machine']['torch']}", "", f"| {' | '.join(columns)} | |"]
     lines.append(f"|{'---|' * (len(columns) + 1)}")
-    for result in found["speed"]:
+    for result in found["speed"] + found["ranks"]:
         cells = [str(result.get(column, "")) for column in columns]
         lines.append(f"| {' | '.join(cells)} | {result.get('left_out', result.get('error', ''))[:100]} |")
     return "\n".join(lines)

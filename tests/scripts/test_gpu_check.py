@@ -67,6 +67,35 @@ def test_what_fails_is_told_and_costs_nothing_else(
     assert found["speed"][0]["error"] == "RuntimeError: out of memory"
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_ranks_are_left_out_where_each_cannot_have_a_gpu(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr(script, "machine", lambda device: {"device": device, "torch": ""})
+    monkeypatch.setattr(sys, "argv", ["", "--parts", "ranks", "--output", str(tmp_path / "found.json")])
+    with pytest.raises(SystemExit, match="0"):
+        script.main()
+    found = json.loads((tmp_path / "found.json").read_text())["ranks"]
+    assert [one["mode"] for one in found] == ["2 ranks by nccl, torch", "2 ranks by nccl, torchrec"]
+    assert {one["left_out"] for one in found} == {"NCCL takes a GPU for each rank, and torch sees 1"}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_two_ranks_are_compared_with_one_process(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(script, "HANGS_S", 1800)
+    code, found = run(script, tmp_path / "found.json", monkeypatch, "--parts", "ranks")
+    assert code == 0, found
+    plain, shards = found["ranks"]
+    assert plain["ranks"] == 2
+    assert plain["largest_difference"] <= script.TOLERANCE
+    assert shards.get("left_out") == "TorchRec is not installed" or shards["ok"]
+    assert "| deepfm | fp32 | 2 ranks by gloo, torch | 128 |" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_arms_that_do_not_fit_into_the_time_are_named(
