@@ -64,8 +64,7 @@ def _fill(folder: Path, trained: Trained, table: Transforms, config: ExportConfi
     dataset, result = trained.dataset, trained.result
     write_json(folder / "bundle.json", table.record)
     np.savez(folder / "arrays.npz", **table.arrays)  # ty: ignore[invalid-argument-type]
-    own = Path(str(scorer.__file__)).parent
-    shutil.copytree(own, folder / own.name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(str(scorer.__file__), folder)
     small = _shrunk(trained) if config.int8 else None
     served = Served(trained.model, [(field.column, field.on(torch.device("cpu"))) for field in dataset.valid.vectors])
     program = traced(served, num_columns=dataset.schema.num_columns, num_numeric=dataset.schema.num_numeric)

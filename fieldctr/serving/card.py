@@ -15,7 +15,7 @@ PAGE = """# {model} on {dataset}, seed {seed}
 
 Raw rows go in, click probabilities come out. Needs Python 3.11 or newer with {needs}; fieldctr is not needed.
 
-    python -m scorer rows.csv      # or rows.jsonl: a pCTR per row, called in this folder
+    python scorer.py rows.csv      # or rows.jsonl: a pCTR per row, called in this folder
 
     import sys; sys.path.insert(0, "PATH OF THIS FOLDER")
     from scorer import Scorer
@@ -30,8 +30,8 @@ ValueError with a sentence.
 
 {measured}
 
-`bundle.json` has the fields, vocabularies and scales, `arrays.npz` what statistics and histories look up,
-`model.{format}` the folded model. `card.json` has the sha256 of each file.
+`bundle.json` has the fields, how each is read, vocabularies and scales, `arrays.npz` what statistics and histories look
+up, `model.{format}` the folded model. `card.json` has the sha256 of each file.
 
 ## By HTTP
 

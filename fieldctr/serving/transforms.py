@@ -15,12 +15,9 @@ from fieldctr.data.fields.kinds import FieldSpec, HistorySpec, Spec, StatisticSp
 from fieldctr.data.fields.times import TICKS
 from fieldctr.data.shards.reader import Reader
 from fieldctr.errors import UserError
+from fieldctr.serving import rules
 
 DIRECTIVES = frozenset("YmdHMSybBIpz%")  # of a format, which Python reads as polars does
-OF_TEXTS = (
-    *("name", "kind", "column", "columns", "reads", "null_words", "missing", "separator", "max_length", "shares"),
-    *("keep", "padding", "part", "unit", "bucket", "buckets"),
-)
 
 
 class Transforms(NamedTuple):
@@ -43,30 +40,28 @@ def transforms(folder: Path, *, nulls: Iterable[str], negative_rate: float | Non
     fields, arrays = [], {}
     events, totals = load_events(folder, history_specs(specs)), load_totals(folder, specs)
     for spec in specs:
-        field = {"name": spec.name, "width": spec.width}
+        field: dict[str, Any] = {"name": spec.name, "width": spec.width}
         if isinstance(spec, HistorySpec):
             past = events[spec.name]
             arrays |= {f"events {spec.name}": past.ids, f"times {spec.name}": past.times}
-            own = {"by": spec.user(specs).name, "time": spec.time, "unit": spec.unit, "users": past.users}
-            fields.append({**field, "as": "history", **own})
+            field |= {"as": "past", "by": spec.user(specs).name, "users": past.users, **rules.of_history(spec)}
         elif isinstance(spec, StatisticSpec):
             keys, values, unseen = numbers_of(spec, totals[spec.name])
             arrays |= {f"keys {spec.name}": keys, f"values {spec.name}": values}
-            of = [{"name": name, "num_buckets": reader.texts[name].num_buckets} for name in spec.of]
-            fields.append({**field, "as": "statistic", "of": of, "unseen": unseen, "scale": _scale(encoding, spec)})
+            field |= {"as": "mean", "of": spec.of, "unseen": unseen, "scale": _scale(encoding, spec)}
         elif isinstance(spec, FieldSpec) and spec.numeric:
-            own = {"column": spec.column, "null_words": spec.null_words, "scale": _scale(encoding, spec)}
-            fields.append({**field, "as": "number", **own})
+            field |= {"as": "number", "scale": _scale(encoding, spec), **rules.of_numbers(spec.column, spec.null_words)}
         else:
-            own = {"vocabulary": spec.shares or spec.name, "num_buckets": spec.num_buckets}
-            fields.append({**field, "as": "ids", **own})
+            field |= {"as": "ids", "vocabulary": spec.shares or spec.name, "hashed": bool(spec.num_buckets)}
+        fields.append(field)
     record = {
         "columns": list(dict.fromkeys(columns)),
         "nulls": sorted({*nulls}),
         "logit_offset": 0.0 if negative_rate is None else math.log(negative_rate),
-        "texts": [{key: getattr(spec, key) for key in OF_TEXTS} for spec in reader.texts.values()],
+        "texts": [rules.of_texts(spec) for spec in reader.texts.values()],
         "fields": fields,
         "vocabularies": _vocabularies(encoding),
+        **rules.OF_ALL,
     }
     return Transforms(record, arrays)
 
@@ -78,7 +73,7 @@ def _vocabularies(encoding: Encoding) -> dict[str, list[str]]:
         for spec in encoding.specs
         if isinstance(spec, VectorSpec) or (isinstance(spec, FieldSpec) and not (spec.numeric or spec.shares))
     ]
-    found = {}
+    found: dict[str, list[str]] = {name: [] for name in owners}
     for name in owners:
         if (table := encoding.vocabularies.get(name)) is not None:
             assert (table["id"].to_numpy() == np.arange(1, len(table) + 1)).all(), f"{name}: ids have gaps"

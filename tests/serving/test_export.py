@@ -26,8 +26,7 @@ from fieldctr.models.ctr_model import build_model
 from fieldctr.nn.embedding import EmbeddingTable
 from fieldctr.schema import Field, Schema
 from fieldctr.serving.graph import Format, Served, traced, write_graph
-from fieldctr.serving.scorer import Scorer
-from fieldctr.serving.scorer.graph import load_graph
+from fieldctr.serving.scorer import Scorer, load_graph
 from fieldctr.serving.tables import Int8Table, to_int8
 
 ONNX = all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))

@@ -1,6 +1,7 @@
 """What a bundle's scorer makes of raw rows is what `fieldctr predict` makes of them, for every kind of field."""
 
 import json
+import math
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +13,13 @@ import pytest
 from tables import tidy_node
 
 from fieldctr.data.encode import encode_rows
+from fieldctr.data.fields.spelling import value_texts
+from fieldctr.data.fields.times import moment
 from fieldctr.data.new_rows import NewRows
 from fieldctr.data.prepare import new_table, prepared
 from fieldctr.errors import UserError
-from fieldctr.serving.scorer import Scorer, score
+from fieldctr.serving import rules, scorer
+from fieldctr.serving.scorer import Scorer
 from fieldctr.serving.transforms import transforms
 
 Rows = list[dict[str, Any]]
@@ -90,7 +94,7 @@ def node_of(folder: Path, frame: pl.DataFrame, fields: dict[str, Any], **source:
 @pytest.fixture
 def scorer_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Scorer]:
     """The scorer of a prepared table, without a model."""
-    monkeypatch.setattr(score, "load_graph", lambda *_: None)
+    monkeypatch.setattr(scorer, "load_graph", lambda *_: None)
 
     def make(folder: Path, nulls: tuple[str, ...] = ()) -> Scorer:
         found = transforms(folder, nulls=nulls, negative_rate=None)
@@ -129,6 +133,38 @@ def test_what_the_source_takes_for_null_is_missing(tmp_path: Path, scorer_of: Ca
     scorer = scorer_of(dataset.folder, ("u1", "2"))
     assert_alike(node, dataset, scorer, table(2), tmp_path)
     assert "u1" not in scorer.known["user"]
+
+
+def scorer_of_texts() -> Scorer:
+    """One that only reads cells."""
+    scorer = Scorer.__new__(Scorer)
+    scorer.bundle = rules.OF_ALL
+    return scorer
+
+
+def test_rules_spell_texts_and_numbers_as_train_does() -> None:
+    draw = random.Random(3)
+    texts = ["".join(draw.choices("0012.-eE+5T", k=draw.randrange(1, 7))) for _ in range(5000)]
+    texts += ["True", "FALSE", "1.50", "9.9e999", "1e-05", "-0.0", "-.0", "00.0", "5."]
+    numbers = [draw.uniform(-1, 1) * 10 ** draw.randrange(-12, 25) for _ in range(2000)]
+    numbers += [float(draw.randrange(10 ** draw.randrange(1, 18))) for _ in range(500)] + [0.0, 1e17, math.inf]
+    for cells in (pl.Series("cell", texts), pl.Series("cell", numbers)):
+        expected = cells.to_frame().select(value_texts(pl.col("cell"), cells.dtype, null_words=False)).to_series()
+        assert list(map(scorer_of_texts().text, cells)) == expected.to_list()
+
+
+def test_rules_read_iso_texts_as_train_does() -> None:
+    draw = random.Random(4)
+    cells = []
+    for _ in range(1000):
+        day = f"20{draw.randrange(10, 30)}-{draw.randrange(1, 13):02}-{draw.randrange(1, 29):02}"
+        clock = draw.choice(["", f"T{draw.randrange(24):02}:{draw.randrange(60):02}", " 10:30"])
+        second = draw.choice(["", ":07"]) if clock else ""
+        fraction = draw.choice(".,") + str(draw.randrange(1, 10**9)) if second and draw.random() < 0.5 else ""
+        cells.append(day + clock + second + fraction + draw.choice(["", "Z", " UTC", "+02", "-0330", " +05:45"]))
+    expected = pl.DataFrame({"at": cells}).select(moment("at", pl.String(), "iso").dt.epoch("us")).to_series()
+    scorer, read = scorer_of_texts(), rules.of_times("at", "iso")
+    assert [scorer.microseconds(read, cell) for cell in cells] == expected.to_list()
 
 
 def refusal(action: Callable[[], object]) -> str:
