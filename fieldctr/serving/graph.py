@@ -5,11 +5,14 @@ import logging
 import re
 import warnings
 from collections.abc import Sequence
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch._dynamo.exc import TorchDynamoException
 from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule
 from torch.onnx import OnnxExporterError
@@ -51,18 +54,35 @@ def refuse_missing(kind: Format) -> None:
 
 
 def traced(served: Served, *, num_columns: int, num_numeric: int) -> ExportedProgram:
-    """The graph of a model in the form that serves, for any number of rows."""
+    """The graph of a model in the form that serves, for any number of rows; UserError for one that has no graph."""
     ids = torch.zeros(EXAMPLES, num_columns, dtype=torch.int32)
     arguments = (ids, torch.zeros(EXAMPLES, num_numeric)) if num_numeric else (ids,)
     any_rows = tuple({0: Dim.DYNAMIC} for _ in arguments)
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # of torch, about its own code
-        # Strict tracing reads the model's Python: `len(emb)` in somebody's model would else become a constant.
-        program = torch.export.export(served.eval(), arguments, dynamic_shapes=any_rows, strict=True)
+    logging.disable(logging.ERROR)  # what torch logs and prints of a model that it cannot trace is in its exception too
+    try:
+        with warnings.catch_warnings(), torch.no_grad(), redirect_stderr(StringIO()):
+            warnings.simplefilter("ignore")  # of torch, about its own code
+            # Strict tracing reads the model's Python: `len(emb)` in somebody's model would else become a constant.
+            program = torch.export.export(served.eval(), arguments, dynamic_shapes=any_rows, strict=True)
+    except TorchDynamoException as error:
+        raise UserError(_untraceable(str(error))) from error
+    finally:
+        logging.disable(logging.NOTSET)
     for module in program.graph_module.modules():
         for node in module.graph.nodes if isinstance(module, GraphModule) else ():
             node.meta.pop("stack_trace", None)  # with the paths of this machine
     return program
+
+
+def _untraceable(said: str) -> str:
+    """What torch says of a model that it cannot trace, with the innermost line of code that it names."""
+    lines = re.findall(r'([^\s"]+\.py)(?:", line |:)(\d+),? in ', said)
+    where = f" {lines[-1][0]}, line {lines[-1][1]}" if lines else " it"
+    return (
+        f"the model cannot be exported, because torch.export cannot trace{where}: {said.splitlines()[0].strip(' .')}. "
+        "Expected operations on tensors alone, for any number of rows: torch.where in the place of a branch that "
+        "depends on values, len(emb) in the place of a fixed number of rows, no files. Nothing was written"
+    )
 
 
 def write_graph(program: ExportedProgram, folder: Path, kind: Format) -> None:

@@ -21,8 +21,9 @@ from fieldctr.artifacts import file_digest
 from fieldctr.catalog import conf_dir, options
 from fieldctr.commands import bench_serve, export
 from fieldctr.commands.entity_vectors import drawn_texts
+from fieldctr.inputs import Inputs
 from fieldctr.models.contract import batch_of
-from fieldctr.models.ctr_model import build_model
+from fieldctr.models.ctr_model import Output, build_model
 from fieldctr.nn.embedding import EmbeddingTable
 from fieldctr.schema import Field, Schema
 from fieldctr.serving.graph import Format, Served, traced, write_graph
@@ -217,6 +218,36 @@ def test_the_graph_of_every_model_says_what_the_model_says(name: str, enhancer: 
         for rows in (1, 2, 40):
             logit = graph(inputs.ids[:rows].numpy(), inputs.values[:rows].numpy())
             np.testing.assert_allclose(logit, expected[:rows], rtol=0, atol=limit)
+
+
+class Branching(nn.Module):
+    """A model of somebody who asks for the value of a tensor."""
+
+    def forward(self, inputs: Inputs) -> Output:
+        logit = inputs.ids.float().sum(1)
+        if logit.sum() > 0:
+            logit = 2 * logit
+        return Output(logit, logit.sum())
+
+
+class OfSevenRows(nn.Module):
+    """A model of somebody who counts on a number of rows."""
+
+    def forward(self, inputs: Inputs) -> Output:
+        logit = inputs.ids.float().sum(1) + torch.zeros(7)
+        return Output(logit, logit.sum())
+
+
+@pytest.mark.parametrize(
+    ("model", "words"), [(Branching(), "Data-dependent branching"), (OfSevenRows(), "Constraints")]
+)
+def test_a_model_without_a_graph_is_refused_with_its_line(
+    model: nn.Module, words: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(UserError, match=rf"cannot trace \S*test_export\.py, line \d+: {words}.*torch\.where") as caught:
+        traced(Served(model, []), num_columns=3, num_numeric=0)
+    assert len(str(caught.value).splitlines()) == 1
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.fixture
