@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "fieldctr"
-BASE = """schema config artifacts checksums disk locks provenance signals trust
+BASE = """schema config artifacts checksums disk locks provenance signals trust compiler
     tracking errors cores launched catalog inputs memory processor ranking raw_files signatures"""
 LAYERS = [
     set(BASE.split()),

@@ -26,7 +26,7 @@ from fieldctr.serving.transforms import Transforms, transforms
 from fieldctr.training.evaluate import evaluate, predict
 from fieldctr.training.metrics import recalibrated, sigmoid
 
-LIMITS = {"pt2": 1e-6, "onnx": 1e-5}  # of a difference of pCTR
+LIMITS = {"pt2": 1e-6, "aoti": 1e-6, "onnx": 1e-5}  # of a difference of pCTR
 CHECKED_ROWS = 10_000  # of valid, on which it is measured
 
 
@@ -72,6 +72,7 @@ def _fill(folder: Path, trained: Trained, table: Transforms, config: ExportConfi
     card = {
         **{key: result[key] for key in ("model", "dataset", "seed", "config_digest", "data_digest")},
         "format": config.format,
+        "compiled_for": torch.backends.cpu.get_cpu_capability() if config.format == "aoti" else None,
         "needs": needs(config.format),
         "columns": table.record["columns"],
         "histories": any(field["as"] == "history" for field in table.record["fields"]),

@@ -7,10 +7,12 @@ from typing import Any
 
 from fieldctr.artifacts import file_digest
 from fieldctr.disk import in_json
+from fieldctr.serving.graph import FILES
 
 CARD, README = "card.json", "README.md"
 EXAMPLES = 3  # columns that an example names
-PACKAGES = {"pt2": ("numpy", "torch"), "onnx": ("numpy", "onnxruntime")}  # by format what scoring needs
+OF_TORCH = ("numpy", "torch")
+PACKAGES = {"pt2": OF_TORCH, "aoti": OF_TORCH, "onnx": ("numpy", "onnxruntime")}  # by format what scoring needs
 PAGE = """# {model} on {dataset}, seed {seed}
 
 Raw rows go in, click probabilities come out. Needs Python 3.11 or newer with {needs}; fieldctr is not needed.
@@ -25,13 +27,13 @@ A row has these columns, as `fieldctr predict` takes them: {columns}. Null or bl
 train never saw has id 0. Columns that the run's source joins or makes (`dataset.source`) must be there: the bundle
 has no side tables. What cannot be scored, such as a row without a column or a text where a number is expected, raises
 ValueError with a sentence.
-{history}
+{history}{compiled}
 ## Measured
 
 {measured}
 
 `bundle.json` has the fields, how each is read, vocabularies and scales, `arrays.npz` what statistics and histories look
-up, `model.{format}` the folded model. `card.json` has the sha256 of each file.
+up, `{graph}` the folded model. `card.json` has the sha256 of each file.
 
 ## By HTTP
 
@@ -61,6 +63,9 @@ An example, not a server for production: no queue, no batching, no limit.
 HISTORY = """
 Histories end with the events of the prepared table: what a user did since is not in the bundle.
 """
+COMPILED = """
+The model is compiled for processors like that of the export ({processor}): for others, export again there.
+"""
 
 
 def write_card(folder: Path, card: Mapping[str, Any]) -> None:
@@ -85,7 +90,9 @@ def page(card: Mapping[str, Any]) -> str:
         columns=", ".join(f"`{column}`" for column in card["columns"]),
         example="{" + example + "}",
         json_example="{" + example + "}",
+        graph=FILES[card["format"]],
         history=HISTORY if card["histories"] else "",
+        compiled=COMPILED.format(processor=card["compiled_for"]) if card["compiled_for"] else "",
         measured="\n".join(f"- {line}" for line in in_words(card)),
     )
 

@@ -1,4 +1,6 @@
-"""The folded model as a graph without Python: torch.export's .pt2, or ONNX by torch's dynamo exporter."""
+"""The folded model as a graph without Python: torch.export's .pt2, that compiled by AOTInductor, or ONNX by torch's
+dynamo exporter.
+"""
 
 import importlib
 import logging
@@ -13,14 +15,17 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
+from torch._inductor import aoti_compile_and_package
 from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule
 from torch.onnx import OnnxExporterError
 
+from fieldctr.compiler import require_compiler
 from fieldctr.errors import UserError
 from fieldctr.inputs import Inputs
 
-Format = Literal["pt2", "onnx"]
+Format = Literal["pt2", "aoti", "onnx"]
+FILES = {"pt2": "model.pt2", "aoti": "model.aoti.pt2", "onnx": "model.onnx"}
 EXAMPLES = 7  # rows that the graph is traced with; any number can be scored
 
 
@@ -43,7 +48,9 @@ class Served(nn.Module):
 
 
 def refuse_missing(kind: Format) -> None:
-    """UserError where a package is missing that the format needs."""
+    """UserError where something is missing that the format needs: a package, a compiler."""
+    if kind == "aoti":
+        require_compiler("format=aoti", without="format=pt2")
     for package in ("onnx", "onnxscript", "onnxruntime") if kind == "onnx" else ():
         try:
             importlib.import_module(package)
@@ -86,12 +93,16 @@ def _untraceable(said: str) -> str:
 
 
 def write_graph(program: ExportedProgram, folder: Path, kind: Format) -> None:
-    """Write model.pt2, or model.onnx; UserError for a model with an operation that ONNX lacks."""
+    """Write the file of the format; UserError for a model with an operation that ONNX lacks."""
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)  # torchvision is not used
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         if kind == "pt2":
-            torch.export.save(program, folder / "model.pt2")
+            torch.export.save(program, folder / FILES[kind])
+            return
+        if kind == "aoti":
+            logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # CUDA is not used
+            aoti_compile_and_package(program, package_path=str(folder / FILES[kind]))
             return
         try:
             made = torch.onnx.export(program, (), dynamo=True, verbose=False)
@@ -100,4 +111,4 @@ def write_graph(program: ExportedProgram, folder: Path, kind: Format) -> None:
             why = f" {lacks[1]}" if lacks else ""
             raise UserError(f"format=onnx: the model has an operation{why} that ONNX lacks. Take format=pt2") from error
         assert made is not None
-        made.save(folder / "model.onnx")
+        made.save(folder / FILES[kind])

@@ -1,7 +1,7 @@
 """Scores raw rows with the model in this folder: `Scorer().pctr([{"user": "u1", "price": 3}, ...])`.
 
 `python scorer.py rows.csv`, or rows.jsonl, prints the pCTR of each row. Needs numpy, and onnxruntime for model.onnx or
-torch for model.pt2. bundle.json says what is read of a row, how, and in which words it is refused.
+torch for model.pt2 and model.aoti.pt2. bundle.json says what is read of a row, how, and in which words it is refused.
 """
 
 import ast
@@ -226,9 +226,11 @@ def load_graph(folder: Path, threads: int) -> Callable[..., np.ndarray]:
     import torch
 
     torch.set_num_threads(threads)
-    graph = torch.export.load(folder / "model.pt2")
-    module, takes = graph.module(), len(graph.graph_signature.user_inputs)
-    return torch.inference_mode()(lambda *arrays: module(*map(torch.from_numpy, arrays[:takes])).numpy())
+    if (compiled := folder / "model.aoti.pt2").exists():
+        module = torch._inductor.aoti_load_package(compiled)
+    else:
+        module = torch.export.load(folder / "model.pt2").module()
+    return torch.inference_mode()(lambda *given: module(*(torch.from_numpy(x) for x in given if x.size)).numpy())
 
 
 if __name__ == "__main__":

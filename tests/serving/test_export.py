@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import polars as pl
 import pytest
 import torch
 from torch import nn
+from torch._inductor import cpp_builder, exc
 
 from fieldctr import FinishedRun, UserError, compose, train
 from fieldctr.artifacts import file_digest
@@ -26,14 +28,18 @@ from fieldctr.models.contract import batch_of
 from fieldctr.models.ctr_model import Output, build_model
 from fieldctr.nn.embedding import EmbeddingTable
 from fieldctr.schema import Field, Schema
-from fieldctr.serving.graph import Format, Served, traced, write_graph
+from fieldctr.serving.graph import FILES, Format, Served, traced, write_graph
 from fieldctr.serving.scorer import Scorer, load_graph
 from fieldctr.serving.tables import Int8Table, to_int8
 
 ONNX = all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
 each_format = pytest.mark.parametrize(
     "kind",
-    ["pt2", pytest.param("onnx", marks=pytest.mark.skipif(not ONNX, reason="onnx, onnxscript, onnxruntime"))],
+    [
+        "pt2",
+        pytest.param("onnx", marks=pytest.mark.skipif(not ONNX, reason="onnx, onnxscript, onnxruntime")),
+        pytest.param("aoti", marks=pytest.mark.skipif(not shutil.which("c++"), reason="a C++ compiler")),
+    ],
 )
 pytestmark = pytest.mark.filterwarnings("ignore:model.num_bases", "ignore::DeprecationWarning")
 
@@ -84,7 +90,7 @@ def test_raw_rows_get_the_pctr_of_predict(kind: Format, run: FinishedRun, tmp_pa
     files = {path.relative_to(tmp_path / "bundle").as_posix() for path in (tmp_path / "bundle").rglob("*.*")}
     assert set(card["files"]) == files - {"card.json"}
     assert all(file_digest(tmp_path / "bundle" / name) == digest for name, digest in card["files"].items())
-    assert str(conf_dir().parent).encode() not in (tmp_path / f"bundle/model.{kind}").read_bytes()
+    assert str(conf_dir().parent).encode() not in (tmp_path / "bundle" / FILES[kind]).read_bytes()
     if kind == "onnx":
         alone(tmp_path / "bundle", rows, expected)
 
@@ -120,12 +126,15 @@ def test_what_cannot_be_exported_leaves_nothing(
     (tmp_path / "there").mkdir()
     with pytest.raises(UserError, match=r"there is there already. Name another folder"):
         exported(run, tmp_path / "there")
-    with pytest.raises(UserError, match=r"format=tflite is not allowed: expected 'pt2' \| 'onnx'|format"):
+    with pytest.raises(UserError, match=r"format=tflite is not allowed: expected pt2 \| aoti \| onnx"):
         exported(run, tmp_path / "bundle", "format=tflite")
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     monkeypatch.setitem(sys.modules, "onnx", ModuleType("onnx"))
     with pytest.raises(UserError, match=r"format=onnx needs onnxscript: pip install 'fieldctr\[onnx\]'"):
         exported(run, tmp_path / "bundle", "format=onnx")
+    monkeypatch.setattr(cpp_builder, "get_cpp_compiler", no_compiler)
+    with pytest.raises(UserError, match=r"format=aoti needs a C\+\+ compiler, got none: install .* or set format=pt2"):
+        exported(run, tmp_path / "bundle", "format=aoti")
     monkeypatch.setattr(export, "traced", lambda *_, **__: None)
     monkeypatch.setattr(export, "write_graph", lambda *_: None)
     monkeypatch.setattr(export.scorer, "Scorer", lambda *_, **__: Far())
@@ -147,6 +156,10 @@ def test_the_bench_measures_both_forms_on_each_batch(run: FinishedRun, capsys: p
         p50, p95, p99 = map(float, line.group(3, 4, 5))
         assert 0 < p50 <= p95 <= p99
     assert lines[3].endswith("valid has fewer rows")
+
+
+def no_compiler() -> str:
+    raise exc.InvalidCxxCompiler
 
 
 class Far:
