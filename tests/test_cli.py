@@ -154,7 +154,11 @@ def test_a_call_in_another_spelling_is_told_the_right_one(words: str, told: str)
     "words", ["", "seed=1", "-m --config-dir conf", "--cfg job seed=1", "-cd conf -p trainer", "~seed +a.b=1"]
 )
 def test_what_hydra_takes_is_no_mistake_of_spelling(words: str) -> None:
-    refuse_spelling(words.split(), get_args_parser()._option_string_actions, FLAGS_WITH_VALUE)
+    """Nor does it hide one: of all the words only the mistake at the end is refused."""
+    flags = get_args_parser()._option_string_actions
+    refuse_spelling(words.split(), flags, FLAGS_WITH_VALUE)
+    with pytest.raises(UserError, match=r"^'model deepfm': write model=deepfm$"):
+        refuse_spelling([*words.split(), "model", "deepfm"], flags, FLAGS_WITH_VALUE)
 
 
 @pytest.mark.parametrize(

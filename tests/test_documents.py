@@ -1,6 +1,5 @@
 """What the READMEs say holds: links lead somewhere, blocks marked as runnable run, the front page stays short."""
 
-import importlib.util
 import os
 import random
 import re
@@ -13,6 +12,7 @@ from types import ModuleType
 
 import pytest
 import yaml
+from by_path import loaded
 
 from fieldctr.catalog import options
 from fieldctr.cli import COMMANDS
@@ -225,12 +225,7 @@ def test_the_public_workflow_does_what_ci_does_and_says_what_it_does_not() -> No
 
 @pytest.fixture(scope="module")
 def draw_walk() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("draw_walk", ROOT / "scripts/draw_walk.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return loaded(ROOT / "scripts/draw_walk.py")
 
 
 def test_the_demo_names_the_commands_that_come_next_with_their_path() -> None:

@@ -1,7 +1,6 @@
 """What training read, scoring reads the same: every source, every way to write a table, every type of a column."""
 
 import gzip
-import importlib.util
 import json
 import random
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from by_path import loaded
 from tables import tidy_node
 
 from fieldctr.config import build
@@ -27,12 +27,7 @@ Node = dict[str, Any]
 
 def neighbour(name: str) -> ModuleType:
     """A module of tests beside this one, for the files that it writes as publishers do."""
-    spec = importlib.util.spec_from_file_location(f"{name}_for_round_trips", Path(__file__).parent / f"{name}.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return loaded(Path(__file__).parent / f"{name}.py")
 
 
 RAW, MOVIELENS, AMAZON, BOARDS = map(

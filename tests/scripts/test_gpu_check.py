@@ -1,6 +1,5 @@
 """scripts/gpu_check.py from end to end on a CPU: all but what only a GPU has."""
 
-import importlib.util
 import json
 import sys
 from collections.abc import Iterator
@@ -8,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from by_path import loaded
 
 from fieldctr.commands.machine import torch_as_it_was
 
@@ -16,11 +16,7 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "gpu_check.py"
 
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    spec = importlib.util.spec_from_file_location("gpu_check", SCRIPT)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = loaded(SCRIPT)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setattr(module, "LOSSES", 4)
     with torch_as_it_was():

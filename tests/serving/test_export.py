@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from by_path import loaded
 from torch import nn
 from torch._inductor import cpp_builder, exc
 
@@ -46,12 +47,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:model.num_bases", "ignore::Depre
 
 def neighbour(path: str) -> ModuleType:
     """A module of tests, for what it makes."""
-    spec = importlib.util.spec_from_file_location("of_serving", Path(__file__).parents[1] / path)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return loaded(Path(__file__).parents[1] / path)
 
 
 TABLES, MODELS = neighbour("serving/test_transforms.py"), neighbour("models/conftest.py")

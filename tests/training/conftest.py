@@ -1,12 +1,12 @@
 """The planted problem, one thread, and torch's switches put back after each test."""
 
-import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from by_path import loaded
 
 from fieldctr.training.runtime import Runtime
 
@@ -23,13 +23,8 @@ def _one_thread_and_the_old_switches() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def planted() -> ModuleType:
-    """planted.py, which is also a program: tests are no package, so it is loaded by path."""
-    spec = importlib.util.spec_from_file_location("planted", Path(__file__).with_name("planted.py"))
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """planted.py, which is also a program."""
+    return loaded(Path(__file__).with_name("planted.py"))
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ As a program it is a rank: it leaves fits in FOLDER, goes on with those there, a
 """
 
 import hashlib
-import importlib.util
 import json
 import os
 import signal
@@ -29,15 +28,6 @@ from fieldctr.training.trainer import Fitting, Trainer
 UPDATES = ("dense", "lazy")
 STEPS = 52  # of two epochs of 26, whose last batches have one row: none for rank 1
 INTERRUPTED = {"step": 5, "evaluation": 27}  # the look for a signal at which rank 1 gets one: 26 steps and 3 batches
-
-
-def load_planted() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("planted", Path(__file__).with_name("planted.py"))
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def trainer(planted: ModuleType, runtime: Runtime, update: str) -> Trainer:
@@ -115,7 +105,9 @@ def interrupted(planted: ModuleType, runtime: Runtime, update: str, folder: Path
 
 
 def main(folder: Path) -> None:
-    planted, found = load_planted(), dict[str, Any]()
+    import planted  # beside this file, whose folder is the path of a program
+
+    found = dict[str, Any]()
     with joined("auto") as ranks:
         runtime = replace(planted.cpu_runtime(folder / "machine"), ranks=ranks)
         for update in UPDATES:

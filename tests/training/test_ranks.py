@@ -1,6 +1,5 @@
 """Two ranks are as good as one process: equal losses, models and ends. A pair of processes plays all of it once."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from by_path import loaded
 from torch import distributed
 
 from fieldctr.errors import UserError
@@ -24,12 +24,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def fits() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("rank_fits", PROGRAM)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return loaded(PROGRAM)
 
 
 @pytest.fixture(scope="module")
