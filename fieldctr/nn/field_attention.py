@@ -4,7 +4,9 @@ Source: FAT (arXiv:2511.12081) version 2, section 3.2.
 Differs: where the scores are many, the backward pass computes them again instead of keeping them, a few samples at a
 time: those of 1,000 fields and 256 samples are 1 GB a head and layer, and on a CPU any that leave a core's cache cost
 more to write and read than to compute (2048 samples of 40 fields, width 16: 108 ms again, 144 kept).
-`scaled_dot_product_attention` has no factor on its scores.
+`scaled_dot_product_attention` has no factor on its scores. `flex_attention` has (`score_mod`), but on a CPU no backward
+pass (torch 2.15), and forward it takes 1.8 to 6.3 times as long as these products (20 to 300 fields, one thread); on a
+GPU it wants heads of width 16 or more, where FAT's default has 8. It has not been tried on one.
 """
 
 from collections.abc import Iterator
