@@ -64,20 +64,39 @@ class Calls:
         self, folder: Path, *arguments: str, fault: dict[str, Any] | None = None, say: Path | None = None
     ) -> tuple[int, str]:
         """Exit status and what was said."""
-        folder.mkdir(parents=True, exist_ok=True)
         words = [word for argument in arguments for word in (self.dataset if argument == "DATASET" else [argument])]
+        say = say or self.place / f"said-{next(self.numbers)}"
+        return self.ended(folder, words, say, fault=fault), say.read_text()
+
+    def script(self, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """What the console script does in the environment of the test; it would import everything first."""
         number = next(self.numbers)
-        say, status = say or self.place / f"said-{number}", self.place / f"status-{number}"
-        request = {
-            "arguments": words, "folder": str(folder), "say": str(say), "status": str(status), "fault": fault
-        }  # fmt: skip
+        say, told = self.place / f"said-{number}", self.place / f"told-{number}"
+        status = self.ended(folder, [*arguments], say, told=str(told), environment={**os.environ})
+        return subprocess.CompletedProcess(arguments, status, say.read_text(), told.read_text())
+
+    def ended(
+        self,
+        folder: Path,
+        words: list[str],
+        say: Path,
+        *,
+        told: str | None = None,
+        environment: dict[str, str] | None = None,
+        fault: dict[str, Any] | None = None,
+    ) -> int:
+        """The exit status of a call that the server makes: see faults.py."""
+        folder.mkdir(parents=True, exist_ok=True)
+        status = self.place / f"status-{next(self.numbers)}"
+        request = {"arguments": words, "folder": str(folder), "say": str(say), "status": str(status)}
+        request |= {"told": told, "environment": environment, "fault": fault}
         assert self.server.stdin
         self.server.stdin.write(f"{json.dumps(request)}\n")
         self.server.stdin.flush()
         while not status.exists():
             assert self.server.poll() is None
             time.sleep(0.002)
-        return int(status.read_text()), say.read_text()
+        return int(status.read_text())
 
     def close(self) -> None:
         """End the server."""

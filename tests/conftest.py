@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,12 +24,11 @@ HANGS_S = 1800
 
 
 @pytest.fixture(scope="session")
-def call() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run the installed console script in a folder; it may fail, but never with a traceback."""
-    script = Path(sys.executable).parent / "fieldctr"
+def call(calls: Calls) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Do in a folder what the console script does; it may fail, but never with a traceback."""
 
     def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run([script, *arguments], cwd=folder, capture_output=True, text=True, timeout=HANGS_S)
+        done = calls.script(folder, *arguments)
         assert "Traceback" not in done.stderr, done.stderr
         return done
 

@@ -1,8 +1,9 @@
 """A server of calls of fieldctr with faults at file operations; each call in a child that has everything imported.
 
-For each JSON line {"arguments", "folder", "say", "status", "fault"} on stdin the program forks a child that runs the
-call in `folder`, its output in the file `say`, and at its end its exit status in the file `status`. It takes the next
-line at once: calls may run beside each other. `fault` is null, or
+For each JSON line {"arguments", "folder", "environment", "say", "told", "status", "fault"} on stdin the program forks a
+child that runs the call in `folder`, its output in the file `say`, that to stderr in `told` unless it is null, and at
+its end its exit status in the file `status`. It takes the next line at once: calls may run beside each other.
+`environment` is null for that of the server, and `fault` is null, or
 {"kind": "copy", "to": DIR}       before each operation that changes the folder, copy it to DIR/<number>, unless the
                                   last copy would be the same: what a kill at this moment would leave
 {"kind": "kill", "at": N}         the N-th operation is not reached
@@ -142,11 +143,16 @@ def arm(number: int, function: str, times: int) -> None:
     setattr(home, name, armed)
 
 
-def child(arguments: list[str], folder: Path, out: int, fault: dict[str, Any] | None) -> None:
+def child(request: dict[str, Any], out: int) -> None:
     """The call itself, which says what it says to `out`; does not return."""
+    folder, fault = Path(request["folder"]), request["fault"]
     os.chdir(folder)
     os.dup2(out, 1)
-    os.dup2(out, 2)
+    os.dup2(os.open(request["told"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC) if request["told"] else out, 2)
+    if request["environment"]:
+        os.environ.clear()
+        os.environ.update(request["environment"])
+        sys.path[:0] = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores it
@@ -164,7 +170,7 @@ def child(arguments: list[str], folder: Path, out: int, fault: dict[str, Any] | 
                 act(event, arguments[0])
 
         sys.addaudithook(hook)
-    sys.argv = ["fieldctr", *arguments]
+    sys.argv = ["fieldctr", *request["arguments"]]
     code = 1
     try:
         importlib.import_module("fieldctr.cli").main()
@@ -187,7 +193,7 @@ if __name__ == "__main__":
             heard, out = os.pipe()  # no limit of a file's size concerns it
             process = os.fork()
             if process == 0:
-                child(request["arguments"], Path(request["folder"]), out, request["fault"])
+                child(request, out)
             os.close(out)
             with os.fdopen(heard, "rb", 0) as file, Path(request["say"]).open("wb", 0) as said:
                 while words := file.read(1 << 16):  # a test may wait for them
