@@ -14,7 +14,7 @@ from fieldctr.config import EncoderConfig, Kind, TrainConfig, locate, parse
 from fieldctr.data.fields.specs import field_specs
 from fieldctr.data.prepare import SOURCE as READS
 from fieldctr.data.prepare import DatasetConfig
-from fieldctr.models.ctr_model import KINDS, SOURCE, reads_field_embeddings, reads_text_vectors
+from fieldctr.models.ctr_model import KINDS, SOURCE, reads_field_embeddings, reads_text_vectors, reads_value_vectors
 
 ROOTS = sorted(path.stem for path in conf_dir().glob("*.yaml") if path.stem != "base")
 GROUPS = (
@@ -55,7 +55,8 @@ def test_every_target_binds_its_keywords(group: str) -> None:
     for option in options(group):
         node = composed(f"{group}={option}")[group]
         if node:
-            reads = reads_field_embeddings(node, group) or (group == "enhancer" and reads_text_vectors(node))
+            asks = (reads_text_vectors, reads_value_vectors) if group == "enhancer" else ()
+            reads = reads_field_embeddings(node, group) or any(one(node) for one in asks)
             bind(node, KINDS[group], positional=3 if reads else 2, also={"embedding_std", *(SOURCE if reads else ())})
             bound.add(option)
     assert bound == set(options(group)) - {"none"}

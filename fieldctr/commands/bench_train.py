@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from fieldctr.commands.entity_vectors import drawn_texts
 from fieldctr.commands.field_vectors import drawn
 from fieldctr.commands.machine import start_runtime
+from fieldctr.commands.value_vectors import drawn_values
 from fieldctr.config import Between, OptimizerConfig, Positive, RuntimeConfig, TrainerConfig, choice, parse
 from fieldctr.data.generated import generated_split
 from fieldctr.models.ctr_model import build_model
@@ -58,6 +59,7 @@ def main(node: dict[str, Any]) -> None:
         seed=config.seed,
         field_embeddings=drawn(config.num_fields),
         text_vectors=drawn_texts(schema),
+        value_vectors=drawn_values(schema),
     )
     fitting = Fitting(Trainer(settings, config.optimizer, runtime, seed=config.seed), model, split, split, folder=None)
     seconds, cpu_seconds, gflop = measure(fitting, config.steps)

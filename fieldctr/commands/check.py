@@ -10,6 +10,7 @@ from fieldctr.commands.entity_vectors import drawn_texts
 from fieldctr.commands.field_vectors import drawn
 from fieldctr.commands.launch import compose
 from fieldctr.commands.spelling import refuse_spelling
+from fieldctr.commands.value_vectors import drawn_values
 from fieldctr.config import TrainConfig, parse
 from fieldctr.errors import UserError, nearest
 from fieldctr.models.contract import CONTRACTS, Make, check
@@ -71,7 +72,7 @@ def maker(config: TrainConfig) -> Make:
     def make(schema: Schema, seed: int) -> CTRModel:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            vectors, texts = drawn(schema.num_fields), drawn_texts(schema)
+            vectors, texts, values = drawn(schema.num_fields), drawn_texts(schema), drawn_values(schema)
         return build_model(
             schema,
             dim=config.embedding_dim,
@@ -80,6 +81,7 @@ def maker(config: TrainConfig) -> Make:
             seed=seed,
             field_embeddings=vectors,
             text_vectors=texts,
+            value_vectors=values,
         )
 
     return make

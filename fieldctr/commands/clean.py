@@ -21,7 +21,7 @@ from fieldctr.data.unfinished import can_go_on
 from fieldctr.locks import remove_unowned
 from fieldctr.runs import read_by, readers_of
 
-STAGES = ("data", "field_embeddings", "text_vectors", "frames")  # what runs read of outputs
+STAGES = ("data", "field_embeddings", "text_vectors", "value_vectors", "frames")  # what runs read of outputs
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,6 @@ def unused(outputs: Path, runs: str | list[str] | None) -> Iterator[tuple[Path, 
         if not can_go_on(folder, VERSION):
             yield folder, "shards that nothing will go on from"
     for folder in part_folders(outputs):
-        yield folder, "text vectors that a stopped call began; the same call would go on"
+        yield folder, "vectors of texts that a stopped call began; the same call would go on"
     for folder in leftovers(outputs):
         yield folder, "left by a call that was killed"

@@ -14,6 +14,7 @@ import torch
 from fieldctr.commands.entity_vectors import drawn_texts
 from fieldctr.commands.field_vectors import drawn
 from fieldctr.commands.machine import start_runtime
+from fieldctr.commands.value_vectors import drawn_values
 from fieldctr.config import TrainConfig
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.prepare import prepared
@@ -47,6 +48,7 @@ def dry_run(config: TrainConfig) -> str:
             seed=config.seed,
             field_embeddings=drawn(dataset.schema.num_fields),
             text_vectors=drawn_texts(dataset.schema),
+            value_vectors=drawn_values(dataset.schema),
         )
 
     batch_size = Pace.of(config.trainer, len(dataset.train)).batch_size

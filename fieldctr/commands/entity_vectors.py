@@ -43,11 +43,11 @@ def embed_entities(
         told(kind, dataset, dataset_node),
         root=outputs / "text_vectors",
         device=device,
-        watch=lambda texts, tokens, before: _watched(kind, texts, tokens, before),
+        watch=lambda texts, tokens, before: watched(kind, texts, tokens, before),
     )
 
 
-def _watched(kind: str, texts: int, tokens: int, before: int) -> Progress:
+def watched(kind: str, texts: int, tokens: int, before: int) -> Progress:
     """Say what is to come, before the first batch; how long it will take is known after a few."""
     progress = Progress(total_steps=tokens, step=before, batch_size=1)
     progress.unit = "tokens"

@@ -36,7 +36,7 @@ def shard_folders(outputs: Path) -> list[Path]:
 
 def part_folders(outputs: Path) -> list[Path]:
     """Text vectors that are being made, or were when a call was stopped."""
-    return sorted((outputs / "text_vectors").glob(".*.parts"))
+    return sorted(outputs.glob("*/.*.parts"))
 
 
 def leftovers(outputs: Path) -> list[Path]:

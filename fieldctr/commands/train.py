@@ -35,6 +35,7 @@ from fieldctr.models.ctr_model import (
     build_model,
     flops_per_sample,
     reads_text_vectors,
+    reads_value_vectors,
     refuse_misfits,
 )
 from fieldctr.runs import CODE, MODEL, SCHEMA, FollowedRun, Run, config_digest, finished, shown_name
@@ -161,6 +162,7 @@ def walk_on(
             seed=config.seed,
             field_embeddings=read.fields,
             text_vectors=read.texts,
+            value_vectors=read.values,
             id_dropout=config.id_dropout,
         )
         start = warm_started(model, config, dataset, read.fields)
@@ -230,6 +232,11 @@ def refuse_mistakes(config: TrainConfig, ranks: Ranks) -> None:
         raise UserError(
             f"warm_start and enhancer={config.choice('enhancer')} do not go together: it adds fields, whose weights no "
             "table can match. Take enhancer=none, or warm_start=null"
+        )
+    if config.warm_start and reads_value_vectors(config.enhancer):
+        raise UserError(
+            f"warm_start and enhancer={config.choice('enhancer')} do not go together: it reads the values of this "
+            "table, and the run's weights are of its own. Take another enhancer, or warm_start=null"
         )
     if config.schema and reads_text_vectors(config.enhancer):
         raise UserError(

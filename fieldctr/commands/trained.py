@@ -16,6 +16,7 @@ from fieldctr.data.test_reads import note_test_read
 from fieldctr.errors import UserError
 from fieldctr.models.ctr_model import CTRModel, build_model
 from fieldctr.nn.text_lookup import TextVectors
+from fieldctr.nn.value_lookup import ValueVectors
 from fieldctr.runs import CODE, CONFIG, MODEL, check_run, load_config, load_result, refuse_made_anew, refuse_trial
 from fieldctr.training.evaluate import Evaluation, evaluate
 from fieldctr.training.runtime import Runtime
@@ -61,6 +62,9 @@ def load_trained(
         seed=config.seed,
         field_embeddings={name: vectors for name, vectors in saved.items() if vectors is not None},
         text_vectors=_text_vectors(folder, texts, config, outputs=outputs) if texts else [],
+        value_vectors=_value_vectors(folder, result["value_vectors"]["digest"], config, outputs=outputs)
+        if "value_vectors" in result
+        else None,
     )
     fill(model, weights, folder)
     for module, now in own_code(node).items():
@@ -78,12 +82,26 @@ def _text_vectors(folder: Path, digests: Mapping[str, str], config: TrainConfig,
 
     places = {kind: outputs / "text_vectors" / digest for kind, digest in digests.items()}
     for place in places.values():
-        if not place.is_dir():
-            raise UserError(
-                f"run={folder}: the text vectors {place} are gone. Set outputs=... to the folder that holds them, or "
-                "make them again: fieldctr texts encode=true, with the run's dataset and encoder"
-            )
+        _check_there(folder, place, "fieldctr texts encode=true, with the run's dataset and encoder")
     return read_texts(places, config.enhancer or {}, seed=config.seed)
+
+
+def _value_vectors(folder: Path, digest: str, config: TrainConfig, *, outputs: Path) -> ValueVectors:
+    """What the run in `folder` read of the fields' values; UserError when it is gone."""
+    from fieldctr.commands.value_vectors import read_values
+
+    place = outputs / "value_vectors" / digest
+    _check_there(folder, place, "train with the run's dataset, encoder and enhancer")
+    return read_values(place, config.enhancer or {}, seed=config.seed)
+
+
+def _check_there(folder: Path, place: Path, cure: str) -> None:
+    if not place.is_dir():
+        kind = place.parent.name.replace("_", " ")
+        raise UserError(
+            f"run={folder}: the {kind} {place} are gone. Set outputs=... to the folder that holds them, or make them "
+            f"again: {cure}"
+        )
 
 
 def dataset_of(

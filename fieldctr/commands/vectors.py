@@ -1,5 +1,6 @@
-"""What a run reads of language models: vectors of fields, and of the texts of users and items."""
+"""What a run reads of language models: vectors of fields, of their values, and of the texts of users and items."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,12 @@ from torch import Tensor
 from fieldctr.config import TrainConfig
 from fieldctr.data.dataset import Dataset
 from fieldctr.errors import UserError
-from fieldctr.models.ctr_model import reads_field_embeddings, reads_text_vectors
+from fieldctr.llm.field_embeddings import FieldEmbeddings
+from fieldctr.models.ctr_model import reads_field_embeddings, reads_text_vectors, reads_value_vectors
 from fieldctr.nn.text_lookup import TextVectors
+from fieldctr.nn.value_lookup import ValueVectors
 
+VALUES = "value_vectors"  # a key of result.json, and the stage below outputs
 READERS = {"model": "model_field_embeddings", "enhancer": "field_embeddings"}  # a group, and its key in result.json
 
 
@@ -28,6 +32,7 @@ class Vectors:
     texts: list[TextVectors]
     folders: list[Path]
     origin: dict[str, Any]
+    values: ValueVectors | None = None
 
 
 def text_folders(config: TrainConfig, dataset: Dataset, device: torch.device) -> dict[str, Path]:
@@ -50,29 +55,58 @@ def vectors(config: TrainConfig, dataset: Dataset, device: torch.device, *, text
         node = getattr(config, reader)
         if node and reads_field_embeddings(node, reader):
             fields[reader], origin[key] = _of_fields(config, reader, dataset, device)
-    folders = [Path(config.outputs) / "field_embeddings" / one["digest"] for one in origin.values()]
+    values, more = _of_values(config, dataset, device)
+    origin |= more
+    named = {key: one["digest"] for key, one in origin.items()}
+    folders = [
+        Path(config.outputs) / (VALUES if key == VALUES else "field_embeddings") / name for key, name in named.items()
+    ]
     if texts:
         origin["text_vectors"] = {kind: folder.name for kind, folder in texts.items()}
-    return Vectors(fields, _of_texts(config, texts), [*folders, *texts.values()], origin)
+    return Vectors(fields, _of_texts(config, texts), [*folders, *texts.values()], origin, values)
 
 
 def _of_fields(
     config: TrainConfig, reader: str, dataset: Dataset, device: torch.device
 ) -> tuple[Tensor, dict[str, Any]]:
-    if config.schema:
-        raise UserError(
-            f"schema={config.choice('schema')} changes the fields, and {reader}={config.choice(reader)} reads "
-            "their names and entities as the dataset's YAML gives them. Use schema=none; "
-            f"{reader}.source=permuted shuffles names"
-        )
+    _refuse_schema(config, reader)
     from fieldctr.commands.field_vectors import vectors_for
 
     node, outputs = getattr(config, reader), Path(config.outputs)
     found, made = vectors_for(
         node, reader, dataset, config.dataset, config.encoder, outputs=outputs, device=device, seed=config.seed
     )
+    return found, _origin(config, node, made)
+
+
+def _of_values(
+    config: TrainConfig, dataset: Dataset, device: torch.device
+) -> tuple[ValueVectors | None, dict[str, Any]]:
+    """What the enhancer reads of values, and what result.json says of these and of SSFT, whose encoder read them."""
+    if not config.enhancer or not reads_value_vectors(config.enhancer):
+        return None, {}
+    _refuse_schema(config, "enhancer")
+    from fieldctr.commands.value_vectors import read_values, value_vector_folder
+
+    folder, tuned = value_vector_folder(
+        config.enhancer, dataset, config.dataset, config.encoder, outputs=Path(config.outputs), device=device
+    )
+    origin = {"field_embeddings": _origin(config, config.enhancer, tuned), VALUES: {"digest": folder.name}}
+    return read_values(folder, config.enhancer, seed=config.seed), origin
+
+
+def _origin(config: TrainConfig, node: Mapping[str, Any], made: FieldEmbeddings) -> dict[str, Any]:
     origin = {"encoder": config.choice("encoder"), "source": node["source"], "digest": made.folder.name}
-    return found, origin | {"history": made.account["history"], "cost": made.account["cost"]}
+    return origin | {"history": made.account["history"], "cost": made.account["cost"]}
+
+
+def _refuse_schema(config: TrainConfig, reader: str) -> None:
+    if config.schema:
+        raise UserError(
+            f"schema={config.choice('schema')} changes the fields, and {reader}={config.choice(reader)} reads "
+            "their names and entities as the dataset's YAML gives them. Use schema=none; "
+            f"{reader}.source=permuted shuffles names"
+        )
 
 
 def _of_texts(config: TrainConfig, folders: dict[str, Path]) -> list[TextVectors]:

@@ -1,12 +1,13 @@
 """One vector per field, made once: a content-addressed cache in front of SSFT.
 
 vectors.safetensors   (epochs + 1, F, E), the first before tuning
+adapters.safetensors  the weights of LoRA after each epoch, as EPOCH/NAME: the tuned encoder can read other texts
 account.json          what was asked, what it cost, how well the tuned model tells fields apart,
 """
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,17 +20,18 @@ from fieldctr.artifacts import cached, digest
 from fieldctr.config import EncoderConfig
 from fieldctr.data.table import refused_if_changed
 from fieldctr.disk import write_json
+from fieldctr.errors import UserError
 from fieldctr.llm.account import ACCOUNT, read_account
 from fieldctr.llm.cost import Alternatives, Clock, alternatives
-from fieldctr.llm.encoder import arithmetic, load_encoder, with_dtype
+from fieldctr.llm.encoder import Encoder, arithmetic, load_encoder, with_dtype
 from fieldctr.llm.prompts import Prompts
-from fieldctr.llm.ssft import Tuning, Watch, closeness, num_steps, tune
+from fieldctr.llm.ssft import Tuning, Watch, adapter, closeness, num_steps, tune
 from fieldctr.llm.weights import model_files
 from fieldctr.memory import peak_resident_mb
 from fieldctr.raw_files import digests, stamps
 
 VERSION = 1  # of prompts, tuning and pooling; raise it when equal settings give other vectors
-VECTORS = "vectors.safetensors"
+VECTORS, ADAPTERS = "vectors.safetensors", "adapters.safetensors"
 LIBRARIES = ("torch", "transformers", "tokenizers", "peft")
 
 WatchFor = Callable[[int], AbstractContextManager[Watch]]  # number of steps -> who watches them
@@ -140,6 +142,9 @@ def peak_mb(device: torch.device) -> float:
 
 def save(folder: Path, found: Tuning, prompts: Prompts, cost: dict[str, Any]) -> None:
     save_file({"vectors": found.vectors.contiguous()}, folder / VECTORS)
+    trained = {f"{i}/{name}": part for i, one in enumerate(found.adapters, 1) for name, part in one.items()}
+    if trained:
+        save_file(trained, folder / ADAPTERS)
     account = {
         "fields": prompts.fields,
         "prompts": len(prompts.train),
@@ -154,3 +159,20 @@ def load(folder: Path) -> FieldEmbeddings:
     """What is cached in the folder; UserError when a byte of it has changed since."""
     account = read_account(folder)
     return FieldEmbeddings(folder, load_file(folder / VECTORS)["vectors"], account)
+
+
+def tuned_encoder(config: EncoderConfig, folder: Path, epoch: int, *, device: torch.device, converted: Path) -> Encoder:
+    """The encoder as it was after `epoch` epochs of the SSFT that left `folder`; after none as it was published."""
+    if not epoch:
+        config = replace(config, tuning=replace(config.tuning, epochs=0))
+        return load_encoder(config, device, converted=converted)
+    if not (folder / ADAPTERS).exists():
+        raise UserError(
+            f"{folder} is of an earlier version, which kept no tuned weights, and they are to read values. Remove it, "
+            "and call again: it is made anew"
+        )
+    encoder, saved = load_encoder(config, device, converted=converted), load_file(folder / ADAPTERS)
+    with torch.no_grad():
+        for name, weight in adapter(encoder).items():
+            weight.copy_(saved[f"{epoch}/{name}"])
+    return encoder

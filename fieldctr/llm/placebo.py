@@ -28,11 +28,11 @@ def stand_in(vectors: Tensor, source: Source, *, epoch: int | None, seed: int) -
     return tuned
 
 
-def stand_in_texts(vectors: Tensor, rows: Tensor, source: TextSource, *, seed: int) -> tuple[Tensor, Tensor]:
+def stand_in_texts(vectors: Tensor, rows: Tensor, source: TextSource | Source, *, seed: int) -> tuple[Tensor, Tensor]:
     """Vectors (texts, E) and the rows (entities,) that entities have in them; equal texts keep having one vector.
 
-    text: as they are; random: Gaussian of the same scale; permuted: each text gets another one's vector; constant: all
-    get the mean.
+    random: Gaussian of the same scale; permuted: each text gets another one's vector; constant: all get the mean; any
+    other source: as they are.
     """
     if source == "random":
         generator = torch.Generator().manual_seed(seed)

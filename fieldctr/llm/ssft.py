@@ -7,7 +7,7 @@ Differs: field names are encoded once per optimizer step, not once per micro-bat
 fewer seconds for short prompts.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol
 
@@ -38,6 +38,7 @@ class Tuning(NamedTuple):
 
     vectors: Tensor  # (epochs + 1, F, E) not normalised; the first before any step
     history: list[Record]  # one for each of them
+    adapters: Sequence[Mapping[str, Tensor]] = ()  # the trained weights after each epoch, the first apart
 
 
 def tune(encoder: Encoder, prompts: Prompts, settings: TuningConfig, *, seed: int, watch: Watch) -> Tuning:
@@ -56,6 +57,7 @@ def tune(encoder: Encoder, prompts: Prompts, settings: TuningConfig, *, seed: in
     stepper = Stepper(encoder, settings, step, num_prompts=len(tokens), watch=watch)
     vectors: list[Tensor] = []
     history: list[Record] = []
+    adapters: list[dict[str, Tensor]] = []
     with torch.random.fork_rng(devices=[]):  # LoRA's dropout and the order of prompts
         torch.default_generator.manual_seed(seed)
         for epoch in range(settings.epochs + 1):
@@ -64,7 +66,14 @@ def tune(encoder: Encoder, prompts: Prompts, settings: TuningConfig, *, seed: in
             found = accuracy(encoder, heldout, wanted, vectors[-1], micro_batch=settings.micro_batch)
             history.append({"epoch": epoch, **loss, **found, **closeness(vectors[-1])})
             watch.say(spell(history[-1]))
-    return Tuning(torch.stack(vectors), history)
+            if epoch:
+                adapters.append({name: weight.cpu().clone() for name, weight in adapter(encoder).items()})
+    return Tuning(torch.stack(vectors), history, adapters)
+
+
+def adapter(encoder: Encoder) -> dict[str, Tensor]:
+    """The weights that SSFT trains: those of LoRA."""
+    return {name: weight.detach() for name, weight in encoder.model.named_parameters() if weight.requires_grad}
 
 
 def objective(encoder: Encoder, fields: Sequence[str], settings: TuningConfig) -> Objective:

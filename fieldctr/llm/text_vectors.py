@@ -9,9 +9,8 @@ Source: KAR (arXiv:2306.10933), its knowledge encoding: a frozen encoder, the me
 Differs: texts are read in batches of similar length; one that is longer than the model's window is cut, and counted.
 """
 
-import sys
-from collections.abc import Callable, Generator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -21,26 +20,24 @@ import numpy as np
 import torch
 
 from fieldctr import signals
-from fieldctr.artifacts import cached, check_stage, stage_folder
 from fieldctr.config import EncoderConfig
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.entities import entities_of, feature_texts
 from fieldctr.data.npy import NpyWriter, save_alone
 from fieldctr.data.table import refused_if_changed
-from fieldctr.disk import read_object, remove, write_json
+from fieldctr.disk import read_object, write_json
 from fieldctr.llm import texts
 from fieldctr.llm.account import ACCOUNT, read_account
 from fieldctr.llm.cost import Clock
 from fieldctr.llm.encoder import Encoder, by_length, load_encoder
 from fieldctr.llm.field_embeddings import encoder_key, peak_mb
+from fieldctr.llm.parts import made_in_parts
 from fieldctr.llm.texts import Sentence
 from fieldctr.llm.weights import model_files
-from fieldctr.locks import lock
 from fieldctr.raw_files import stamps
 
 VERSION = 1  # of encoding and pooling; raise it when equal settings give other vectors
 VECTORS, KEYS, ROWS = "vectors.npy", "keys.npy", "rows.npy"
-PARTS = ".parts"  # ends the name of the hidden folder in which texts are being encoded
 PROGRESS = "progress.json"  # in it, written behind each part: how many there are, and what they cost
 PART_BATCHES = 16  # what a kill loses at most
 SAMPLES = 5  # texts that the account shows
@@ -100,42 +97,24 @@ def text_vectors(
         "window": config.max_tokens,
         "micro_batch": config.tuning.micro_batch,
     }
-    folder = stage_folder(root, key)
-    if not folder.exists() or parts_folder(folder).exists():  # a kill can leave the parts of what is whole
-        with unfinished(folder) as work:
 
-            def build(into: Path) -> None:
-                found = entity_texts(dataset, told)
-                if config.kind == "random":
-                    write(into, found, *_gaussian(found, config))
-                    return
-                with refused_if_changed(before):
-                    read = encoded(found.texts, config, work, device=device, models=root.parent / "models", watch=watch)
-                write(into, found, *read)
+    def build(folder: Path, work: Path) -> None:
+        found = entity_texts(dataset, told)
+        if config.kind == "random":
+            write(folder, found, *gaussian(found.texts, config))
+            return
+        with refused_if_changed(before):
+            read = encoded(
+                found.texts,
+                lambda: load_encoder(config, device, converted=root.parent / "models"),
+                work,
+                micro_batch=config.tuning.micro_batch,
+                device=device,
+                watch=watch,
+            )
+        write(folder, found, *read)
 
-            cached(root, key, build)
-    check_stage(folder)
-    return folder
-
-
-def parts_folder(folder: Path) -> Path:
-    """Where the parts are made of what will lie in `folder`."""
-    return folder.with_name(f".{folder.name}{PARTS}")
-
-
-@contextmanager
-def unfinished(folder: Path) -> Generator[Path]:
-    """A hidden folder for the parts of what will lie in `folder`, for this process alone; others wait for it.
-
-    It is removed when that is there. What else ends the work leaves the parts to the next call.
-    """
-    work = parts_folder(folder)
-    release = lock(work, waiting=lambda who: print(f"fieldctr: {who} reads the same texts: waiting", file=sys.stderr))
-    try:
-        yield work
-        remove([work])
-    finally:
-        release()
+    return made_in_parts(root, key, build, doing="reads the same texts")
 
 
 class Read(NamedTuple):
@@ -147,14 +126,20 @@ class Read(NamedTuple):
 
 
 def encoded(
-    each: Sequence[str], config: EncoderConfig, work: Path, *, device: torch.device, models: Path, watch: WatchFor
+    each: Sequence[str],
+    load: Callable[[], Encoder],
+    work: Path,
+    *,
+    micro_batch: int,
+    device: torch.device,
+    watch: WatchFor,
 ) -> Read:
     """Encode the different texts among `each`, part by part into `work`; parts that are there are not made again."""
     different, place = np.unique(np.array(each, object), return_inverse=True)
-    encoder = load_encoder(config, device, converted=models)
+    encoder = load()
     whole: list[list[int]] = encoder.tokenizer(different.tolist(), verbose=False)["input_ids"]
     tokens = [ids[: encoder.max_tokens] for ids in whole]
-    batches = list(by_length(tokens, config.tuning.micro_batch))
+    batches = list(by_length(tokens, micro_batch))
     starts = range(0, len(batches), PART_BATCHES)
     done = read_object(work / PROGRESS) if (work / PROGRESS).exists() else None
     cost = {"parts": 0, "calls": 0, "tokens": 0, "seconds": 0.0, **(done or {})}
@@ -188,23 +173,33 @@ def write(
     folder: Path, found: Texts, parts: Sequence[np.ndarray | Path], rows: np.ndarray, cost: dict[str, Any]
 ) -> None:
     """Leave vectors, keys, rows and account."""
+    num_vectors = write_vectors(folder, parts, rows)
+    np.save(folder / KEYS, found.keys)
+    account = {
+        "entities": len(found.texts),
+        "vectors": num_vectors,
+        "columns": found.columns,
+        "samples": samples(found.texts),
+        "cost": cost,
+    }
+    write_json(folder / ACCOUNT, account)
+
+
+def write_vectors(folder: Path, parts: Sequence[np.ndarray | Path], rows: np.ndarray) -> int:
+    """Leave vectors and rows; how many vectors there are."""
     num_vectors = 0
     with _writer(folder / VECTORS, parts[0]) as file:
         for part in parts:
             vectors = np.load(part) if isinstance(part, Path) else part
             file.append(vectors)
             num_vectors += len(vectors)
-    np.save(folder / KEYS, found.keys)
     np.save(folder / ROWS, rows.astype(np.int32))
-    step = max(1, len(found.texts) // SAMPLES)
-    account = {
-        "entities": len(found.texts),
-        "vectors": num_vectors,
-        "columns": found.columns,
-        "samples": found.texts[::step][:SAMPLES],
-        "cost": cost,
-    }
-    write_json(folder / ACCOUNT, account)
+    return num_vectors
+
+
+def samples(each: Sequence[str]) -> list[str]:
+    """A few of the texts, evenly from all."""
+    return list(each[:: max(1, len(each) // SAMPLES)][:SAMPLES])
 
 
 class TextVectorFiles(NamedTuple):
@@ -222,9 +217,9 @@ def load(folder: Path) -> TextVectorFiles:
     return TextVectorFiles(*(np.load(folder / name, mmap_mode="c") for name in (VECTORS, KEYS, ROWS)), account)
 
 
-def _gaussian(found: Texts, config: EncoderConfig) -> Read:
+def gaussian(each: Sequence[str], config: EncoderConfig) -> Read:
     """Vectors without a model, one for each text: what any other has to beat."""
-    different, place = np.unique(np.array(found.texts, object), return_inverse=True)
+    different, place = np.unique(np.array(each, object), return_inverse=True)
     vectors = np.random.default_rng(config.seed).standard_normal((len(different), config.width), np.float32)
     return Read([vectors], place, {})
 

@@ -7,6 +7,7 @@ A backbone is a class with this signature; none inherits from another:
 An enhancer likewise:
     __init__(self, schema: Schema, dim: int, *, ...)
     forward(self, emb: Tensor) -> tuple[Tensor, Tensor]     (B, F, D) -> extra logit (B,), penalty ()
+                                                            with reads_inputs = True forward(self, emb, inputs)
 What either may offer besides stands in models/hooks.py.
 """
 
@@ -21,11 +22,21 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from fieldctr.config import Kind, Weight, build, checked, locate
 from fieldctr.errors import UserError
 from fieldctr.inputs import Inputs
-from fieldctr.models.hooks import FIELD_EMBEDDINGS, TEXT_VECTORS, Backbone, Enhancer, check_hooks, hook
+from fieldctr.models.hooks import (
+    FIELD_EMBEDDINGS,
+    READ,
+    TEXT_VECTORS,
+    VALUE_VECTORS,
+    Backbone,
+    Enhancer,
+    check_hooks,
+    hook,
+)
 from fieldctr.nn.embedding import EmbeddingTable, FeatureEmbedding, NoEmbedding
 from fieldctr.nn.flops import FlopCounter
 from fieldctr.nn.id_dropout import IdDropout
 from fieldctr.nn.text_lookup import TextVectors
+from fieldctr.nn.value_lookup import ValueVectors
 from fieldctr.schema import Schema
 
 
@@ -39,7 +50,7 @@ def _is_part(target: Any, *inputs: str) -> bool:
     except TypeError:
         return False
     behind = [p for p in inspect.signature(target).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD][2:]
-    return all(p.name in (FIELD_EMBEDDINGS, TEXT_VECTORS) or p.default is not p.empty for p in behind)
+    return all(p.name in READ or p.default is not p.empty for p in behind)
 
 
 KINDS = {
@@ -51,10 +62,11 @@ KINDS = {
     "enhancer": Kind(
         "an enhancer: a class with __init__(schema, dim, *, ...) and forward(emb)",
         "fieldctr.enhancers.llactr.LLaCTR",
-        lambda target: _is_part(target, "emb"),
+        lambda target: _is_part(target, "emb", *(["inputs"] if hook(target, "reads_inputs", False) else [])),
     ),
 }
-SOURCE = ("source", "epoch")  # keys of a node that say where its field embeddings come from
+# Keys of a node that say where the vectors come from that it reads.
+SOURCE = ("source", "epoch", "min_rows", "most_values", "value_text")
 
 
 class Output(NamedTuple):
@@ -99,7 +111,7 @@ class CTRModel(nn.Module):
         own = penalty() if penalty else logit.new_zeros(())
         if self.enhancer is None:
             return Output(logit, own)
-        extra, added = self.enhancer(emb)
+        extra, added = self.enhancer(emb, inputs) if hook(self.enhancer, "reads_inputs") else self.enhancer(emb)
         return Output(logit + extra, own + added)
 
     def fold(self) -> Self:
@@ -126,6 +138,7 @@ def build_model(
     seed: int,
     field_embeddings: Mapping[str, Tensor] | None = None,
     text_vectors: Sequence[TextVectors] = (),
+    value_vectors: ValueVectors | None = None,
     id_dropout: Mapping[str, float] | None = None,
 ) -> CTRModel:
     """The model of two YAML nodes on the CPU. Equal seeds give equal weights, whatever was drawn before.
@@ -134,16 +147,18 @@ def build_model(
     embeddings. Embeddings and backbone are drawn before the enhancer, so that runs with and without one are paired.
     An enhancer that gives the backbone more fields is drawn before it, from random numbers of its own.
     `field_embeddings` has those of "model" and "enhancer", as far as they read any, `text_vectors` what an enhancer
-    reads of users and items; `id_dropout` a probability for each field that may be taken for missing in training.
+    reads of users and items, `value_vectors` what it reads of values; `id_dropout` a probability for each field that
+    may be taken for missing in training.
     """
     refuse_misfits(model, enhancer)
     keywords = dict(model)
     vectors = field_embeddings or {}
+    read = {TEXT_VECTORS: text_vectors, VALUE_VECTORS: value_vectors}
     with torch.random.fork_rng(devices=[]):
         added = None
         if enhancer and adds_fields(enhancer):
             torch.default_generator.manual_seed(seed + 2**32)
-            added = _built(enhancer, "enhancer", schema, dim, vectors, text_vectors=text_vectors)
+            added = _built(enhancer, "enhancer", schema, dim, vectors, read=read)
             schema = added.schema_with_texts(schema)  # ty: ignore
         torch.default_generator.manual_seed(seed)
         if _reads_embeddings(model):
@@ -152,7 +167,7 @@ def build_model(
             embedding = NoEmbedding(schema)
         backbone = _built(keywords, "model", schema, dim, vectors)
         if enhancer and added is None:
-            added = _built(enhancer, "enhancer", schema, dim, vectors, text_vectors=text_vectors)
+            added = _built(enhancer, "enhancer", schema, dim, vectors, read=read)
         check_hooks(backbone, Backbone)
         if added is not None:
             check_hooks(added, Enhancer)
@@ -217,9 +232,18 @@ def reads_field_embeddings(node: Mapping[str, Any] | None, name: str) -> bool:
 
 def reads_text_vectors(node: Mapping[str, Any] | None) -> bool:
     """Whether the node's enhancer wants those of users and items."""
-    if not node:
+    return _asks(node, TEXT_VECTORS)
+
+
+def reads_value_vectors(node: Mapping[str, Any] | None) -> bool:
+    """Whether the node's enhancer wants those of the fields' frequent values."""
+    return _asks(node, VALUE_VECTORS)
+
+
+def _asks(enhancer: Mapping[str, Any] | None, name: str) -> bool:
+    if not enhancer:
         return False
-    return TEXT_VECTORS in inspect.signature(locate(node, "enhancer", KINDS["enhancer"])).parameters
+    return name in inspect.signature(locate(enhancer, "enhancer", KINDS["enhancer"])).parameters
 
 
 def _built(
@@ -229,11 +253,12 @@ def _built(
     dim: int,
     vectors: Mapping[str, Tensor],
     *,
-    text_vectors: Sequence[TextVectors] = (),
+    read: Mapping[str, Any] | None = None,
 ) -> nn.Module:
-    if name == "enhancer" and reads_text_vectors(node):
-        own = {key: value for key, value in node.items() if key not in SOURCE}
-        return build(own, name, schema, dim, text_vectors, kind=KINDS[name])
+    for key, value in (read or {}).items():
+        if _asks(node, key):
+            own = {key: value for key, value in node.items() if key not in SOURCE}
+            return build(own, name, schema, dim, value, kind=KINDS[name])
     if not reads_field_embeddings(node, name):
         return build(node, name, schema, dim, kind=KINDS[name])
     if name not in vectors:

@@ -5,7 +5,8 @@ One more is asked for in a signature. A backbone or enhancer whose constructor h
 `dim` gets a language model's vectors of the fields, (F, E); where None is its default, only if its node says where they
 come from (models/ctr_model.py). Keep them as a buffer of that name: a finished run is loaded without an encoder.
 An enhancer with a parameter `text_vectors` in that place gets those of the table's users and items, a list of
-TextVectors. They lie in a folder that the run names: keep them in no buffer that is saved.
+TextVectors, and one with `value_vectors` those of the fields and their frequent values, ValueVectors. They lie in a
+folder that the run names: keep them in no buffer that is saved.
 """
 
 import inspect
@@ -20,7 +21,9 @@ from fieldctr.errors import UserError
 from fieldctr.inputs import Inputs
 from fieldctr.schema import Schema
 
-FIELD_EMBEDDINGS, TEXT_VECTORS = "field_embeddings", "text_vectors"  # parameters of a constructor
+# Parameters of a constructor.
+FIELD_EMBEDDINGS, TEXT_VECTORS, VALUE_VECTORS = "field_embeddings", "text_vectors", "value_vectors"
+READ = (FIELD_EMBEDDINGS, TEXT_VECTORS, VALUE_VECTORS)
 NEAR = 2  # edits that a misspelt name takes
 
 
@@ -53,6 +56,8 @@ class Backbone(Protocol):
 
 class Enhancer(Protocol):
     """Hooks of an enhancer. The last two, of which it has both or none, give the backbone more fields."""
+
+    reads_inputs: bool  # True: forward gets the samples too, forward(emb, inputs)
 
     def fold(self) -> None: ...  # in place, into what evaluation and serving need and no more
 
@@ -90,7 +95,7 @@ def check_hooks(part: nn.Module, kind: type[Backbone | Enhancer]) -> None:
             value = type(getattr(part, name)).__name__
             raise UserError(f"{type(part).__name__}.{name} is {value}: the hook of that name is a method. Rename it")
     parameters = inspect.signature(type(part)).parameters
-    found = [(type(part), *pair) for pair in _misspelt(set(parameters), (FIELD_EMBEDDINGS, TEXT_VECTORS))]
+    found = [(type(part), *pair) for pair in _misspelt(set(parameters), READ)]
     found += [(type(part), *pair) for pair in _misspelt(_public(part), HOOKS[kind])]
     for module in part.modules():
         if not type(module).__module__.startswith("torch."):

@@ -11,6 +11,7 @@ from torch.testing import assert_close
 
 from fieldctr.catalog import conf_dir, headline, options
 from fieldctr.commands.entity_vectors import drawn_texts
+from fieldctr.commands.value_vectors import drawn_values
 from fieldctr.data.dataset import Split
 from fieldctr.errors import UserError
 from fieldctr.inputs import Inputs
@@ -46,9 +47,16 @@ def made(
     both = {"model": vectors, "enhancer": vectors}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(9)
-        texts = drawn_texts(schema)
+        texts, values = drawn_texts(schema), drawn_values(schema)
     return build_model(
-        schema, dim=dim, model=node, enhancer=enhancer, seed=seed, field_embeddings=both, text_vectors=texts
+        schema,
+        dim=dim,
+        model=node,
+        enhancer=enhancer,
+        seed=seed,
+        field_embeddings=both,
+        text_vectors=texts,
+        value_vectors=values,
     )
 
 

@@ -30,6 +30,7 @@ from torch.utils._pytree import tree_leaves
 
 from fieldctr.catalog import conf_dir, options
 from fieldctr.commands.entity_vectors import drawn_texts
+from fieldctr.commands.value_vectors import drawn_values
 from fieldctr.config import OptimizerConfig, TrainerConfig, parse
 from fieldctr.data.dataset import Split
 from fieldctr.data.lookups import HistoryEvents, Vectors
@@ -157,6 +158,7 @@ def made(name: str, enhancer: str = "none") -> CTRModel:
         seed=1,
         field_embeddings={"model": vectors, "enhancer": vectors},
         text_vectors=drawn_texts(SCHEMA),
+        value_vectors=drawn_values(SCHEMA),
     )
     moved: dict[int, Any] = {}  # weights of fake numbers cannot be moved in place
     for module in built.modules():

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from fieldctr.catalog import conf_dir, options
 from fieldctr.commands.entity_vectors import drawn_texts
+from fieldctr.commands.value_vectors import drawn_values
 from fieldctr.config import OptimizerConfig, parse
 from fieldctr.errors import UserError
 from fieldctr.inputs import Inputs
@@ -62,6 +63,7 @@ def step(model_node: dict[str, Any], enhancer: dict[str, Any] | None, fields: tu
         seed=1,
         field_embeddings={"model": vectors, "enhancer": vectors},
         text_vectors=drawn_texts(schema),
+        value_vectors=drawn_values(schema),
     )
     settings = parse(OptimizerConfig, composed()["optimizer"], "optimizer")
     optimizer = Optimizer(model.train(), settings, clip_norm=10.0, ema_decay=0.99)

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from fieldctr.catalog import conf_dir
 from fieldctr.commands.entity_vectors import drawn_texts
+from fieldctr.commands.value_vectors import drawn_values
 from fieldctr.config import OptimizerConfig, RuntimeConfig, TrainerConfig
 from fieldctr.data.dataset import Split
 from fieldctr.errors import UserError
@@ -79,6 +80,7 @@ def maker(node: dict[str, Any], enhancer: dict[str, Any] | None = None) -> Calla
             seed=1,
             field_embeddings=every,
             text_vectors=drawn_texts(schema),
+            value_vectors=drawn_values(schema),
         )
 
     return build

@@ -24,6 +24,7 @@ from fieldctr.artifacts import file_digest
 from fieldctr.catalog import conf_dir, options
 from fieldctr.commands import bench_serve, export
 from fieldctr.commands.entity_vectors import drawn_texts
+from fieldctr.commands.value_vectors import drawn_values
 from fieldctr.inputs import Inputs
 from fieldctr.models.contract import batch_of
 from fieldctr.models.ctr_model import Output, build_model
@@ -199,6 +200,7 @@ def made(name: str, enhancer: str) -> nn.Module:
         seed=1,
         field_embeddings=both,
         text_vectors=drawn_texts(SCHEMA),
+        value_vectors=drawn_values(SCHEMA),
     )
     MODELS.scramble(model)
     with torch.no_grad():
