@@ -148,6 +148,7 @@ class EncoderConfig:
     shared_values: Literal["all", "last"]  # a value that two fields have: a prompt for each, or for the last alone
     seed: Annotated[int, Between(0, 2**32 - 1)]
     tuning: TuningConfig
+    weights: Literal["published", "random"] = "published"  # random: the model's architecture, with nothing learned
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from typing import Any, Self
 
 from fieldctr.artifacts import digest
 from fieldctr.checksums import CHECKSUMS_FILE, check, complete, is_sealed
-from fieldctr.config import EmbeddingConfig, OptimizerConfig, TrainConfig, TrainerConfig, flat, later
+from fieldctr.config import EmbeddingConfig, EncoderConfig, OptimizerConfig, TrainConfig, TrainerConfig, flat, later
 from fieldctr.disk import cause_of, flush, read_object, sentence, write_json, write_text
 from fieldctr.errors import UserError
 from fieldctr.locks import HeldError, Release, lock
@@ -45,6 +45,7 @@ LATER = {  # keys that earlier versions lacked, with what those did: a run at th
     **{f"trainer.{name}": value for name, value in later(TrainerConfig).items()},
     **{f"optimizer.{name}": value for name, value in later(OptimizerConfig).items()},
     **{f"embedding.{name}": value for name, value in later(EmbeddingConfig).items()},
+    **{f"encoder.{name}": value for name, value in later(EncoderConfig).items()},
     "evaluate_test": TrainConfig.evaluate_test,
     "id_dropout": None,
 }

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from fieldctr.config import EncoderConfig, checked, parse
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.prepare import entities
 from fieldctr.errors import UserError
-from fieldctr.llm.placebo import TextSource, stand_in_texts
+from fieldctr.llm.placebo import TextSource, reader_of_texts, stand_in_texts
 from fieldctr.llm.text_vectors import load, text_vectors
 from fieldctr.llm.texts import Sentence, sentences
 from fieldctr.nn.text_lookup import TextVectors
@@ -26,17 +26,24 @@ def told(kind: str, dataset: Dataset, dataset_node: Mapping[str, Any]) -> list[S
     return sentences(kind, known, dataset_node.get("text_template"), dataset.schema)
 
 
+class Reading(NamedTuple):
+    """Who reads the texts of entities, by the nodes of a configuration, and what stands for their meaning."""
+
+    encoder: Mapping[str, Any]
+    source: TextSource = "text"
+
+
 def embed_entities(
     kind: str,
     dataset: Dataset,
     dataset_node: Mapping[str, Any],
-    encoder_node: Mapping[str, Any],
+    reading: Reading,
     *,
     outputs: Path,
     device: torch.device,
 ) -> Path:
     """The folder with the vectors of the dataset's entities of this kind, made now if they are not there."""
-    config = settled(parse(EncoderConfig, encoder_node, "encoder"), device)
+    config = reader_of_texts(settled(parse(EncoderConfig, reading.encoder, "encoder"), device), reading.source)
     return text_vectors(
         config,
         dataset,
@@ -72,13 +79,13 @@ def drawn_texts(schema: Schema) -> list[TextVectors]:
 def text_vector_folders(
     dataset: Dataset,
     dataset_node: Mapping[str, Any],
-    encoder_node: Mapping[str, Any],
+    reading: Reading,
     *,
     outputs: Path,
     device: torch.device,
 ) -> dict[str, Path]:
     """By kind of the dataset's entities the folder with their vectors, made now if it is not there."""
-    if not encoder_node:
+    if not reading.encoder:
         raise UserError("the enhancer reads texts but there is no encoder: add encoder=untuned")
     kinds = entities(dataset_node.get("entities"), dataset_node["fields"])
     if not any(kinds.values()):
@@ -87,7 +94,7 @@ def text_vector_folders(
             "are. Give its YAML the fields that describe them, such as entities: {user: [age, gender], item: [title]}"
         )
     return {
-        kind: embed_entities(kind, dataset, dataset_node, encoder_node, outputs=outputs, device=device)
+        kind: embed_entities(kind, dataset, dataset_node, reading, outputs=outputs, device=device)
         for kind, fields in kinds.items()
         if fields
     }
@@ -95,8 +102,12 @@ def text_vector_folders(
 
 def read_texts(folders: Mapping[str, Path], enhancer_node: Mapping[str, Any], *, seed: int) -> list[TextVectors]:
     """What the enhancer's node asks of these folders: the vectors, or the placebo that its `source` names."""
-    source: TextSource = checked(enhancer_node.get("source"), TextSource, "enhancer.source")
-    return list(_read(folders, source, seed))
+    return list(_read(folders, text_source(enhancer_node), seed))
+
+
+def text_source(enhancer_node: Mapping[str, Any]) -> TextSource:
+    """What stands for the meaning of the texts, as the enhancer's node says it."""
+    return checked(enhancer_node.get("source"), TextSource, "enhancer.source")
 
 
 def _read(folders: Mapping[str, Path], source: TextSource, seed: int) -> Iterator[TextVectors]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fieldctr.commands.entity_vectors import embed_entities, told
+from fieldctr.commands.entity_vectors import Reading, embed_entities, told
 from fieldctr.config import Positive, RuntimeConfig, parse
 from fieldctr.data.prepare import prepared
 from fieldctr.llm.text_vectors import TextVectorFiles, entity_texts, load
@@ -35,9 +35,8 @@ def main(node: dict[str, Any]) -> None:
         print(shown(config.entity, entity_texts(dataset, sentences).texts, config.samples))
         return
     runtime = Runtime.start(config.runtime, precision="fp32", deterministic=True, cache=outputs / "machine")
-    folder = embed_entities(
-        config.entity, dataset, config.dataset, config.encoder, outputs=outputs, device=runtime.device
-    )
+    reading = Reading(config.encoder)
+    folder = embed_entities(config.entity, dataset, config.dataset, reading, outputs=outputs, device=runtime.device)
     print("\n".join([*account(config.entity, load(folder)), f"in {folder}"]))
 
 

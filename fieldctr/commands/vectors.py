@@ -42,10 +42,10 @@ def text_folders(config: TrainConfig, dataset: Dataset, device: torch.device) ->
     """
     if not reads_text_vectors(config.enhancer):
         return {}
-    from fieldctr.commands.entity_vectors import text_vector_folders
+    from fieldctr.commands.entity_vectors import Reading, text_source, text_vector_folders
 
-    outputs = Path(config.outputs)
-    return text_vector_folders(dataset, config.dataset, config.encoder, outputs=outputs, device=device)
+    reading = Reading(config.encoder, text_source(config.enhancer or {}))
+    return text_vector_folders(dataset, config.dataset, reading, outputs=Path(config.outputs), device=device)
 
 
 def vectors(config: TrainConfig, dataset: Dataset, device: torch.device, *, texts: dict[str, Path]) -> Vectors:
@@ -57,10 +57,8 @@ def vectors(config: TrainConfig, dataset: Dataset, device: torch.device, *, text
             fields[reader], origin[key] = _of_fields(config, reader, dataset, device)
     values, more = _of_values(config, dataset, device)
     origin |= more
-    named = {key: one["digest"] for key, one in origin.items()}
-    folders = [
-        Path(config.outputs) / (VALUES if key == VALUES else "field_embeddings") / name for key, name in named.items()
-    ]
+    stages = {key: VALUES if key == VALUES else "field_embeddings" for key in origin}
+    folders = [Path(config.outputs) / stages[key] / one["digest"] for key, one in origin.items()]
     if texts:
         origin["text_vectors"] = {kind: folder.name for kind, folder in texts.items()}
     return Vectors(fields, _of_texts(config, texts), [*folders, *texts.values()], origin, values)

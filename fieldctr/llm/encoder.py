@@ -119,14 +119,17 @@ def load_encoder(config: EncoderConfig, device: torch.device, *, converted: Path
     """
     config = with_dtype(config, device)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else it warns after every fork
-    _check_dtype(config.dtype, device)
+    _check_dtype(config, device)
     generative = config.tuning.loss == "generative" and config.tuning.epochs > 0
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.filterwarnings("ignore", category=FutureWarning)  # peft uses what transformers will remove
         torch.default_generator.manual_seed(config.seed)
-        whole, tokenizer = (
-            tiny_llama() if config.kind == "tiny_llama" else _pretrained(config, device, generative, converted)
-        )
+        if config.kind == "tiny_llama":
+            whole, tokenizer = tiny_llama()
+            if config.weights == "random":  # those it has are random too: it gets others
+                whole, tokenizer = tiny_llama()
+        else:
+            whole, tokenizer = _pretrained(config, device, generative, converted)
         whole.requires_grad_(False)
         head = _head(whole, config.model) if generative else None
         model = whole.base_model  # without a head
@@ -150,7 +153,10 @@ def arithmetic(dtype: str, device: torch.device) -> list[str]:
     return [torch.get_float32_matmul_precision(), *bf16]
 
 
-def _check_dtype(dtype: str, device: torch.device) -> None:
+def _check_dtype(config: EncoderConfig, device: torch.device) -> None:
+    dtype = config.dtype
+    if dtype == "4bit" and config.weights == "random":
+        raise UserError("encoder.weights=random has no 4 bits: those are made of saved weights. Use encoder.dtype=bf16")
     if dtype == "bf16" and device.type == "cpu" and not processor.native_bf16():
         warnings.warn(
             "encoder.dtype=bf16: this processor emulates bf16, 3 to 9 times slower than fp32. encoder.dtype=fp32 gives "
@@ -219,19 +225,22 @@ def _pretrained(config: EncoderConfig, device: torch.device, generative: bool, c
     for name, value in settings.to_dict().items():
         if "dropout" in name and isinstance(value, float):
             setattr(settings, name, 0.0)  # BERT's 0.1 takes 25 points of the accuracy of SSFT
+    kind, tokenizer = (AutoModelForCausalLM if generative else AutoModel), AutoTokenizer
+    chosen = {"dtype": DTYPES[config.dtype], "attn_implementation": config.attention}
     quantized = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)
     try:
-        model = (AutoModelForCausalLM if generative else AutoModel).from_pretrained(
+        if config.weights == "random":
+            return kind.from_config(settings, **chosen), tokenizer.from_pretrained(folder, **local)
+        model = kind.from_pretrained(
             folder,
             config=settings,
             **local,
-            dtype=DTYPES[config.dtype],
-            attn_implementation=config.attention,
+            **chosen,
             **({"quantization_config": quantized, "device_map": {"": device}} if config.dtype == "4bit" else {}),
         )
     except ValueError as error:  # what transformers says of a kind of model that has no such class
         raise _no_decoder(config.model) from error
-    return model, AutoTokenizer.from_pretrained(folder, **local)
+    return model, tokenizer.from_pretrained(folder, **local)
 
 
 def tiny_llama() -> tuple[Any, Any]:

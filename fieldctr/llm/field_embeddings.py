@@ -97,6 +97,7 @@ def encoder_key(config: EncoderConfig, device: torch.device, *, memo: Path) -> d
         "arithmetic": arithmetic(config.dtype, device),
         "libraries": {name: metadata.version(name) for name in LIBRARIES},
         "device": device.type,
+        **({"weights": config.weights} if config.weights != "published" else {}),
     }
 
 

@@ -1,12 +1,16 @@
 """What stands for the meaning of names or texts: their vectors, or a placebo that lacks one part of it."""
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from fieldctr.config import EncoderConfig
+from fieldctr.errors import UserError
+
 Source = Literal["ssft", "untuned", "random", "permuted", "constant", "opaque", "synonyms"]
-TextSource = Literal["text", "random", "permuted", "constant"]
+TextSource = Literal["text", "untuned", "random", "permuted", "constant"]
 
 
 def stand_in(vectors: Tensor, source: Source, *, epoch: int | None, seed: int) -> Tensor:
@@ -26,6 +30,21 @@ def stand_in(vectors: Tensor, source: Source, *, epoch: int | None, seed: int) -
     if source == "constant":
         return tuned.mean(0).expand_as(tuned).contiguous()
     return tuned
+
+
+def reader_of_texts(config: EncoderConfig, source: TextSource) -> EncoderConfig:
+    """Who reads the texts: the encoder, or for `untuned` one of its architecture that has learned nothing.
+
+    What `stand_in_texts` puts in the place of vectors costs nothing; this costs reading all texts again.
+    """
+    if source != "untuned":
+        return config
+    if config.kind == "random":
+        raise UserError(
+            "source=untuned takes the encoder's architecture with random weights, and encoder.kind=random has none. "
+            "Take another encoder, or source=random"
+        )
+    return replace(config, weights="random")
 
 
 def stand_in_texts(vectors: Tensor, rows: Tensor, source: TextSource | Source, *, seed: int) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ from fieldctr.config import EncoderConfig
 from fieldctr.errors import UserError
 from fieldctr.llm import text_vectors as module
 from fieldctr.llm.encoder import Encoder
+from fieldctr.llm.placebo import reader_of_texts
 from fieldctr.llm.text_vectors import Texts, load, text_vectors
 from fieldctr.llm.texts import Sentence, sentences, written
 from fieldctr.schema import Field, Schema
@@ -157,6 +158,22 @@ def test_the_key_holds_what_changes_the_vectors(tmp_path: Path, config: Config) 
     folders += [made(tmp_path, config(), table="b"), made(tmp_path, config("random"))]
     assert len(set(folders)) == len(folders)
     assert made(tmp_path, config(lr=0.5, values_per_field=2, template="long")) == folders[0]
+
+
+def test_an_encoder_that_has_learned_nothing_is_another_draw_of_its_architecture(
+    tmp_path: Path, config: Config
+) -> None:
+    plain, untuned = config(), reader_of_texts(config(), "untuned")
+    assert reader_of_texts(plain, "permuted") == plain
+    folders = [made(tmp_path / where, chosen) for where in "ab" for chosen in (plain, untuned)]
+    assert [path.name for path in folders[:2]] == [path.name for path in folders[2:]]
+    known, drawn, _, again = map(load, folders)
+    assert np.array_equal(drawn.vectors, again.vectors)
+    assert np.array_equal(drawn.rows, known.rows)
+    assert drawn.vectors.shape == known.vectors.shape
+    assert np.abs(drawn.vectors - known.vectors).max() > 0.1
+    with pytest.raises(UserError, match="source=untuned takes the encoder's architecture with random weights"):
+        reader_of_texts(config("random"), "untuned")
 
 
 def test_vectors_without_a_model_are_equal_for_equal_texts(tmp_path: Path, config: Config) -> None:
