@@ -172,6 +172,7 @@ class TrainConfig:
     warm_start: str | None = None  # folder of a finished run; runs of earlier versions have neither key
     train_rows: Positive | Literal["all"] = "all"
     id_dropout: dict[str, Any] | None = None  # by field name a probability
+    knowledge: dict[str, Any] | None = None  # empty where nothing is written
     evaluate_test: bool = True  # False in a trial of a search
     choices: dict[str, Any] | None = None  # by group the option that was taken: names to say, not what is computed
     embedding: EmbeddingConfig = EmbeddingConfig()

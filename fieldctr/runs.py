@@ -48,6 +48,7 @@ LATER = {  # keys that earlier versions lacked, with what those did: a run at th
     **{f"encoder.{name}": value for name, value in later(EncoderConfig).items()},
     "evaluate_test": TrainConfig.evaluate_test,
     "id_dropout": None,
+    "knowledge": {},
 }
 
 

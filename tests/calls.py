@@ -35,6 +35,14 @@ SSFT = ["encoder=tiny_llama", "encoder.values_per_field=2", "encoder.template=sh
 TEXTS = [
     *("entity=row", "encode=true", "encoder=tiny_llama", "encoder.tuning.micro_batch=1", "runtime.threads=1"),
 ]
+KNOWLEDGE = [
+    *("knowledge=generate", "encoder@knowledge.writer=tiny_llama", "knowledge.new_tokens=2"),
+    "knowledge.writer.tuning.micro_batch=16",
+]
+VALUES = [
+    *("model=fm", "enhancer=llactr_values", "encoder=tiny_llama", "encoder.values_per_field=2"),
+    *("encoder.tuning.micro_batch=1", "enhancer.min_rows=1"),
+]
 
 
 class Calls:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from calls import SSFT, TEXTS, TRAIN, Calls, different, fresh, tree
+from calls import KNOWLEDGE, SSFT, TEXTS, TRAIN, VALUES, Calls, different, fresh, tree
 
 pytestmark = pytest.mark.slow
 
@@ -89,17 +89,28 @@ def test_a_kill_leaves_what_the_copies_have(calls: Calls, prepared: Path) -> Non
         assert different(tree(home), expected) == []
 
 
-def test_texts_killed_ten_times_are_those_of_an_undisturbed_call(calls: Calls, prepared: Path) -> None:
+KILLED = {  # a call, the names of its parts, and how many there are at least
+    "texts": (["texts", "DATASET", *TEXTS], "npy", 16),
+    "knowledge": (["texts", "DATASET", *TEXTS, *KNOWLEDGE], "json", 16),
+    "values": (["train", "DATASET", *TRAIN, *VALUES, "hydra.run.dir=r", "resume=true"], "npy", 2),
+}
+
+
+@pytest.mark.parametrize("name", KILLED)
+def test_a_text_stage_killed_ten_times_leaves_what_an_undisturbed_one_does(
+    name: str, calls: Calls, prepared: Path
+) -> None:
     """One folder, in which each call gets further, to an operation on another part."""
+    arguments, ending, parts = KILLED[name]
     home, draw = fresh(calls.place, prepared), random.Random(4)
-    assert calls(home, "texts", "DATASET", *TEXTS)[0] == 0
+    assert calls(home, *arguments)[0] == 0
     expected = tree(home)
     home = fresh(calls.place, prepared)
-    for part in sorted(draw.sample(range(16), 10)):
-        fault = {"kind": "kill", "at": draw.randrange(1, 4), "on": f"{part:06d}.npy"}
-        status, said = calls(home, "texts", "DATASET", *TEXTS, fault=fault)
+    for part in sorted(draw.sample(range(parts), min(parts, 10))):
+        fault = {"kind": "kill", "at": draw.randrange(1, 4), "on": f"{part:06d}.{ending}"}
+        status, said = calls(home, *arguments, fault=fault)
         assert status == -signal.SIGKILL, said
-    status, said = calls(home, "texts", "DATASET", *TEXTS)
+    status, said = calls(home, *arguments)
     assert status == 0, said
     assert "of which an earlier call read" in said
     assert different(tree(home), expected) == []

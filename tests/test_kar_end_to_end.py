@@ -13,7 +13,7 @@ from fieldctr.commands.clean import unused
 from fieldctr.commands.trained import evaluated_split, load_trained
 from fieldctr.config import RuntimeConfig
 from fieldctr.errors import UserError
-from fieldctr.llm import text_vectors
+from fieldctr.llm import knowledge, text_vectors
 from fieldctr.runs import MODEL
 
 pytestmark = pytest.mark.slow
@@ -105,6 +105,26 @@ def test_the_placebo_untuned_reads_the_same_texts_with_another_encoder(fitted: T
     assert placebo.result["valid"]["logloss"] != plain.result["valid"]["logloss"]
 
 
+def test_knowledge_is_written_once_and_read_behind_the_texts(
+    fitted: Train, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["knowledge=generate", "encoder@knowledge.writer=tiny_llama", "knowledge.new_tokens=3"]
+    plain, told = fitted("final", "resume=true"), fitted("told", *words)
+    assert not set(told.result["text_vectors"].values()) & set(plain.result["text_vectors"].values())
+    account = text_vectors.load(home / "o/text_vectors" / told.result["text_vectors"]["user"]).account
+    assert account["knowledge"]["cost"]["written"] > 0
+    assert all(sample.startswith("This is a user, ") for sample in account["samples"])
+    assert any(not sample.endswith(".") for sample in account["samples"])
+    monkeypatch.setattr(text_vectors, "load_encoder", None)
+    monkeypatch.setattr(knowledge, "load_decoder", None)
+    again = fitted("told again", *words)
+    assert again.result["valid"] == told.result["valid"]
+    trained = load_trained(home / "told", outputs=home / "o", runtime=CPU)
+    assert evaluated_split(home / "told", trained, "valid").metrics["auc"] == pytest.approx(
+        told.result["valid"]["auc"], abs=1e-9
+    )
+
+
 def test_what_a_run_reads_is_not_cleaned(fitted: Train, home: Path) -> None:
     fitted("final", "resume=true")
     (home / "o/text_vectors/.0123456789abcdef.parts").mkdir()
@@ -119,6 +139,8 @@ def test_what_a_run_reads_is_not_cleaned(fitted: Train, home: Path) -> None:
         (["encoder=none"], "reads texts but there is no encoder: add encoder=untuned"),
         (["enhancer.source=ssft"], r"enhancer\.source=ssft is not allowed: expected text \| untuned \| random"),
         (["schema=merge"], "reads the entities as the dataset's YAML gives them. Use schema=none"),
+        (["knowledge=generate", "enhancer=none"], "enhancer=none reads no texts of them. Take enhancer=kar"),
+        (["knowledge=generate", "encoder@knowledge.writer=none"], r"key 'knowledge\.writer\.kind' is missing"),
         (["warm_start=somewhere"], "warm_start and enhancer=kar do not go together"),
     ],
 )

@@ -1,6 +1,6 @@
 """From a prepared table and an encoder's node to the vectors of its users and items: what `texts` and `train` share."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,8 +12,11 @@ from fieldctr.config import EncoderConfig, checked, parse
 from fieldctr.data.dataset import Dataset
 from fieldctr.data.prepare import entities
 from fieldctr.errors import UserError
+from fieldctr.llm.encoder import with_dtype
+from fieldctr.llm.knowledge import Author, KnowledgeConfig, checked_prompt, knowledge
+from fieldctr.llm.knowledge import load as load_answers
 from fieldctr.llm.placebo import TextSource, reader_of_texts, stand_in_texts
-from fieldctr.llm.text_vectors import load, text_vectors
+from fieldctr.llm.text_vectors import Writer, load, text_vectors
 from fieldctr.llm.texts import Sentence, sentences
 from fieldctr.nn.text_lookup import TextVectors
 from fieldctr.schema import Schema
@@ -31,6 +34,7 @@ class Reading(NamedTuple):
 
     encoder: Mapping[str, Any]
     source: TextSource = "text"
+    knowledge: Mapping[str, Any] | None = None  # empty where nothing is written about them
 
 
 def embed_entities(
@@ -51,7 +55,33 @@ def embed_entities(
         root=outputs / "text_vectors",
         device=device,
         watch=lambda texts, tokens, before: watched(kind, texts, tokens, before),
+        writer=writer_of(reading, kind, outputs=outputs, device=device) if reading.knowledge else None,
     )
+
+
+def author_of(knowledge_node: Mapping[str, Any], kind: str, device: torch.device) -> Author:
+    """Who the node `knowledge` has write about entities of this kind, and what it is asked."""
+    config = parse(KnowledgeConfig, knowledge_node, "knowledge")
+    prompt = checked_prompt(config.prompts, kind)
+    return Author(with_dtype(config.writer, device), kind, prompt, config.new_tokens)
+
+
+def writer_of(reading: Reading, kind: str, *, outputs: Path, device: torch.device) -> Writer:
+    """Who writes about entities of this kind before they are read; its answers are kept below `outputs`."""
+    author, root = author_of(reading.knowledge or {}, kind, device), outputs / "knowledge"
+
+    def write(texts: Sequence[str]) -> tuple[dict[str, str], dict[str, Any]]:
+        folder = knowledge(
+            author,
+            texts,
+            root=root,
+            device=device,
+            watch=lambda count, tokens, before: watched(f"{kind} to write about", count, tokens, before),
+        )
+        answers, account = load_answers(folder)
+        return answers, {"digest": folder.name, "cost": account["cost"], "samples": account["samples"]}
+
+    return Writer(author.key(device, root / ".digests.json"), write)
 
 
 def watched(kind: str, texts: int, tokens: int, before: int) -> Progress:
@@ -60,7 +90,7 @@ def watched(kind: str, texts: int, tokens: int, before: int) -> Progress:
     progress.unit = "tokens"
     behind = f", of which an earlier call read {before:,}" if before else ""
     progress.say(
-        f"texts of {kind}: {texts:,}, {tokens:,} tokens{behind}. The vectors are kept, and the next call takes none"
+        f"texts of {kind}: {texts:,}, {tokens:,} tokens{behind}. What comes of them is kept; the next call takes none"
     )
     return progress
 

@@ -128,6 +128,7 @@ def stage_of(config: StudyConfig, folder: Path, cell: Cell, node: Mapping[str, A
     """The job that makes the table and the vectors of these runs, one for all that share them."""
     parts = {key: node.get(key) or None for key in STAGE_KEYS}
     parts["source"] = (node.get("model") or {}).get("source")
+    parts |= {"knowledge": node["knowledge"]} if node.get("knowledge") else {}
     key = digest(parts)[:8]
     if key not in stages:
         name = f"{STAGES}/{cell.dataset}_{key}"

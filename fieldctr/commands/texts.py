@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fieldctr.commands.entity_vectors import Reading, embed_entities, told
+import torch
+
+from fieldctr.commands.entity_vectors import Reading, author_of, embed_entities, told
 from fieldctr.config import Positive, RuntimeConfig, parse
 from fieldctr.data.prepare import prepared
 from fieldctr.llm.text_vectors import TextVectorFiles, entity_texts, load
@@ -19,6 +21,7 @@ class TextsConfig:
     outputs: str
     dataset: dict[str, Any]
     encoder: dict[str, Any]
+    knowledge: dict[str, Any]
     runtime: RuntimeConfig
     entity: str
     samples: Positive
@@ -31,11 +34,14 @@ def main(node: dict[str, Any]) -> None:
     outputs = Path(config.outputs)
     dataset = prepared(config.dataset, data_dir=outputs / "data")
     if not config.encode:
-        sentences = told(config.entity, dataset, config.dataset)
-        print(shown(config.entity, entity_texts(dataset, sentences).texts, config.samples))
+        each = entity_texts(dataset, told(config.entity, dataset, config.dataset)).texts
+        if config.knowledge:
+            author = author_of(config.knowledge, config.entity, torch.device("cpu"))
+            each = [author.asked(text) for text in each]
+        print(shown(config.entity, each, config.samples))
         return
     runtime = Runtime.start(config.runtime, precision="fp32", deterministic=True, cache=outputs / "machine")
-    reading = Reading(config.encoder)
+    reading = Reading(config.encoder, knowledge=config.knowledge)
     folder = embed_entities(config.entity, dataset, config.dataset, reading, outputs=outputs, device=runtime.device)
     print("\n".join([*account(config.entity, load(folder)), f"in {folder}"]))
 
@@ -70,4 +76,13 @@ def account(kind: str, found: TextVectorFiles) -> list[str]:
             f"{cost['calls']:,} calls, {cost['tokens']:,} tokens, {cost['seconds']:,} {clock}, {cost['peak_mb']:,} MB; "
             f"{cost['cut']:,} texts were longer than the model's window and are cut"
         )
+    if written := size.get("knowledge"):
+        cost = written["cost"]
+        clock = "CPU s" if cost["clock"] == "cpu" else "s"
+        lines.append(
+            f"before: {cost['calls']:,} calls of the writer, {cost['read']:,} tokens read, {cost['written']:,} "
+            "written, "
+            f"{cost['seconds']:,} {clock}, {cost['peak_mb']:,} MB; {cost['cut']:,} prompts were cut. It wrote, such as:"
+        )
+        lines += [f"  {sample}" for sample in written["samples"]]
     return lines

@@ -9,9 +9,10 @@ from fieldctr.config import CLOSED, TrainConfig, Weight, checked, parse, with_na
 from fieldctr.signatures import keywords, record
 
 TARGET = "_target_"
-RECORDS = {  # of nodes whose owners import polars
+RECORDS = {  # of nodes whose owners import polars or torch
     "dataset": "fieldctr.data.prepare.DatasetConfig",
     "schema": "fieldctr.data.fields.regroup.Regrouping",
+    "knowledge": "fieldctr.llm.knowledge.KnowledgeConfig",
 }
 OF_BUILD_MODEL = {"model.embedding_std": Weight}  # which no model's class takes
 

@@ -41,10 +41,15 @@ def text_folders(config: TrainConfig, dataset: Dataset, device: torch.device) ->
     The users and items of test are among them, no label is: it is called before test is sealed.
     """
     if not reads_text_vectors(config.enhancer):
+        if config.knowledge:
+            raise UserError(
+                f"knowledge={config.choice('knowledge')} writes about users and items, and "
+                f"enhancer={config.choice('enhancer')} reads no texts of them. Take enhancer=kar, or knowledge=describe"
+            )
         return {}
     from fieldctr.commands.entity_vectors import Reading, text_source, text_vector_folders
 
-    reading = Reading(config.encoder, text_source(config.enhancer or {}))
+    reading = Reading(config.encoder, text_source(config.enhancer or {}), config.knowledge)
     return text_vector_folders(dataset, config.dataset, reading, outputs=Path(config.outputs), device=device)
 
 

@@ -5,8 +5,10 @@ Source: Xi et al., "Towards Open-World Recommendation with Knowledge Augmentatio
 experts' outputs, weighted by a gate softmax(W h + b) over all of them; some experts are shared by the towers, others
 dedicated to one. Trained with the backbone on its loss alone. No expert reads the sample: after training a tower is a
 table of its outputs (`fold`).
-Differs: the texts are the attributes of the user and the item in sentences, as they stand (llm/texts.py), because no
-generative model is at hand that knows the items, and a factorised prompt asks for such knowledge.
+Differs: the texts are the attributes of the user and the item in sentences, as they stand (llm/texts.py), unless a
+decoder is asked (`knowledge=generate`): the released answers are ChatGPT's, to prompts about nine factors of films.
+Differs: the encoder reads the attributes and then the answer, of users and of items; the original does so of users
+alone, because a small decoder's answer does not repeat what it was told.
 Differs: each tower's output passes a linear map to the width of the embeddings, as every vector field does, because
 backbones are of any width; the released code needs embeddings as wide as the output, or concatenates it to the flat
 input of an MLP alone. So FM's pairs contain the two fields, and an MLP reads them at the width of the embeddings.

@@ -7,7 +7,8 @@ and peft takes ten seconds, so it happens inside the functions that need them.
 import importlib.util
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -118,26 +119,59 @@ def load_encoder(config: EncoderConfig, device: torch.device, *, converted: Path
     A GGUF file becomes a folder below `converted` first, once.
     """
     config = with_dtype(config, device)
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else it warns after every fork
-    _check_dtype(config, device)
     generative = config.tuning.loss == "generative" and config.tuning.epochs > 0
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-        warnings.filterwarnings("ignore", category=FutureWarning)  # peft uses what transformers will remove
-        torch.default_generator.manual_seed(config.seed)
-        if config.kind == "tiny_llama":
-            whole, tokenizer = tiny_llama()
-            if config.weights == "random":  # those it has are random too: it gets others
-                whole, tokenizer = tiny_llama()
-        else:
-            whole, tokenizer = _pretrained(config, device, generative, converted)
-        whole.requires_grad_(False)
-        head = _head(whole, config.model) if generative else None
+    with _seeded(config):
+        whole, tokenizer = _loaded(config, device, generative, converted)
+        if generative and not _looks_back(whole):
+            raise _no_decoder(config.model)
+        head = whole.get_output_embeddings() if generative else None
         model = whole.base_model  # without a head
         if config.tuning.epochs:
             model = with_lora(model, config)
     if config.dtype != "4bit":  # those are on their device, and refuse to move
         whole.to(device)  # LoRA's weights are in it
     return Encoder(model.eval(), tokenizer, pooling=config.pooling, max_tokens=config.max_tokens, head=head)
+
+
+def load_decoder(config: EncoderConfig, device: torch.device, *, converted: Path) -> tuple[Any, Any]:
+    """A model that writes, and its tokenizer; UserError for one that cannot predict the next token."""
+    config = with_dtype(config, device)
+    refused = UserError(
+        f"knowledge.writer.model={config.model} is no decoder, which predicts the next token. Take one, such as "
+        "encoder@knowledge.writer=smollm2_135m"
+    )
+    with _seeded(config):
+        try:
+            whole, tokenizer = _loaded(config, device, True, converted)
+        except _NoHeadError as error:
+            raise refused from error
+        if not _looks_back(whole):
+            raise refused
+    if config.dtype != "4bit":
+        whole.to(device)
+    return whole.eval(), tokenizer
+
+
+@contextmanager
+def _seeded(config: EncoderConfig) -> Generator[None]:
+    """What is drawn inside depends on the encoder's seed, and disturbs no other numbers."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else it warns after every fork
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        warnings.filterwarnings("ignore", category=FutureWarning)  # peft uses what transformers will remove
+        torch.default_generator.manual_seed(config.seed)
+        yield
+
+
+def _loaded(config: EncoderConfig, device: torch.device, generative: bool, converted: Path) -> tuple[Any, Any]:
+    """The model, whose weights stay, and its tokenizer."""
+    _check_dtype(config, device)
+    if config.kind == "tiny_llama":
+        whole, tokenizer = tiny_llama()
+        if config.weights == "random":  # those it has are random too: it gets others
+            whole, tokenizer = tiny_llama()
+    else:
+        whole, tokenizer = _pretrained(config, device, generative, converted)
+    return whole.requires_grad_(False), tokenizer
 
 
 def with_dtype(config: EncoderConfig, device: torch.device) -> EncoderConfig:
@@ -171,19 +205,21 @@ def _check_dtype(config: EncoderConfig, device: torch.device) -> None:
 
 
 @torch.no_grad()
-def _head(whole: Any, name: str) -> nn.Module:
-    """The head that predicts the next token; UserError for a model whose tokens see those behind them."""
+def _looks_back(whole: Any) -> bool:
+    """Whether no token sees those behind it, as in a model that predicts the next one."""
     first, second = (
         whole.base_model(input_ids=torch.tensor([ids], device=whole.device)).last_hidden_state[0, 0]
         for ids in ([5, 6], [5, 7])
     )
-    if not torch.equal(first, second):
-        raise _no_decoder(name)
-    return whole.get_output_embeddings()
+    return torch.equal(first, second)
+
+
+class _NoHeadError(UserError):
+    """The kind of model has no class with a head that predicts tokens."""
 
 
 def _no_decoder(name: str) -> UserError:
-    return UserError(
+    return _NoHeadError(
         f"encoder.tuning.loss=generative needs a decoder, which predicts the next token, and encoder.model={name} is "
         "none. Use encoder.tuning.loss=contrastive, or a decoder such as encoder=smollm2_135m"
     )

@@ -9,7 +9,7 @@ Source: KAR (arXiv:2306.10933), its knowledge encoding: a frozen encoder, the me
 Differs: texts are read in batches of similar length; one that is longer than the model's window is cut, and counted.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from itertools import pairwise
@@ -51,6 +51,13 @@ class Texts(NamedTuple):
     texts: list[str]  # of each entity
 
 
+class Writer(NamedTuple):
+    """Who writes about the texts before they are read."""
+
+    key: Mapping[str, object]  # everything that changes what is written, the texts apart
+    write: Callable[[Sequence[str]], tuple[Mapping[str, str], Mapping[str, Any]]]  # answers by text, and an account
+
+
 class Watch(Protocol):
     """Whom the encoding tells how far it is, in tokens."""
 
@@ -81,10 +88,12 @@ def text_vectors(
     root: Path,
     device: torch.device,
     watch: WatchFor,
+    writer: Writer | None = None,
 ) -> Path:
     """The folder below `root` with the vectors of the entities that the sentences tell.
 
-    A second call with an equal key reads no text and loads no model; one after a kill goes on behind the last part.
+    With a `writer` the encoder reads behind each text what that one writes about it. A second call with an equal key
+    reads no text and loads no model; one after a kill goes on behind the last part.
     The encoder reads as it was published: its `tuning` is left out.
     """
     config = replace(config, tuning=replace(config.tuning, epochs=0))
@@ -96,12 +105,15 @@ def text_vectors(
         "encoder": encoder_key(config, device, memo=root / ".digests.json"),
         "window": config.max_tokens,
         "micro_batch": config.tuning.micro_batch,
+        **({"knowledge": writer.key} if writer else {}),
     }
 
     def build(folder: Path, work: Path) -> None:
         found = entity_texts(dataset, told)
+        answers, more = writer.write(found.texts) if writer else ({}, {})
+        found = found._replace(texts=[f"{text} {answers[text]}" if writer else text for text in found.texts])
         if config.kind == "random":
-            write(folder, found, *gaussian(found.texts, config))
+            write(folder, found, *gaussian(found.texts, config), knowledge=more)
             return
         with refused_if_changed(before):
             read = encoded(
@@ -112,7 +124,7 @@ def text_vectors(
                 device=device,
                 watch=watch,
             )
-        write(folder, found, *read)
+        write(folder, found, *read, knowledge=more)
 
     return made_in_parts(root, key, build, doing="reads the same texts")
 
@@ -170,7 +182,13 @@ def encoded(
 
 
 def write(
-    folder: Path, found: Texts, parts: Sequence[np.ndarray | Path], rows: np.ndarray, cost: dict[str, Any]
+    folder: Path,
+    found: Texts,
+    parts: Sequence[np.ndarray | Path],
+    rows: np.ndarray,
+    cost: dict[str, Any],
+    *,
+    knowledge: Mapping[str, Any],
 ) -> None:
     """Leave vectors, keys, rows and account."""
     num_vectors = write_vectors(folder, parts, rows)
@@ -181,6 +199,7 @@ def write(
         "columns": found.columns,
         "samples": samples(found.texts),
         "cost": cost,
+        **({"knowledge": knowledge} if knowledge else {}),
     }
     write_json(folder / ACCOUNT, account)
 
