@@ -13,6 +13,7 @@ import torch
 
 from fieldctr.commands.entity_vectors import drawn_texts
 from fieldctr.commands.field_vectors import drawn
+from fieldctr.commands.llm_demand import language_model_lines
 from fieldctr.commands.machine import start_runtime
 from fieldctr.commands.value_vectors import drawn_values
 from fieldctr.config import TrainConfig
@@ -68,6 +69,7 @@ def dry_run(config: TrainConfig) -> str:
             f"  memory      {costs.memory_mb:,.0f} MB: {costs.state_mb:,.0f} for weights, moments and averages, "
             f"{costs.step_mb:,.0f} at most for activations and gradients; {free:,.0f} MB are free here",
             f"  time        {time_spent}",
+            *language_model_lines(config, dataset),
         ]
     )
 

@@ -31,14 +31,33 @@ def model_place(model: str, origin: str) -> Path:
 
     A hub id is fetched unless HF_HUB_OFFLINE is set. `origin` says how to get a model that is not there.
     """
+    place = _on_disk(model)
+    if place is None and model.startswith(PACKAGE):
+        raise UserError(f"encoder.model={model} is not installed. Get it: {origin}")
+    return place or _from_hub(model, origin)
+
+
+def local_place(model: str) -> Path | None:
+    """The folder or GGUF file of package:NAME/PATH, of a path, or of a hub id in the cache; None: it is not here."""
+    place = _on_disk(model)
+    if place or model.startswith(PACKAGE):
+        return place
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(model, allow_patterns=list(FILES), local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError):
+        return None
+
+
+def _on_disk(model: str) -> Path | None:
     if model.startswith(PACKAGE):
         package, _, inside = model.removeprefix(PACKAGE).partition("/")
         spec = importlib.util.find_spec(package)  # runs none of its code
-        if spec is None or spec.origin is None:
-            raise UserError(f"encoder.model={model} is not installed. Get it: {origin}")
-        return Path(spec.origin).parent / inside
+        return None if spec is None or spec.origin is None else Path(spec.origin).parent / inside
     path = Path(model)
-    return path if path.is_dir() or (path.suffix == GGUF and path.is_file()) else _from_hub(model, origin)
+    return path if path.is_dir() or (path.suffix == GGUF and path.is_file()) else None
 
 
 def loadable_folder(model: str, origin: str, converted: Path) -> Path:

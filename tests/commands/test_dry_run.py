@@ -1,10 +1,16 @@
 """A dry run through the console script: it answers for a model that is larger than the machine, and leaves nothing."""
 
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from fieldctr import compose
+from fieldctr.commands.llm_demand import language_model_lines
+from fieldctr.config import TrainConfig, parse
+from fieldctr.data.prepare import prepared
 
 Call = Callable[..., subprocess.CompletedProcess[str]]
 SMALL = ["dataset.source.rows=2000", "trainer.dry_run=true", "tracker=none"]
@@ -28,6 +34,23 @@ def test_it_says_what_training_would_take_and_leaves_no_run(
     for word in ("dense + ", "FLOPs per sample", "MB are free", "per million samples", said):
         assert word in done.stdout
     assert not list((tmp_path / "outputs").glob("train/*"))
+
+
+def test_it_says_what_a_language_model_would_take_that_is_not_here(tmp_path: Path) -> None:
+    words = ["dataset.source.rows=2000", "enhancer=kar", "encoder=llama3_8b", "knowledge=generate", "model=fm"]
+    config = parse(TrainConfig, compose("train", [*words, f"outputs={tmp_path}"]), "")
+    dataset = prepared(config.dataset, data_dir=tmp_path / "data")
+    first, *lines, formula = language_model_lines(config, dataset)
+    assert "6,979,588,096 weights in 32 layers of width 4,096" in first
+    found = {line[:20].strip(): re.findall(r"[\d,.e-]+(?= tokens| PFLOPs| \+| GB)", line) for line in lines}
+    assert list(found) == ["SSFT", "KAR", "KAR, written", "CTRL, stage 1"]
+    tokens = {title: float(numbers[0].replace(",", "")) for title, numbers in found.items()}
+    assert tokens["KAR"] < tokens["KAR, written"]
+    assert tokens["CTRL, stage 1"] > 50 * len(dataset.train)
+    assert all(float(numbers[2]) >= 14 for numbers in found.values())  # GB of the weights in 16 bits
+    assert "2 weights of layers" in formula
+    config = parse(TrainConfig, compose("train", [*words[:1], "enhancer=none", "model=fm"]), "")
+    assert not list(language_model_lines(config, dataset))
 
 
 def test_a_run_that_is_there_stays_as_it_was(call: Call, tmp_path: Path) -> None:
