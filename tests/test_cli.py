@@ -202,7 +202,7 @@ def test_several_values_point_to_a_sweep(word: str, told: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [*COMMANDS, "bench train", "bench data", "bench serve", "scaling bound", "study status"]
+    "words", [*COMMANDS, "bench train", "bench data", "bench serve", "bench llm", "scaling bound", "study status"]
 )
 def test_every_command_has_help(words: str, capsys: pytest.CaptureFixture[str]) -> None:
     run(*words.split(), "--help")
