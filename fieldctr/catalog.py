@@ -28,7 +28,9 @@ def groups() -> list[str]:
 
 
 def plural(group: str) -> str:
-    """What `fieldctr list` calls all options of a group: models, studies."""
+    """What `fieldctr list` calls all options of a group: models, studies, knowledge."""
+    if group == "knowledge":
+        return group
     return f"{group[:-1]}ies" if group.endswith("y") else f"{group}s"
 
 
