@@ -57,7 +57,7 @@ def main(node: dict[str, Any]) -> None:
         raise UserError("encoder.kind=random reads nothing, so there is nothing to measure. Take encoder=minilm")
     points: list[Point] = []
     device, models = str(runtime.device), outputs / "models"
-    print(f"{'':16}{'':>12}{''.join(f'{name:>20}' for name in METHODS)}")
+    print(f"{'':20}{''.join(f'{name:>24}' for name in METHODS)}")
     for against in ("rows", "fields", "values"):
         for size, table in tables(config, against):
             methods = READ_ROWS if against == "rows" and size > min(config.rows) else METHODS
@@ -150,5 +150,11 @@ def extended(points: Sequence[Point], method: str, rows: int) -> Point:
 def line(points: Sequence[Point], against: str, size: int) -> str:
     """One line of the table: every method at this size."""
     at = {point.method: point for point in points if (point.against, point.size) == (against, size)}
-    cells = [f"{'' if p.measured else '~'}{p.seconds:,.3g} s {p.peak_mb:,.0f} MB" for p in map(at.__getitem__, METHODS)]
-    return f"{against:16}{size:>12,}{''.join(f'{cell:>20}' for cell in cells)}"
+    cells = [cell(at[name]) for name in METHODS]
+    return f"{against:8}{size:>12,}{''.join(f'{text:>24}' for text in cells)}"
+
+
+def cell(point: Point) -> str:
+    """Seconds and memory of one method at one size."""
+    seconds = f"{point.seconds:,.0f}" if point.seconds >= 100 else f"{point.seconds:.3g}"
+    return f"{'' if point.measured else '~'}{seconds} s {point.peak_mb:,.0f} MB"
