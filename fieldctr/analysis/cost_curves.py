@@ -13,7 +13,7 @@ AXES = {"rows": "rows", "fields": "fields", "values": "values a field"}
 
 
 def draw(points: Sequence[Mapping[str, Any]], methods: Sequence[str], clock: str, stem: Path) -> Path:
-    """Seconds above memory, against each size, both axes logarithmic; hollow where a number is extrapolated.
+    """Seconds, on a logarithmic axis, above memory, against each size; hollow where a number is extrapolated.
 
     A point has method, against, size, seconds, peak_mb and measured. Gives the path of the PNG.
     """
@@ -32,7 +32,13 @@ def draw(points: Sequence[Mapping[str, Any]], methods: Sequence[str], clock: str
                         face = f"C{k}" if p["measured"] else "white"
                         axes.plot([p["size"]], [number], "o", color=f"C{k}", markerfacecolor=face, markersize=4)
                 axes.set_xscale("log")
-                axes.set_yscale("log")
+                sizes = sorted({p["size"] for p in points if p["against"] == against})
+                axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+                axes.minorticks_off()
+                if key == "seconds":
+                    axes.set_yscale("log")
+                else:
+                    axes.set_ylim(bottom=0)
                 axes.set_xlabel(label)
                 axes.set_ylabel(unit)
         figure.axes[0].legend(frameon=False)
