@@ -82,9 +82,10 @@ class Run:
         return run
 
     def reads(self, folders: Iterable[Path]) -> None:
-        """Note which prepared table and field vectors the run reads, here and there: `fieldctr clean` leaves them."""
+        """Note here and there which tables, vectors and stages the run reads too: `fieldctr clean` leaves them."""
         folders = list(folders)
-        self.note({READS: [folder.name for folder in folders]})
+        before = _read(self.folder / RECORD).get(READS, [])
+        self.note({READS: list(dict.fromkeys([*before, *(folder.name for folder in folders)]))})
         for folder in folders:
             path, run = folder / READERS_FILE, str(self.folder.resolve())
             if run in _lines(path):

@@ -34,6 +34,8 @@ def keywords(target: str) -> dict[str, Any]:
     module, _, name = target.rpartition(".")
     names = names_of(module)
     node = names.defined.get(name)
+    if isinstance(node, ast.ClassDef) and _is_dataclass(node):
+        return {ast.unparse(one.target): names.type_of(one.annotation) for one in _fields(node)}
     if isinstance(node, ast.ClassDef):
         node = next((part for part in node.body if getattr(part, "name", "") == "__init__"), None)
     if not isinstance(node, ast.FunctionDef):
@@ -68,7 +70,7 @@ class Names(Mapping[str, Any]):
             return getattr(importlib.import_module(node.module), original) if light else names_of(node.module)[original]
         if isinstance(node, ast.Assign):
             return self._evaluated(node.value)
-        if isinstance(node, ast.ClassDef) and any("dataclass" in ast.unparse(one) for one in node.decorator_list):
+        if isinstance(node, ast.ClassDef) and _is_dataclass(node):
             return self._record(node)
         if node is None and isinstance(kind := getattr(builtins, name, None), type):
             return kind
@@ -107,10 +109,9 @@ class Names(Mapping[str, Any]):
         raise KeyError(ast.unparse(node))
 
     def _record(self, node: ast.ClassDef) -> type:
-        own = [part for part in node.body if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name)]
         fields = [
             (ast.unparse(part.target), self.type_of(part.annotation), field(default=None if part.value else MISSING))
-            for part in own
+            for part in _fields(node)
         ]
         bases = tuple(self._evaluated(base) for base in node.bases)
         return make_dataclass(node.name, fields, bases=bases, frozen=True, kw_only=True)
@@ -134,6 +135,15 @@ def statements(tree: ast.Module) -> Iterator[ast.stmt]:
     """The statements of a module, those under an `if` as well."""
     for node in tree.body:
         yield from [*node.body, *node.orelse] if isinstance(node, ast.If) else [node]
+
+
+def _is_dataclass(node: ast.ClassDef) -> bool:
+    return any("dataclass" in ast.unparse(one) for one in node.decorator_list)
+
+
+def _fields(node: ast.ClassDef) -> list[ast.AnnAssign]:
+    """The fields of a dataclass."""
+    return [part for part in node.body if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name)]
 
 
 def _names(node: ast.stmt) -> list[str]:

@@ -14,7 +14,14 @@ from fieldctr.config import EncoderConfig, Kind, TrainConfig, locate, parse
 from fieldctr.data.fields.specs import field_specs
 from fieldctr.data.prepare import SOURCE as READS
 from fieldctr.data.prepare import DatasetConfig
-from fieldctr.models.ctr_model import KINDS, SOURCE, reads_field_embeddings, reads_text_vectors, reads_value_vectors
+from fieldctr.models.ctr_model import (
+    KINDS,
+    SOURCE,
+    pretrains,
+    reads_field_embeddings,
+    reads_text_vectors,
+    reads_value_vectors,
+)
 
 ROOTS = sorted(path.stem for path in conf_dir().glob("*.yaml") if path.stem != "base")
 GROUPS = (
@@ -57,7 +64,8 @@ def test_every_target_binds_its_keywords(group: str) -> None:
         if node:
             asks = (reads_text_vectors, reads_value_vectors) if group == "enhancer" else ()
             reads = reads_field_embeddings(node, group) or any(one(node) for one in asks)
-            bind(node, KINDS[group], positional=3 if reads else 2, also={"embedding_std", *(SOURCE if reads else ())})
+            positional = 0 if group == "enhancer" and pretrains(node) else 3 if reads else 2
+            bind(node, KINDS[group], positional=positional, also={"embedding_std", *(SOURCE if reads else ())})
             bound.add(option)
     assert bound == set(options(group)) - {"none"}
 

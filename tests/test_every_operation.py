@@ -26,6 +26,12 @@ def test_train(calls: Calls, prepared: Path) -> None:
     assert moments_survived(calls, prepared, ["train", "DATASET", *TRAIN, "hydra.run.dir=r"], "resume=true") > 1
 
 
+def test_train_behind_a_first_stage(calls: Calls, prepared: Path) -> None:
+    own = ["enhancer=ctrl", "encoder=random", "enhancer.max_rows=60", "enhancer.epochs=1", "enhancer.batch_size=32"]
+    words = ["train", "DATASET", *TRAIN, "model=fm", *own, "hydra.run.dir=r"]
+    assert moments_survived(calls, prepared, words, "resume=true", every=20) > 1
+
+
 def test_train_over_an_earlier_run(calls: Calls, trained: Path) -> None:
     """Resumed, it is never the earlier run that answers, and all of that lies in earlier-1."""
     assert moments_survived(calls, trained, ["train", "DATASET", *TRAIN, "hydra.run.dir=r"], "resume=true") > 1

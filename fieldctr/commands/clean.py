@@ -21,7 +21,7 @@ from fieldctr.data.unfinished import can_go_on
 from fieldctr.locks import remove_unowned
 from fieldctr.runs import read_by, readers_of
 
-STAGES = ("data", "field_embeddings", "text_vectors", "value_vectors", "frames")  # what runs read of outputs
+STAGES = ("data", "field_embeddings", "text_vectors", "value_vectors", "ctrl", "frames")  # what runs read of outputs
 
 
 @dataclass(frozen=True)

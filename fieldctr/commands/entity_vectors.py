@@ -45,14 +45,19 @@ def embed_entities(
     *,
     outputs: Path,
     device: torch.device,
+    rows: Mapping[str, object] | None = None,
 ) -> Path:
-    """The folder with the vectors of the dataset's entities of this kind, made now if they are not there."""
+    """The folder with the vectors of the dataset's entities of this kind, made now if they are not there.
+
+    `rows` says which rows of the prepared table the dataset has, where it has not all of them.
+    """
     config = reader_of_texts(settled(parse(EncoderConfig, reading.encoder, "encoder"), device), reading.source)
     return text_vectors(
         config,
         dataset,
         told(kind, dataset, dataset_node),
         root=outputs / "text_vectors",
+        rows=rows,
         device=device,
         watch=lambda texts, tokens, before: watched(kind, texts, tokens, before),
         writer=writer_of(reading, kind, outputs=outputs, device=device) if reading.knowledge else None,

@@ -18,6 +18,7 @@ from fieldctr.commands.ending import ending
 from fieldctr.commands.finished import FinishedRun
 from fieldctr.commands.machine import start_runtime, torch_as_it_was
 from fieldctr.commands.pictures import draw, inside
+from fieldctr.commands.pretraining import pretrain, refuse_misfit_stage
 from fieldctr.commands.show import summary
 from fieldctr.commands.vectors import text_folders, vectors
 from fieldctr.config import TrainConfig, parse
@@ -170,6 +171,7 @@ def walk_on(
         run.note({CODE: code})
     if config.train_rows != "all":
         dataset = replace(dataset, train=dataset.train.sample(config.train_rows, seed=config.seed))
+    start |= pretrain(model, config, run, dataset=dataset, runtime=runtime, vectors=read.fields)
     begun = begin(model, dataset, config)
     size, flops = model.num_parameters(), flops_per_sample(model, dataset.schema)
     for line in beginning(config, run.folder, dataset, model, runtime=runtime, begun=begun):
@@ -243,6 +245,7 @@ def refuse_mistakes(config: TrainConfig, ranks: Ranks) -> None:
             f"schema={config.choice('schema')} changes the fields, and enhancer={config.choice('enhancer')} reads the "
             "entities as the dataset's YAML gives them. Use schema=none"
         )
+    refuse_misfit_stage(config)
     for path in config.trainer.extra_metrics:
         metric_class(path)
 

@@ -89,11 +89,13 @@ def text_vectors(
     device: torch.device,
     watch: WatchFor,
     writer: Writer | None = None,
+    rows: Mapping[str, object] | None = None,
 ) -> Path:
     """The folder below `root` with the vectors of the entities that the sentences tell.
 
     With a `writer` the encoder reads behind each text what that one writes about it. A second call with an equal key
-    reads no text and loads no model; one after a kill goes on behind the last part.
+    reads no text and loads no model; one after a kill goes on behind the last part. `rows` says which rows of the table
+    the dataset has, where it has not all of them.
     The encoder reads as it was published: its `tuning` is left out.
     """
     config = replace(config, tuning=replace(config.tuning, epochs=0))
@@ -106,6 +108,7 @@ def text_vectors(
         "window": config.max_tokens,
         "micro_batch": config.tuning.micro_batch,
         **({"knowledge": writer.key} if writer else {}),
+        **({"rows": rows} if rows else {}),
     }
 
     def build(folder: Path, work: Path) -> None:

@@ -39,6 +39,10 @@ class AutoInt(nn.Module):
     def forward(self, emb: Tensor, inputs: Inputs) -> Tensor:
         return self.readout(self.layers(emb))
 
+    def representation(self, emb: Tensor, inputs: Inputs) -> Tensor:
+        """(B, F, D) -> (B, F num_heads head_dim)."""
+        return self.layers(emb).flatten(1)
+
 
 class Layer(nn.Module):
     """ReLU(heads + W_res e) per field, the heads side by side: (B, F, in_dim) -> (B, F, num_heads * head_dim)."""

@@ -8,7 +8,7 @@ An enhancer likewise:
     __init__(self, schema: Schema, dim: int, *, ...)
     forward(self, emb: Tensor) -> tuple[Tensor, Tensor]     (B, F, D) -> extra logit (B,), penalty ()
                                                             with reads_inputs = True forward(self, emb, inputs)
-What either may offer besides stands in models/hooks.py.
+What either may offer besides stands in models/hooks.py. An enhancer that pretrains is settings alone: its keys.
 """
 
 import inspect
@@ -62,7 +62,10 @@ KINDS = {
     "enhancer": Kind(
         "an enhancer: a class with __init__(schema, dim, *, ...) and forward(emb)",
         "fieldctr.enhancers.llactr.LLaCTR",
-        lambda target: _is_part(target, "emb", *(["inputs"] if hook(target, "reads_inputs", False) else [])),
+        lambda target: (
+            hook(target, "pretrains", False)
+            or _is_part(target, "emb", *(["inputs"] if hook(target, "reads_inputs", False) else []))
+        ),
     ),
 }
 # Keys of a node that say where the vectors come from that it reads.
@@ -101,11 +104,7 @@ class CTRModel(nn.Module):
         return adds(inputs) if adds else inputs
 
     def forward(self, inputs: Inputs) -> Output:
-        inputs = self.with_texts(inputs)
-        if self.id_dropout is not None:
-            inputs = self.id_dropout(inputs)
-        columns = self.embedding.columns(inputs)  # B,S,D
-        emb = self.embedding.pooled(columns, inputs)  # B,F,D
+        inputs, columns, emb = self._embedded(inputs)
         logit = self.backbone(columns if hook(self.backbone, "reads_columns") else emb, inputs)
         penalty = hook(self.backbone, "penalty") if self.training else None
         own = penalty() if penalty else logit.new_zeros(())
@@ -113,6 +112,20 @@ class CTRModel(nn.Module):
             return Output(logit, own)
         extra, added = self.enhancer(emb, inputs) if hook(self.enhancer, "reads_inputs") else self.enhancer(emb)
         return Output(logit + extra, own + added)
+
+    def representation(self, inputs: Inputs) -> Tensor:
+        """What the backbone's last layer reads of each sample, where it has that hook: (B, S) ids -> (B, W)."""
+        inputs, columns, emb = self._embedded(inputs)
+        read = columns if hook(self.backbone, "reads_columns") else emb
+        return hook(self.backbone, "representation")(read, inputs)
+
+    def _embedded(self, inputs: Inputs) -> tuple[Inputs, Tensor, Tensor]:
+        """The samples as they are read, a vector for each column (B, S, D), and for each field (B, F, D)."""
+        inputs = self.with_texts(inputs)
+        if self.id_dropout is not None:
+            inputs = self.id_dropout(inputs)
+        columns = self.embedding.columns(inputs)
+        return inputs, columns, self.embedding.pooled(columns, inputs)
 
     def fold(self) -> Self:
         """Into the form that serves, in place: what depends on no sample is computed once, its makings are dropped."""
@@ -145,12 +158,16 @@ def build_model(
 
     The node `model` is the backbone's `_target_` and keywords, and `embedding_std`: the initial scale of the feature
     embeddings. Embeddings and backbone are drawn before the enhancer, so that runs with and without one are paired.
-    An enhancer that gives the backbone more fields is drawn before it, from random numbers of its own.
+    An enhancer that gives the backbone more fields is drawn before it, from random numbers of its own; one that
+    pretrains is no part of the model.
     `field_embeddings` has those of "model" and "enhancer", as far as they read any, `text_vectors` what an enhancer
     reads of users and items, `value_vectors` what it reads of values; `id_dropout` a probability for each field that
     may be taken for missing in training.
     """
     refuse_misfits(model, enhancer)
+    if enhancer and pretrains(enhancer):
+        build(enhancer, "enhancer", kind=KINDS["enhancer"])  # which refuses wrong keys
+        enhancer = None
     keywords = dict(model)
     vectors = field_embeddings or {}
     read = {TEXT_VECTORS: text_vectors, VALUE_VECTORS: value_vectors}
@@ -182,7 +199,11 @@ def refuse_misfits(
     if not enhancer:
         return
     names = [node["_target_"].rpartition(".")[2] for node in (model, enhancer)]
-    if not adds_fields(enhancer) and not _reads_embeddings(model):
+    if pretrains(enhancer) and hook(locate(model, "model", KINDS["model"]), "representation") is None:
+        why = f"{names[1]} aligns what a model's last layer reads, and {names[0]} has no representation()"
+    elif pretrains(enhancer):
+        return
+    elif not adds_fields(enhancer) and not _reads_embeddings(model):
         why = f"{names[1]} works on feature embeddings, and {names[0]} has none"
     elif adds_fields(enhancer) and reads_field_embeddings(model, "model"):
         why = f"{names[0]} reads a vector for each field's name, and the fields that {names[1]} adds have none"
@@ -198,6 +219,11 @@ def _reads_embeddings(model: Mapping[str, Any]) -> bool:
 def adds_fields(enhancer: Mapping[str, Any] | None) -> bool:
     """Whether the node's enhancer gives the backbone more fields."""
     return bool(enhancer) and hook(locate(enhancer, "enhancer", KINDS["enhancer"]), "with_texts") is not None
+
+
+def pretrains(enhancer: Mapping[str, Any] | None) -> bool:
+    """Whether the node's enhancer is a stage before the training, and no part of the model."""
+    return bool(enhancer) and hook(locate(enhancer, "enhancer", KINDS["enhancer"]), "pretrains", False)
 
 
 def flops_per_sample(model: CTRModel, schema: Schema) -> int:

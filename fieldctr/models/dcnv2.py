@@ -33,9 +33,13 @@ class DCNv2(nn.Module):
         self.last = xavier(nn.Linear(width + [width, *hidden_dims][-1], 1))
 
     def forward(self, emb: Tensor, inputs: Inputs) -> Tensor:
+        both = self.representation(emb, inputs)
+        with torch.autocast(emb.device.type, enabled=False):  # a logit of three digits ties in the AUC
+            return self.last(both.float()).squeeze(1)
+
+    def representation(self, emb: Tensor, inputs: Inputs) -> Tensor:
+        """(B, F, D) -> (B, F D + last of hidden_dims)."""
         first = crossed = emb.flatten(1)  # B,FD
         for layer in self.cross:
             crossed = torch.addcmul(crossed, first, layer(crossed))
-        both = torch.cat([crossed, self.hidden(first)], 1)
-        with torch.autocast(emb.device.type, enabled=False):  # a logit of three digits ties in the AUC
-            return self.last(both.float()).squeeze(1)
+        return torch.cat([crossed, self.hidden(first)], 1)

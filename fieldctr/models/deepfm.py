@@ -4,12 +4,13 @@ Source: Guo et al., "DeepFM: A Factorization-Machine based Neural Network for CT
 Differs: the first-order term has no bias of its own, because the network's last layer has one.
 """
 
+import torch
 from torch import Tensor, nn
 
 from fieldctr.config import Positive, Share
 from fieldctr.inputs import Inputs
 from fieldctr.nn.embedding import LinearTerm
-from fieldctr.nn.interaction import pair_sum
+from fieldctr.nn.interaction import pair_products, pair_sum
 from fieldctr.nn.mlp import MLP
 from fieldctr.schema import Schema
 
@@ -26,3 +27,7 @@ class DeepFM(nn.Module):
 
     def forward(self, emb: Tensor, inputs: Inputs) -> Tensor:
         return self.linear(inputs) + pair_sum(emb) + self.mlp(emb.flatten(1))
+
+    def representation(self, emb: Tensor, inputs: Inputs) -> Tensor:
+        """(B, F, D) -> (B, D + last of hidden_dims)."""
+        return torch.cat([pair_products(emb), self.mlp.hidden(emb.flatten(1))], 1)

@@ -23,3 +23,7 @@ class DNN(nn.Module):
 
     def forward(self, emb: Tensor, inputs: Inputs) -> Tensor:
         return self.mlp(emb.flatten(1))
+
+    def representation(self, emb: Tensor, inputs: Inputs) -> Tensor:
+        """(B, F, D) -> (B, last of hidden_dims)."""
+        return self.mlp.hidden(emb.flatten(1))

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from fieldctr.inputs import Inputs
 from fieldctr.nn.embedding import LinearTerm
-from fieldctr.nn.interaction import pair_sum
+from fieldctr.nn.interaction import pair_products, pair_sum
 from fieldctr.schema import Schema
 
 
@@ -20,3 +20,7 @@ class FM(nn.Module):
 
     def forward(self, emb: Tensor, inputs: Inputs) -> Tensor:
         return self.linear(inputs) + pair_sum(emb)
+
+    def representation(self, emb: Tensor, inputs: Inputs) -> Tensor:
+        """(B, F, D) -> (B, D)."""
+        return pair_products(emb)

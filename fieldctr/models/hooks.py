@@ -47,6 +47,8 @@ class Backbone(Protocol):
 
     def fold(self) -> None: ...  # in place, into what evaluation and serving need and no more
 
+    def representation(self, emb: Tensor, inputs: Inputs) -> Tensor: ...  # (B, W), what the last layer reads
+
     def place(self, new: Tensor, drawn: Mapping[str, Tensor]) -> None: ...  # after a warm start with new (F,) fields
 
     def pair_weights(self) -> Tensor: ...  # (F, F), drawn into the run folder
@@ -58,6 +60,7 @@ class Enhancer(Protocol):
     """Hooks of an enhancer. The last two, of which it has both or none, give the backbone more fields."""
 
     reads_inputs: bool  # True: forward gets the samples too, forward(emb, inputs)
+    pretrains: bool  # True: settings of a stage before the training, which the model is built without
 
     def fold(self) -> None: ...  # in place, into what evaluation and serving need and no more
 

@@ -7,7 +7,12 @@ from torch.nn import functional
 
 def pair_sum(emb: Tensor) -> Tensor:
     """sum_{i<j} <e_i, e_j>: (B, F, D) -> (B,), in O(F D) by the square of the sum (Rendle 2010, lemma 3.1)."""
-    return 0.5 * (emb.sum(1).square() - emb.square().sum(1)).sum(1)
+    return pair_products(emb).sum(1)
+
+
+def pair_products(emb: Tensor) -> Tensor:
+    """sum_{i<j} e_i * e_j, one number for each dimension: (B, F, D) -> (B, D)."""
+    return 0.5 * (emb.sum(1).square() - emb.square().sum(1))
 
 
 def pair_dots(emb: Tensor) -> Tensor:

@@ -60,6 +60,11 @@ class TextLookup(nn.Module):
 
     def forward(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
         """One batch -> vectors (B, E), and whether each is known (B,)."""
+        rows, known = self.find(inputs)
+        return torch.where(known[:, None], self.vectors.index_select(0, rows), self.blank), known
+
+    def find(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """One batch -> which text is each sample's (B,), and whether it has one (B,); any where it has none."""
         keys = inputs.ids.index_select(1, self.ids)
         if self.has_numbers:
             assert inputs.values is not None, "the entity has numeric fields, the batch has no values"
@@ -68,8 +73,7 @@ class TextLookup(nn.Module):
         own = hashed(keys, self.factors)
         place = torch.searchsorted(self.hashes, own).clamp(max=len(self.hashes) - 1)
         known = self.hashes.index_select(0, place) == own
-        found = self.vectors.index_select(0, self.rows.index_select(0, place))
-        return torch.where(known[:, None], found, self.blank), known
+        return self.rows.index_select(0, place), known
 
     def replace(self, vectors: Tensor, blank: Tensor) -> None:
         """Other vectors for the same texts (texts, width), and for an entity that is not known (width,)."""

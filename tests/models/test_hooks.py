@@ -105,7 +105,7 @@ def test_one_that_must_be_given_is_refused(schema: Schema) -> None:
         made(schema, Forgets)
 
 
-@pytest.mark.parametrize("name", ["penalty", "fold", "place", "pair_weights", "diagnostics"])
+@pytest.mark.parametrize("name", ["penalty", "fold", "representation", "place", "pair_weights", "diagnostics"])
 def test_a_hook_that_is_no_method_is_refused(name: str, schema: Schema, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Own, name, 0.5, raising=False)
     with pytest.raises(UserError, match=rf"Own\.{name} is float: the hook of that name is a method"):

@@ -16,7 +16,7 @@ from fieldctr.commands.value_vectors import drawn_values
 from fieldctr.config import OptimizerConfig, parse
 from fieldctr.errors import UserError
 from fieldctr.inputs import Inputs
-from fieldctr.models.ctr_model import adds_fields, build_model, reads_field_embeddings, refuse_misfits
+from fieldctr.models.ctr_model import adds_fields, build_model, pretrains, reads_field_embeddings, refuse_misfits
 from fieldctr.schema import Field, Schema
 from fieldctr.training.loss import batch_loss
 from fieldctr.training.optim import Optimizer
@@ -39,6 +39,7 @@ NARROW = {  # what takes long at the width of the YAML, or is more than the few 
     "xdeepfm": {"cin_dims": [8], "hidden_dims": [32]},
 }
 ENHANCERS = [name for name in options("enhancer") if name != "none"]
+REPRESENTED = ("fm", "deepfm", "dnn", "dcnv2", "autoint")  # models with what CTRL aligns
 WITHOUT_EMBEDDINGS = {"lr": "LR", "ffm": "FFM"}
 
 pytestmark = pytest.mark.filterwarnings("ignore:model.num_bases")  # small tables have as many bases as fields
@@ -94,11 +95,18 @@ def test_a_model_steps_with_every_enhancer_or_both_are_named(model: str, batch: 
     pairs = {name: (composed(f"enhancer={name}")["enhancer"], EVERYTHING) for name in ENHANCERS}
     said = refusals(model, pairs, batch, node)
     adding = {name for name, (enhancer, _) in pairs.items() if adds_fields(enhancer)}
+    before = {name for name, (enhancer, _) in pairs.items() if pretrains(enhancer)}
     bare, named = model in WITHOUT_EMBEDDINGS, reads_field_embeddings(node(model), "model")
-    assert set(said) == (set(ENHANCERS) - adding if bare else set()) | (adding if named else set())
-    for text in said.values():
-        why = f"works on feature embeddings, and {WITHOUT_EMBEDDINGS[model]} has none" if bare else "adds have none"
-        assert re.match(rf"model and enhancer do not fit together: .*{why}\. Take enhancer=none", text)
+    unfit = {
+        f"works on feature embeddings, and {WITHOUT_EMBEDDINGS.get(model)} has none": bare
+        and {*ENHANCERS} - adding - before,
+        "adds have none": named and adding,
+        r"has no representation\(\)": model not in REPRESENTED and before,
+    }
+    assert set(said) == {name for names in unfit.values() for name in names or ()}
+    for why, names in unfit.items():
+        for name in names or ():
+            assert re.match(rf"model and enhancer do not fit together: .*{why}\. Take enhancer=none", said[name])
     for name in said:  # before anything is read or made: by the nodes alone, in the words of the call
         with pytest.raises(UserError, match=f"^model={model} and enhancer={name} do not fit together"):
             refuse_misfits(node(model), pairs[name][0], named=f"model={model} and enhancer={name}")

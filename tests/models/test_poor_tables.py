@@ -29,7 +29,10 @@ from fieldctr.training.warm_start import match_tables, take_over
 FILES = sorted((conf_dir() / "model").glob("*.yaml"))
 NAMES = [path.stem for path in FILES if "embedding_dim:" not in path.read_text(encoding="utf-8")]
 WITH_BATCH_NORM = [path.stem for path in FILES if "\nbatch_norm:" in path.read_text(encoding="utf-8")]
-ENHANCERS = sorted(path.stem for path in (conf_dir() / "enhancer").glob("*.yaml") if path.stem != "none")
+WITHOUT_A_PART = ("none", "ctrl")  # of a model: CTRL is a stage before its training
+ENHANCERS = sorted(
+    path.stem for path in (conf_dir() / "enhancer").glob("*.yaml") if not path.stem.startswith(WITHOUT_A_PART)
+)
 USER, ITEM = Field("user", 9), Field("item", 7)
 SEEN, PRICE = Field("seen", 7, width=3, shares="item"), Field("price", 2, numeric=True)
 SCHEMAS = {  # a number has its row 1 even if no sample has one

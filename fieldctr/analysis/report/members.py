@@ -13,7 +13,7 @@ from fieldctr.runs import ERROR, METRICS, RECORD, check_run, lasting, load_confi
 LOGIT_BINS, LARGEST_LOGIT = 4000, 16.0  # of the histogram that calibration is read from
 CALIBRATION_POINTS = 12
 DIGESTS = ("config_digest", "data_digest", "schema_digest")
-FIELD_VECTORS = ("field_embeddings", "model_field_embeddings")
+STAGES = ("field_embeddings", "model_field_embeddings", "pretraining")  # that a language model is read in
 
 
 class Member(NamedTuple):
@@ -39,9 +39,9 @@ class Member(NamedTuple):
         return self.record.get("command", [])
 
     def digests(self) -> dict[str, str]:
-        """Of the configuration, of the table, of field vectors."""
+        """Of the configuration, of the table, of field vectors, of a first stage."""
         found = {key: self.result[key] for key in DIGESTS if self.result.get(key)}
-        return found | {key: self.result[key]["digest"] for key in FIELD_VECTORS if self.result.get(key)}
+        return found | {key: self.result[key]["digest"] for key in STAGES if self.result.get(key)}
 
     def history(self) -> list[dict[str, Any]]:
         """Every evaluation during its fit."""
