@@ -1,6 +1,24 @@
-"""What this processor can compute."""
+"""What this processor is and can compute."""
+
+import platform
+from pathlib import Path
 
 import torch
+
+CPUINFO = Path("/proc/cpuinfo")
+
+
+def name() -> str:
+    """What the system calls it; on Linux with its family and model, for a virtual machine may tell a mere brand."""
+    told = platform.processor() or platform.machine()
+    if not CPUINFO.exists():
+        return told
+    pairs = (line.partition(":") for line in CPUINFO.read_text(encoding="utf-8").partition("\n\n")[0].splitlines())
+    found = {key.strip(): value.strip() for key, _, value in pairs}
+    if "model name" not in found:  # ARM's
+        return told
+    family = f" (family {found['cpu family']}, model {found['model']})" if "cpu family" in found else ""
+    return found["model name"] + family
 
 
 def native_bf16() -> bool:

@@ -49,7 +49,7 @@ HYDRA = (
     "bench",
 )
 PARTS = {
-    "bench": ("data", "train", "serve", "llm"),
+    "bench": ("data", "train", "serve", "llm", "limits"),
     "scaling": ("bound",),
     "study": ("status",),
 }  # words that may follow a command; bench needs one
