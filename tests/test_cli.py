@@ -202,7 +202,18 @@ def test_several_values_point_to_a_sweep(word: str, told: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [*COMMANDS, "bench train", "bench data", "bench serve", "bench llm", "bench limits", "scaling bound", "study status"]
+    "words",
+    [
+        *COMMANDS,
+        "bench train",
+        "bench data",
+        "bench serve",
+        "bench llm",
+        "bench limits",
+        "bench growth",
+        "scaling bound",
+        "study status",
+    ],
 )
 def test_every_command_has_help(words: str, capsys: pytest.CaptureFixture[str]) -> None:
     run(*words.split(), "--help")
@@ -353,7 +364,7 @@ def test_flags_may_stand_anywhere() -> None:
         ("tr", ["train"]),
         ("list mod", ["models"]),
         ("list models data", ["dataset=kuairand", "datasets"]),
-        ("bench ", ["data", "limits", "serve", "train"]),
+        ("bench ", ["data", "growth", "limits", "llm", "serve", "train"]),
         ("scaling ", ["bound", "runs=", "tracker="]),
         ("scaling bound dataset=kuai", ["dataset=kuairand"]),
         ("train ablation=fat_no", ["ablation=fat_no_modulation"]),

@@ -11,7 +11,8 @@ from fieldctr.commands.machine import start_runtime
 from fieldctr.commands.value_vectors import drawn_values
 from fieldctr.config import Between, Count, OptimizerConfig, Positive, RuntimeConfig, TrainerConfig, choice, parse
 from fieldctr.data.generated import generated_split
-from fieldctr.models.ctr_model import build_model
+from fieldctr.models.ctr_model import CTRModel, build_model
+from fieldctr.schema import Schema
 from fieldctr.training.limits import WARM_UP, Share, evaluation_share, step_share
 from fieldctr.training.pace import Pace
 from fieldctr.training.runtime import Runtime
@@ -85,23 +86,14 @@ def overhead(share: Share) -> str:
 
 def measured(config: BenchTrainConfig) -> Measured:
     """Build a model and a table for it, and measure."""
-    settings, runtime = config.trainer, start_runtime(config.runtime, config.trainer, outputs=Path(config.outputs))
+    runtime = start_runtime(config.runtime, config.trainer, outputs=Path(config.outputs))
     peak = runtime.matmul_gflops(size=1024, repeats=20)
-    batch_size = Pace.of(settings, LARGE_TABLE).batch_size
-    settings = replace(settings, batch_size=batch_size)
+    batch_size = Pace.of(config.trainer, LARGE_TABLE).batch_size
+    settings = replace(config.trainer, batch_size=batch_size)
     rows = min(WARM_UP + config.steps, 50) * batch_size
     schema, split = generated_split(config.num_fields, config.vocab_size, rows, seed=config.seed)
-    model = build_model(
-        schema,
-        dim=config.embedding_dim,
-        model=config.model,
-        enhancer=config.enhancer,
-        seed=config.seed,
-        field_embeddings=drawn(config.num_fields),
-        text_vectors=drawn_texts(schema),
-        value_vectors=drawn_values(schema),
-    )
-    fitting = Fitting(Trainer(settings, config.optimizer, runtime, seed=config.seed), model, split, split, folder=None)
+    trainer = Trainer(settings, config.optimizer, runtime, seed=config.seed)
+    fitting = Fitting(trainer, network(config, schema).to(runtime.device), split, split, folder=None)
     batches = chain.from_iterable(fitting.batches.shuffled(config.seed, epoch, 0) for epoch in repeat(0))
     return Measured(
         runtime,
@@ -111,4 +103,18 @@ def measured(config: BenchTrainConfig) -> Measured:
         rows,
         step_share(fitting, batches, config.steps),
         evaluation_share(fitting, config.evaluations) if config.evaluations else None,
+    )
+
+
+def network(config: BenchTrainConfig, schema: Schema) -> CTRModel:
+    """The model, with vectors of texts that say nothing."""
+    return build_model(
+        schema,
+        dim=config.embedding_dim,
+        model=config.model,
+        enhancer=config.enhancer,
+        seed=config.seed,
+        field_embeddings=drawn(config.num_fields),
+        text_vectors=drawn_texts(schema),
+        value_vectors=drawn_values(schema),
     )

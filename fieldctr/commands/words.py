@@ -23,7 +23,7 @@ COMMANDS = {
     "check": "run the contract of a model or enhancer on one, shipped or your own, and say what is broken",
     "list": "show models, datasets, enhancers, ... with a line on each",
     "explain": "print what the configuration says of an option or a key: explain model=fat trainer.patience",
-    "bench": "measure on this machine: bench data (preparation), train, serve (answers) or llm (language models)",
+    "bench": "measure on this machine: bench data (preparation), train, serve (answers), llm (language models), limits or growth",
     "doctor": "say what this machine has and what is missing",
     "completion": "print the line that switches on tab completion (bash, zsh or fish)",
 }
@@ -49,7 +49,7 @@ HYDRA = (
     "bench",
 )
 PARTS = {
-    "bench": ("data", "train", "serve", "llm", "limits"),
+    "bench": ("data", "train", "serve", "llm", "limits", "growth"),
     "scaling": ("bound",),
     "study": ("status",),
 }  # words that may follow a command; bench needs one
