@@ -23,7 +23,7 @@ COMMANDS = {
     "check": "run the contract of a model or enhancer on one, shipped or your own, and say what is broken",
     "list": "show models, datasets, enhancers, ... with a line on each",
     "explain": "print what the configuration says of an option or a key: explain model=fat trainer.patience",
-    "bench": "measure on this machine: bench data (preparation), train, serve (answers), llm (language models), limits or growth",
+    "bench": "measure on this machine: bench data (preparation), train, serve, llm (language models), limits or growth",
     "doctor": "say what this machine has and what is missing",
     "completion": "print the line that switches on tab completion (bash, zsh or fish)",
 }
