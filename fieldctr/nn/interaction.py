@@ -12,7 +12,9 @@ def pair_sum(emb: Tensor) -> Tensor:
 
 def pair_products(emb: Tensor) -> Tensor:
     """sum_{i<j} e_i * e_j, one number for each dimension: (B, F, D) -> (B, D)."""
-    return 0.5 * (emb.sum(1).square() - emb.square().sum(1))
+    # The gradient of half the squares is emb itself: one pass over it, where that of square() takes three.
+    whole, squares = emb.sum(1), (emb * emb.detach()).sum(1)
+    return 0.5 * whole.square() - (squares - 0.5 * squares.detach())
 
 
 def pair_dots(emb: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ def hidden_layers(
         layers.append(xavier(nn.Linear(width, next_width)))
         if batch_norm:
             layers.append(BatchNorm(next_width))
-        layers.append(nn.ReLU())
+        layers.append(nn.ReLU(inplace=True))  # what stands before it needs its output no more
         if dropout:
             layers.append(nn.Dropout(dropout))
     return nn.Sequential(*layers)

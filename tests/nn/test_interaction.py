@@ -28,3 +28,12 @@ def test_upper_puts_each_pair_in_its_place_and_zero_elsewhere() -> None:
         for j in range(5):
             expected = blocks[PAIRS.index((i, j))] if i < j else torch.zeros(2, 3)
             assert torch.equal(matrix[i, j], expected)
+
+
+def test_the_gradient_of_the_pair_sum_is_that_of_its_square_form() -> None:
+    """To the last bit: it is another way to compute it, and no run changes."""
+    emb, outer = torch.randn(3, 5, 4, requires_grad=True), torch.randn(3)
+    plain = 0.5 * (emb.sum(1).square() - emb.square().sum(1)).sum(1)
+    assert torch.equal(pair_sum(emb), plain)
+    gradients = [torch.autograd.grad(value, emb, outer)[0] for value in (pair_sum(emb), plain)]
+    assert torch.equal(*gradients)
