@@ -75,21 +75,26 @@ def main() -> None:
     from fieldctr.training.runtime import remembered_matmul
 
     library = remembered_matmul(Path("outputs/machine"), 1)
-    shape = Shape(table_rows=asked.table_rows, batch=asked.batch, steps=asked.steps)
+    shape = Shape(table_rows=asked.table_rows, batch=asked.batch, steps=asked.steps, eval_rows=asked.eval_rows)
     print(f"{processor.name()}; one thread; products by {library} here, by mkl in FuxiCTR as shipped")
     if not processor.native_bf16():
         print("bf16 is left out: this processor emulates it")
     found: list[dict[str, Any]] = []
+    head = {"processor": processor.name(), "library": library, "shape": asdict(shape)}
     for model in asked.models:
         peers = ["mkl", *({library} - {"mkl"})]
         precisions = ["fp32", *(["bf16"] if processor.native_bf16() else [])]
         found += ratios(model, fits(model, shape, asked, peers, precisions))
+        keep(asked.output, {**head, "ratios": found})
     if asked.rows:
         found += ratios("table", prepared(asked.rows, shape.fields, asked))
-    if asked.output:
-        asked.output.write_text(
-            json.dumps({"processor": processor.name(), "library": library, "ratios": found}, indent=1) + "\n"
-        )
+        keep(asked.output, {**head, "prepared_rows": asked.rows, "ratios": found})
+
+
+def keep(path: Path | None, found: dict[str, Any]) -> None:
+    """Write what was found so far."""
+    if path:
+        path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 def arguments() -> argparse.Namespace:
@@ -100,6 +105,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=Shape.steps)
     parser.add_argument("--batch", type=int, default=Shape.batch)
+    parser.add_argument("--eval-rows", type=int, default=Shape.eval_rows)
     parser.add_argument("--table-rows", type=int, default=Shape.table_rows)
     parser.add_argument("--output", type=Path, help="a file for the ratios, as JSON")
     parser.add_argument("--worker", nargs=3, metavar=("MODEL", "PRECISION", "SHAPE"), help=argparse.SUPPRESS)
