@@ -5,7 +5,8 @@
     python scripts/speed_table.py --ratios ratios.json --growth outputs/growth/growth.json
 
 Steps and evaluations are measured here, beside their own matrix products and by each library; the rest is taken from
-the files that the other two calls leave. A table whose file is not given is left out.
+the files that the other two calls leave. A table whose file is not given is left out. `--kept` is a file of lines that
+were measured before: they are not measured again, and new ones are added.
 """
 
 import argparse
@@ -38,7 +39,10 @@ class Case(NamedTuple):
 CASES = (
     *(Case(name, (f"model={name}", "trainer.batch_size=4096")) for name in ("deepfm", "dcnv2", "finalmlp", "autoint")),
     *(
-        Case(f"fat, width {dim}", ("model=fat", "trainer.batch_size=1024", "num_fields=24", f"embedding_dim={dim}"))
+        Case(
+            f"fat, 24 fields, width {dim}",
+            ("model=fat", "trainer.batch_size=1024", "num_fields=24", f"embedding_dim={dim}"),
+        )
         for dim in (64, 128)
     ),
 )
@@ -49,9 +53,11 @@ def main() -> None:
     parser.add_argument("--ratios", type=Path, help="what compare_fuxictr.py wrote")
     parser.add_argument("--growth", type=Path, help="what fieldctr bench growth wrote")
     parser.add_argument("--steps", type=int, default=15)
+    parser.add_argument("--kept", type=Path, default=Path("outputs/speed.json"))
+    parser.add_argument("--models", nargs="*", default=[case.name for case in CASES], help="that are measured")
     parser.add_argument("--libraries", nargs="+", default=list(SWITCH), help="of those that compute fp32 exactly here")
     asked = parser.parse_args()
-    parts = [f"One thread of {processor.name()}.", overheads(asked.libraries, asked.steps)]
+    parts = [f"One thread of {processor.name()}.", overheads(asked)]
     parts += [ratios(json.loads(asked.ratios.read_text(encoding="utf-8")))] if asked.ratios else []
     parts += [growth(json.loads(asked.growth.read_text(encoding="utf-8")))] if asked.growth else []
     page, told = PAGE.read_text(encoding="utf-8"), "\n\n".join(parts)
@@ -59,19 +65,28 @@ def main() -> None:
     print(told)
 
 
-def overheads(libraries: list[str], steps: int) -> str:
+def overheads(asked: argparse.Namespace) -> str:
     """Each model by each library, one process each."""
-    lines = []
+    kept: dict[str, list[str]] = json.loads(asked.kept.read_text(encoding="utf-8")) if asked.kept.exists() else {}
     for case in CASES:
-        for library in libraries:
-            words = [*case.words, *LAZY, f"runtime.matmul={library}", f"steps={steps}", "evaluations=3"]
+        for library in asked.libraries:
+            key, words = f"{case.name} by {library}", [*case.words, *LAZY, f"runtime.matmul={library}"]
+            if case.name not in asked.models or key in kept:
+                continue
             with multiprocessing.get_context("spawn").Pool(1) as pool:
-                line = pool.apply(overhead, (words,))
-            lines.append([f"`{case.name}`", library, *line])
-            print(lines[-1], flush=True)
+                kept[key] = pool.apply(overhead, ([*words, f"steps={asked.steps}", "evaluations=3"],))
+            asked.kept.parent.mkdir(parents=True, exist_ok=True)
+            asked.kept.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+            print(key, *kept[key], flush=True)
+    lines = [
+        [f"`{case.name}`", library, *kept[key]]
+        for case in CASES
+        for library in SWITCH
+        if (key := f"{case.name} by {library}") in kept
+    ]
     head = ["model", "products by", "a step, CPU ms", "its products", "times", "of the peak", "an evaluation, times"]
     goals = f"Goals: {STEP} for a step, {EVALUATION} for an evaluation."
-    return f"{table(head, lines)}\n\nAdam on the rows of a batch, tables of 1.0 M rows, 39 fields (FAT: 24). {goals}"
+    return f"{table(head, lines)}\n\nAdam on the rows of a batch, tables of 1.0 M rows, 39 fields. {goals}"
 
 
 def overhead(words: list[str]) -> list[str]:
@@ -93,15 +108,15 @@ def ratios(found: dict[str, Any]) -> str:
     settings = list(dict.fromkeys((one["setting"], one["peer"]) for one in found["ratios"] if one["what"] != "table"))
     lines: dict[tuple[str, str], dict[tuple[str, str], str]] = {}
     for one in found["ratios"]:
-        spread = f"{one['ratio']:.2f} ({one['least']:.2f} to {one['largest']:.2f})"
+        spread = f"{one['least']:.2f} to {one['largest']:.2f}" if one["rounds"] > 1 else "one round"
         place = settings[0] if one["what"] == "table" else (one["setting"], one["peer"])
-        lines.setdefault((one["what"], one["work"]), {})[place] = spread
+        lines.setdefault((one["what"], one["work"]), {})[place] = f"{one['ratio']:.2f} ({spread})"
     head = ["", "", *(f"{setting} against {peer}" for setting, peer in settings)]
     told = table(head, [[*key, *(cells.get(one, "") for one in settings)] for key, cells in lines.items()])
-    shape, rounds = found["shape"], found["ratios"][0]["rounds"]
+    rounds = max(one["rounds"] for one in found["ratios"])
     return (
-        f"FuxiCTR's CPU seconds over fieldctr's, medians of {rounds} paired rounds, least and largest; batch "
-        f"{shape['batch']:,}, fieldctr by {found['library']}, FuxiCTR by mkl as shipped.\n\n{told}"
+        f"FuxiCTR's CPU seconds over fieldctr's, medians of {rounds} paired rounds (least to largest);\nbatch "
+        f"{found['shape']['batch']:,}, fieldctr by {found['library']}, FuxiCTR by mkl as shipped.\n\n{told}"
     )
 
 

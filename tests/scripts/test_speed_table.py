@@ -46,15 +46,15 @@ def test_the_tables_stand_in_their_place_and_nothing_else_is_changed(
     for name, value in (("ratios", found), ("growth", GROWTH)):
         (tmp_path / name).write_text(json.dumps(value))
     monkeypatch.setattr(script, "PAGE", page)
-    monkeypatch.setattr(script, "overheads", lambda libraries, steps: f"{steps} steps by {', '.join(libraries)}")
-    files = [f"--{name}={tmp_path / name}" for name in ("ratios", "growth")]
-    monkeypatch.setattr(sys, "argv", ["speed_table.py", *files, "--steps", "7", "--libraries", "mkl"])
+    (tmp_path / "kept").write_text(json.dumps({"deepfm by mkl": ["105", "80", "1.31", "70%", "1.22"]}))
+    files = [f"--{name}={tmp_path / name}" for name in ("ratios", "growth", "kept")]
+    monkeypatch.setattr(sys, "argv", ["speed_table.py", *files, "--models", "deepfm", "--libraries", "mkl"])
     script.main()
     told = page.read_text()
     assert told.startswith("# Speed\n\n<!-- speed -->\nOne thread of ")
     assert told.endswith("<!-- end -->\n\nafter\n")
     assert "old" not in told
-    assert "7 steps by mkl" in told
+    assert "| `deepfm` | mkl | 105 | 80 | 1.31 | 70% | 1.22 |" in told
     assert "| deepfm | step | 2.00 (1.50 to 2.50) | 1.25 (1.50 to 2.50) |" in told
     assert "| table | prepare | 9.00 (1.50 to 2.50) |  |" in told
     assert "| rows | prepare | 10 to 5,000 | CPU s | 0.81 | 1.05 |" in told
