@@ -98,8 +98,8 @@ def test_a_placebo_trains_on_the_same_texts_and_differs(fitted: Train, source: s
     assert placebo.result["valid"]["logloss"] != plain.result["valid"]["logloss"]
 
 
-def test_the_placebo_untuned_reads_the_same_texts_with_another_encoder(fitted: Train) -> None:
-    plain, placebo = fitted("final", "resume=true"), fitted("untuned", "enhancer=kar_untuned")
+def test_the_placebo_untrained_reads_the_same_texts_with_another_encoder(fitted: Train) -> None:
+    plain, placebo = fitted("final", "resume=true"), fitted("untrained", "enhancer=kar_untrained")
     assert not set(placebo.result["text_vectors"].values()) & set(plain.result["text_vectors"].values())
     assert placebo.result["num_parameters"] == plain.result["num_parameters"]
     assert placebo.result["valid"]["logloss"] != plain.result["valid"]["logloss"]
@@ -137,7 +137,7 @@ def test_what_a_run_reads_is_not_cleaned(fitted: Train, home: Path) -> None:
     [
         (["dataset.entities=null"], "does not say what they are. Give its YAML the fields that describe them"),
         (["encoder=none"], "reads texts but there is no encoder: add encoder=untuned"),
-        (["enhancer.source=ssft"], r"enhancer\.source=ssft is not allowed: expected text \| untuned \| random"),
+        (["enhancer.source=ssft"], r"enhancer\.source=ssft is not allowed: expected text \| untrained \| random"),
         (["schema=merge"], "reads the entities as the dataset's YAML gives them. Use schema=none"),
         (["knowledge=generate", "enhancer=none"], "enhancer=none reads no texts of them. Take enhancer=kar"),
         (["knowledge=generate", "encoder@knowledge.writer=none"], r"key 'knowledge\.writer\.kind' is missing"),

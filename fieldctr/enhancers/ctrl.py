@@ -42,7 +42,7 @@ class CTRL:
 
     pretrains = True  # the hook
 
-    source: Literal["text", "untuned", "random", "permuted", "constant", "views"]
+    source: Literal["text", "untrained", "random", "permuted", "constant", "views"]
     text_tower: Literal["frozen", "trained"]
     max_rows: Positive | None
     epochs: Annotated[int, Between(0)]

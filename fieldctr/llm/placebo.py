@@ -10,7 +10,7 @@ from fieldctr.config import EncoderConfig
 from fieldctr.errors import UserError
 
 Source = Literal["ssft", "untuned", "random", "permuted", "constant", "opaque", "synonyms"]
-TextSource = Literal["text", "untuned", "random", "permuted", "constant"]
+TextSource = Literal["text", "untrained", "random", "permuted", "constant"]
 
 
 def stand_in(vectors: Tensor, source: Source, *, epoch: int | None, seed: int) -> Tensor:
@@ -33,15 +33,15 @@ def stand_in(vectors: Tensor, source: Source, *, epoch: int | None, seed: int) -
 
 
 def reader_of_texts(config: EncoderConfig, source: TextSource) -> EncoderConfig:
-    """Who reads the texts: the encoder, or for `untuned` one of its architecture that has learned nothing.
+    """Who reads the texts: the encoder, or for `untrained` one of its architecture that has learned nothing.
 
     What `stand_in_texts` puts in the place of vectors costs nothing; this costs reading all texts again.
     """
-    if source != "untuned":
+    if source != "untrained":
         return config
     if config.kind == "random":
         raise UserError(
-            "source=untuned takes the encoder's architecture with random weights, and encoder.kind=random has none. "
+            "source=untrained takes the encoder's architecture with random weights, and encoder.kind=random has none. "
             "Take another encoder, or source=random"
         )
     return replace(config, weights="random")

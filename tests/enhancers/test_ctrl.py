@@ -302,7 +302,7 @@ def test_a_model_that_does_not_say_what_its_last_layer_reads_is_refused(name: st
     ("change", "said"),
     [
         ({"surprise": 1}, r"no key 'enhancer\.surprise'"),
-        ({"source": "words"}, r"enhancer\.source=words is not allowed: expected text \| untuned \| random"),
+        ({"source": "words"}, r"enhancer\.source=words is not allowed: expected text \| untrained \| random"),
         ({"text_tower": "thawed"}, r"enhancer\.text_tower=thawed is not allowed: expected frozen \| trained"),
         ({"batch_size": 1}, r"enhancer\.batch_size=1 is not allowed: expected int >= 2"),
         ({"epochs": -1}, r"enhancer\.epochs=-1 is not allowed"),

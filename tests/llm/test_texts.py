@@ -163,17 +163,17 @@ def test_the_key_holds_what_changes_the_vectors(tmp_path: Path, config: Config) 
 def test_an_encoder_that_has_learned_nothing_is_another_draw_of_its_architecture(
     tmp_path: Path, config: Config
 ) -> None:
-    plain, untuned = config(), reader_of_texts(config(), "untuned")
+    plain, untrained = config(), reader_of_texts(config(), "untrained")
     assert reader_of_texts(plain, "permuted") == plain
-    folders = [made(tmp_path / where, chosen) for where in "ab" for chosen in (plain, untuned)]
+    folders = [made(tmp_path / where, chosen) for where in "ab" for chosen in (plain, untrained)]
     assert [path.name for path in folders[:2]] == [path.name for path in folders[2:]]
     known, drawn, _, again = map(load, folders)
     assert np.array_equal(drawn.vectors, again.vectors)
     assert np.array_equal(drawn.rows, known.rows)
     assert drawn.vectors.shape == known.vectors.shape
     assert np.abs(drawn.vectors - known.vectors).max() > 0.1
-    with pytest.raises(UserError, match="source=untuned takes the encoder's architecture with random weights"):
-        reader_of_texts(config("random"), "untuned")
+    with pytest.raises(UserError, match="source=untrained takes the encoder's architecture with random weights"):
+        reader_of_texts(config("random"), "untrained")
 
 
 def test_vectors_without_a_model_are_equal_for_equal_texts(tmp_path: Path, config: Config) -> None:
