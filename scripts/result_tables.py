@@ -4,14 +4,15 @@
     python scripts/result_tables.py coupon_models     # one
 
 Runs that have finished are not run again. A study that compares within a condition, such as LLaCTR's within a backbone,
-gets one line for each condition; `<!-- study NAME, ARM minus OTHER -->` adds the column of that pair.
+or on more than two data sets, gets one line for each; `<!-- study NAME, ARM minus OTHER -->` adds the column of that
+pair.
 """
 
 import argparse
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,8 @@ def inserted(page: str, name: str, folder: Path) -> str:
     if not place:
         raise SystemExit(f"{PAGE} has no place <!-- study {name} --> ... <!-- end -->")
     found = json.loads((folder / "report/comparison.json").read_text(encoding="utf-8"))["comparisons"]
-    tables = [by_condition(found, folder, place[1], place[2])] if found[0]["within"] else [by_arm(one) for one in found]
+    several = found[0]["within"] or len(found) > 2  # conditions, or data sets: a line each
+    tables = [by_condition(found, folder, place[1], place[2])] if several else [by_arm(one) for one in found]
     return page[: place.start(3)] + "\n\n".join([*tables, *notes(found, folder)]) + "\n" + page[place.end(3) :]
 
 
@@ -100,18 +102,31 @@ def notes(found: list[Found], folder: Path) -> list[str]:
     """What makes the comparison unfair, and what its numbers rest on."""
     asked = json.loads((folder / "study.json").read_text(encoding="utf-8"))
     runs = [load_result(Path(run)) for one in found for arm in one["arms"] for run in arm["folders"]]
-    datasets, tables = (sorted({run[key] for run in runs}) for key in ("dataset", "data_digest"))
+    tables = sorted({run["data_digest"] for run in runs})
+    on = ", ".join(dict.fromkeys(f"{one['dataset']} ({basis(one['differences'][0])})" for one in found))
     commits = sorted({re.sub(r"^(\w{10})\w*", r"\1", str(run["commit"])) for run in runs})  # -dirty stays
     settings = f"searched, {asked['trials']} trials each" if asked["settings"] == "searched" else asked["settings"]
     parts = [
-        f"{len(runs)} runs on {', '.join(datasets)}: {basis(found[0]['differences'][0])}",
+        f"{len(runs)} runs on {on}",
         f"settings {settings}",
         "differences with 95 % intervals over rows and seeds, bold where p < 0.05 after Holm",
         f"commit {', '.join(commits)}",
         f"table {', '.join(tables)}",
-        *dict.fromkeys(note for one in found for note in one["notes"] if any(part in note for part in KEPT)),
+        *of_each(found, lambda one: [note for note in one["notes"] if any(part in note for part in KEPT)]),
     ]
     return [*dict.fromkeys(f"**{note}**" for one in found for note in grave(one)), f"{'; '.join(parts)}."]
+
+
+def of_each(found: list[Found], told: Callable[[Found], list[str]]) -> list[str]:
+    """What is told of the comparisons, once; with the data set where it is not told of all."""
+    said: dict[str, list[str]] = {}
+    for one in found:
+        for text in told(one):
+            said.setdefault(text, []).append(one["dataset"])
+    datasets = {one["dataset"] for one in found}
+    return [
+        text if datasets == {*names} else f"{', '.join(dict.fromkeys(names))}: {text}" for text, names in said.items()
+    ]
 
 
 if __name__ == "__main__":

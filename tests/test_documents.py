@@ -177,7 +177,10 @@ def test_the_table_with_every_kind_of_field_can_be_prepared(
 
 
 def test_every_command_that_a_page_shows_exists() -> None:
-    """Each line of code that begins with fieldctr, and the options of the groups that it chooses."""
+    """Each line of code that begins with fieldctr, and the options of the groups that it chooses.
+
+    Those of a call with --config-dir may lie in that folder.
+    """
     shown = 0
     for page in PAGES:
         for call in calls(page):
@@ -186,7 +189,7 @@ def test_every_command_that_a_page_shows_exists() -> None:
             assert name in {*COMMANDS, "COMMAND"}, f"{page}: {call}"
             for group, chosen in re.findall(rf" ({'|'.join(GROUPS)})=([a-z][\w,]*)(?![\w(])", call):
                 missing = set(chosen.split(",")) - set(options(group)) - MINE
-                assert not missing, f"{page}: {call}: no {missing}"
+                assert not missing or "--config-dir" in call, f"{page}: {call}: no {missing}"
     assert shown > 40
 
 
