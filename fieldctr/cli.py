@@ -101,6 +101,10 @@ def _help(command: str, arguments: tuple[str, ...]) -> None:
 def _hydra(command: str, arguments: tuple[str, ...]) -> None:
     word = arguments[0] if arguments and "=" not in arguments[0] and not arguments[0].startswith("-") else ""
     if command in PARTS and (word or command == "bench"):
+        if not word:
+            raise UserError(
+                f"{command} takes one of its parts, as in fieldctr {command} train: {', '.join(PARTS[command])}"
+            )
         if word not in PARTS[command]:
             raise UserError(unknown(f"part of {command}", word, PARTS[command]))
         command, arguments = f"{command}_{word}", arguments[1:]

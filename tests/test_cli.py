@@ -70,6 +70,7 @@ def test_the_console_script_says_what_a_call_in_this_process_does(tmp_path: Path
     [
         (["trian", "model=fat"], ["trian", "train"]),
         (["bench", "trian"], ["trian", "train"]),
+        (["bench"], ["fieldctr bench train", "growth"]),
         (["list", "modles"], ["modles", "models"]),
         (["train", "model=fta"], ["model 'fta'", "fat"]),
         (["train", "dataset=kuairnad"], ["kuairnad", "kuairand"]),
