@@ -63,7 +63,7 @@ def by_arm(found: Found) -> str:
 
 
 def by_condition(found: list[Found], folder: Path, arm: str | None, other: str | None) -> str:
-    """One line a condition: the reference, and what each other arm adds to it in the first metric."""
+    """One line a condition: the reference, and what each arm adds to it in the first metric. Many arms have lines."""
     base, lead = found[0]["against"], found[0]["metrics"][0].upper()
     arms = [*dict.fromkeys(one["arm"] for part in found for one in part["differences"])]
     several = len({part["dataset"] for part in found}) > 1
@@ -90,6 +90,11 @@ def by_condition(found: list[Found], folder: Path, arm: str | None, other: str |
         pairs = compare(compose("compare", words) | chosen)["comparisons"]
         head.append(f"{arm} - {other}")
         lines = [[*line, cells_of(part)[arm][2]] for line, part in zip(lines, pairs, strict=True)]
+    first = len(head) - len(arms) - (arm is not None) - 1  # of the columns with numbers
+    if len(arms) > 2 * len(lines):  # more columns than a page has room for: conditions become columns
+        turned = zip(*(line[first:] for line in lines), strict=True)
+        lines = [[name, *cells] for name, cells in zip(head[first:], turned, strict=True)]
+        head = ["", *(", ".join(map(str, part["within"].values())) + f" on {part['dataset']}" for part in found)]
     return markdown(head, lines)
 
 

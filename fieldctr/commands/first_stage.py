@@ -82,16 +82,17 @@ def made(stage: Stage) -> Path:
     encoder = _encoder(stage)
     root, key = stage.outputs / "ctrl", _key(stage, encoder)
     folder = stage_folder(root, key)
+    alone = folder.with_name(f".{folder.name}.alone{TEMPORARY}")
     if folder.exists():
+        remove([alone])  # of a process that was killed behind the last step; the folder is there, so none needs it
         return folder
-    with _alone(folder):
+    with _alone(alone):
         return cached(root, key, lambda into: _build(into, stage, encoder))
 
 
 @contextmanager
-def _alone(folder: Path) -> Generator[None]:
+def _alone(place: Path) -> Generator[None]:
     """Make the folder alone: who asks for the same one waits, as it takes as long to make it twice."""
-    place = folder.with_name(f".{folder.name}.alone{TEMPORARY}")
     release = lock(place, waiting=lambda who: print(f"fieldctr: {who} makes the same stage: waiting", file=sys.stderr))
     try:
         yield
