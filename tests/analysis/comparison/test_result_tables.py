@@ -38,7 +38,7 @@ def test_a_table_of_arms_takes_its_place(shop: Any, inserted: Any) -> None:
     assert (start, end) == ("before\n", "\nafter\n<!-- study other -->\nkept\n<!-- end -->\n")
     assert [line.split(" | ")[0] for line in table.splitlines()[:4]] == ["| arm", "| ---", "| fm", "| lr"]
     assert "earlier rows" not in table
-    assert "4 runs on shop: 2 seeds" in table
+    assert "4 runs on shop (2 seeds, " in table
     assert "settings searched, 8 trials each" in table
     with pytest.raises(SystemExit, match="has no place <!-- study gone -->"):
         inserted(page, "gone", folder)
@@ -60,3 +60,17 @@ def test_conditions_are_lines_and_a_pair_is_a_column(shop: Any, inserted: Any) -
         low, high, apart = (float(cell.strip("*").split()[0]) for cell in line[2:])
         assert apart == pytest.approx(low - high, abs=2e-4)
         assert apart < 0
+
+
+def test_more_arms_than_fit_beside_each_other_have_lines(shop: Any, inserted: Any) -> None:
+    folder = shop.place / "outputs/studies/many"
+    for rate in (0.1, 0.2, 0.3, 0.4):
+        shop.run(f"outputs/studies/many/runs/shop/lr{rate}/seed1", "lr", f"optimizer.lr={rate}", gain=1 + rate)
+    study_of(shop, folder / "runs", "by=optimizer.lr", "within=model", "against=0.1")
+    text = inserted("<!-- study many -->\n<!-- end -->\n", "many", folder)
+    lines = [line.strip("|").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    assert [cell.strip() for cell in lines[0]] == ["", "lr on shop"]
+    assert [line[0].strip() for line in lines[2:]] == ["0.1: test AUC ± sd", "0.2 - 0.1", "0.3 - 0.1", "0.4 - 0.1"]
+    gains = [float(line[1].strip(" *").split()[0]) for line in lines[3:]]
+    assert gains == sorted(gains)
+    assert gains[0] > 0
