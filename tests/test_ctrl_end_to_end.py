@@ -190,12 +190,12 @@ def test_two_calls_make_one_stage(home: Path, first: FinishedRun, fitted: Train,
     """Another process makes it: this one waits, and reads what that leaves."""
     from threading import Thread
 
-    from fieldctr.disk import TEMPORARY
+    from fieldctr.llm.parts import parts_folder
     from fieldctr.locks import lock
 
     folder = home / "o/ctrl" / first.result["pretraining"]["digest"]
     aside = folder.rename(folder.with_name("aside"))
-    release = lock(folder.with_name(f".{folder.name}.alone{TEMPORARY}"))
+    release = lock(parts_folder(folder))
 
     def leave() -> None:
         while "makes the same stage: waiting" not in capsys.readouterr().err:

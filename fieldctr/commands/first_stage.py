@@ -5,9 +5,7 @@ that decides these weights. A run's seed, optimizer and trainer do not: they are
 """
 
 import hashlib
-import sys
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,24 +14,23 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fieldctr.artifacts import cached, stage_folder
 from fieldctr.commands.entity_vectors import Reading, embed_entities, read_texts, told
 from fieldctr.commands.field_vectors import settled
 from fieldctr.config import EncoderConfig, TrainConfig, build, checked, parse
 from fieldctr.data.dataset import Dataset, Split
-from fieldctr.disk import TEMPORARY, remove, write_json
+from fieldctr.disk import write_json
 from fieldctr.enhancers.ctrl import CTRL
 from fieldctr.errors import UserError
 from fieldctr.llm import texts as sentences
 from fieldctr.llm.account import ACCOUNT
 from fieldctr.llm.cost import Clock
 from fieldctr.llm.field_embeddings import encoder_key, peak_mb
+from fieldctr.llm.parts import made_in_parts
 from fieldctr.llm.placebo import TextSource, reader_of_texts
 from fieldctr.llm.text_tower import TextTower, text_tower
 from fieldctr.llm.text_vectors import entity_texts
 from fieldctr.llm.text_vectors import load as load_texts
 from fieldctr.llm.texts import ROW
-from fieldctr.locks import lock
 from fieldctr.models.ctr_model import KINDS, CTRModel, build_model
 from fieldctr.training.align import FrozenTexts, MaskedRows, align
 from fieldctr.training.progress import Progress
@@ -80,25 +77,11 @@ def stage_of(config: TrainConfig, dataset: Dataset, vectors: Mapping[str, Tensor
 def made(stage: Stage) -> Path:
     """The folder of the stage's weights, made now if it is not there; another process that makes it is waited for."""
     encoder = _encoder(stage)
-    root, key = stage.outputs / "ctrl", _key(stage, encoder)
-    folder = stage_folder(root, key)
-    alone = folder.with_name(f".{folder.name}.alone{TEMPORARY}")
-    if folder.exists():
-        remove([alone])  # of a process that was killed behind the last step; the folder is there, so none needs it
-        return folder
-    with _alone(alone):
-        return cached(root, key, lambda into: _build(into, stage, encoder))
 
+    def build(folder: Path, _: Path) -> None:
+        _build(folder, stage, encoder)
 
-@contextmanager
-def _alone(place: Path) -> Generator[None]:
-    """Make the folder alone: who asks for the same one waits, as it takes as long to make it twice."""
-    release = lock(place, waiting=lambda who: print(f"fieldctr: {who} makes the same stage: waiting", file=sys.stderr))
-    try:
-        yield
-    finally:
-        remove([place])
-        release()
+    return made_in_parts(stage.outputs / "ctrl", _key(stage, encoder), build, doing="makes the same stage")
 
 
 def _encoder(stage: Stage) -> EncoderConfig | None:
