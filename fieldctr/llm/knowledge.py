@@ -27,6 +27,7 @@ from fieldctr.llm.encoder import by_length, load_decoder
 from fieldctr.llm.field_embeddings import encoder_key, peak_mb
 from fieldctr.llm.parts import made_in_parts
 from fieldctr.llm.text_vectors import PROGRESS, WatchFor, samples
+from fieldctr.llm.texts import filled
 from fieldctr.llm.weights import model_files
 from fieldctr.raw_files import stamps
 
@@ -55,8 +56,7 @@ class Author(NamedTuple):
 
     def asked(self, text: str) -> str:
         """The prompt about one entity."""
-        before, placeholder, behind = self.prompt.partition(TEXT)
-        return before.replace(KIND, self.kind) + text * bool(placeholder) + behind.replace(KIND, self.kind)
+        return filled(self.prompt, {"text": text, "kind": self.kind})
 
     def key(self, device: torch.device, memo: Path) -> dict[str, object]:
         """Everything that changes its answers, the texts apart."""

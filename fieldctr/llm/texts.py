@@ -57,16 +57,20 @@ def sentences(
     return [*parts, *([_sentence(ROW, rest, given.get(ROW), schema)] if rest else [])]
 
 
+def filled(template: str, words: Mapping[str, str]) -> str:
+    """The template with words in the place of their {key}, in one pass: a word may look like a placeholder."""
+    return PLACEHOLDER.sub(lambda found: words.get(found[1], found[0]), template)
+
+
 def written(sentence: Sentence, features: Sequence[Sequence[str]]) -> list[str]:
     """The sentence for each entity; `features` has a text per entity for each field of the sentence, '' if missing."""
-    pieces = PLACEHOLDER.split(sentence.template)  # texts and placeholders in turn
-    named = {sentence.keys.index(key) for key in pieces[1::2] if key != FEATURES}
+    named = {sentence.keys.index(key) for key in PLACEHOLDER.findall(sentence.template) if key != FEATURES}
     others = [i for i in range(len(sentence.fields)) if i not in named]
     found = []
     for row in zip(*features, strict=True):
         listed = ", ".join(f"{sentence.names[i]} is {row[i]}" for i in others if row[i])
         words = {key: text or UNKNOWN for key, text in zip(sentence.keys, row, strict=True)} | {FEATURES: listed}
-        text = "".join(words[piece] if place % 2 else piece for place, piece in enumerate(pieces))
+        text = filled(sentence.template, words)
         found.append(text if listed else text.replace(", .", "."))
     return found
 

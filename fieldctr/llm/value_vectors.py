@@ -24,6 +24,7 @@ from fieldctr.llm.field_embeddings import tuned_encoder
 from fieldctr.llm.parts import made_in_parts
 from fieldctr.llm.prompts import LONGEST_VALUE
 from fieldctr.llm.text_vectors import ROWS, VECTORS, WatchFor, encoded, gaussian, samples, write_vectors
+from fieldctr.llm.texts import filled
 
 VERSION = 1  # of encoding; raise it when equal settings give other vectors
 FEATURES = "features.npy"
@@ -46,16 +47,8 @@ def frequent(
         order = np.argsort(-known.counts.astype(np.int64), kind="stable")[:most_values]
         for i in order[known.counts[order] >= min_rows].tolist():
             features.append((field, i + 1))
-            told = {"{field}": name, "{value}": known.texts[i][:LONGEST_VALUE]}
-            texts.append(_filled(template, told))
+            texts.append(filled(template, {"field": name, "value": known.texts[i][:LONGEST_VALUE]}))
     return ValueTexts(np.array(features, np.int32).reshape(-1, 2), texts)
-
-
-def _filled(template: str, told: dict[str, str]) -> str:
-    """The template with what is told in the place of each placeholder; a value may look like one."""
-    before, placeholder, behind = template.partition("{value}")
-    ends = [part.replace("{field}", told["{field}"]) for part in (before, behind)]
-    return ends[0] + (told["{value}"] if placeholder else "") + ends[1]
 
 
 def value_vectors(
