@@ -1,12 +1,12 @@
 """scripts/speed_table.py: the tables in their place on the page, from a measurement here and from files."""
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from by_path import loaded
 
 from fieldctr.commands.machine import torch_as_it_was
 
@@ -29,12 +29,7 @@ GROWTH = {
 
 @pytest.fixture
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("speed_table", SCRIPT)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return loaded(SCRIPT)
 
 
 def test_the_tables_stand_in_their_place_and_nothing_else_is_changed(

@@ -6,7 +6,6 @@ As a program it is a rank: it leaves fits in FOLDER, goes on with those there, a
 import hashlib
 import json
 import os
-import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from two_ranks import ended_by
 
-from fieldctr import signals
 from fieldctr.data.dataset import Split
 from fieldctr.errors import UserError
 from fieldctr.launched import LostRankError
@@ -79,29 +78,7 @@ def fit(planted: ModuleType, runtime: Runtime, update: str, folder: Path, *, res
 
 def interrupted(planted: ModuleType, runtime: Runtime, update: str, folder: Path, at: int | None) -> str:
     """A fit that gets a signal at its `at`-th look for one; what it ended by."""
-    look, looks = signals.check, 0
-    before = {number: signal.getsignal(number) for number in signals.SIGNALS}
-
-    def check() -> None:
-        nonlocal looks
-        looks += 1
-        if looks == at:
-            os.kill(os.getpid(), signal.SIGTERM)
-        look()
-
-    signals.check = check
-    try:
-        with signals.handled():
-            fit(planted, runtime, update, folder)
-    except signals.Interrupted as stop:
-        return str(stop)
-    finally:
-        signals.check = look
-        for number, action in before.items():
-            signal.signal(number, action)
-        with signals.handled():  # forgets what it heard
-            pass
-    return "went on to the end"
+    return ended_by(lambda: fit(planted, runtime, update, folder), at=at)
 
 
 def main(folder: Path) -> None:

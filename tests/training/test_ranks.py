@@ -1,9 +1,6 @@
 """Two ranks are as good as one process: equal losses, models and ends. A pair of processes plays all of it once."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from by_path import loaded
-from torch import distributed
+from two_ranks import ranks_of
 
 from fieldctr.errors import UserError
 from fieldctr.training import checkpoint
@@ -38,24 +35,8 @@ def pair(place: Path, fits: ModuleType, planted: ModuleType) -> tuple[Any, ...]:
     runtime = planted.cpu_runtime(place / "machine")
     for update in UPDATES:
         assert "SIGTERM" in fits.interrupted(planted, runtime, update, place / f"{update}_alone", 46)
-    store = distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    told = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)}
-    told |= {"TORCHELASTIC_RUN_ID": "test", "TORCHELASTIC_USE_AGENT_STORE": "True"}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, PROGRAM, place],
-            env=os.environ | told | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        said = [rank.communicate()[1] for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
-    assert [rank.returncode for rank in ranks] == [0, 3], said
+    codes, said = ranks_of(PROGRAM, place)
+    assert codes == [0, 3], said
     return tuple(json.loads((place / f"rank{rank}.json").read_text()) for rank in range(2))
 
 

@@ -1,6 +1,5 @@
 """Tables in TorchRec's shards learn as plain ones do, and leave runs that need no TorchRec."""
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -10,7 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch import distributed
+from by_path import loaded
+from two_ranks import ranks_of
 
 from fieldctr.commands.doctor import shards
 from fieldctr.config import EmbeddingConfig
@@ -26,12 +26,7 @@ TORCHREC = EmbeddingConfig(engine="torchrec")
 
 @pytest.fixture(scope="module")
 def fits() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("torchrec_fits", PROGRAM)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return loaded(PROGRAM)
 
 
 @pytest.fixture(scope="module")
@@ -50,24 +45,8 @@ def pair(place: Path, fits: ModuleType, planted: ModuleType) -> list[dict[str, A
     """What each of two ranks found. One process with plain tables has begun a fit that they go on with."""
     runtime = planted.cpu_runtime(place / "machine")
     assert "SIGTERM" in fits.interrupted(planted, runtime, None, place / "alone")
-    store = distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    told = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)}
-    told |= {"TORCHELASTIC_RUN_ID": "test", "TORCHELASTIC_USE_AGENT_STORE": "True"}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, PROGRAM, place],
-            env=os.environ | told | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        said = [rank.communicate()[1] for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
-    assert [rank.returncode for rank in ranks] == [0, 0], said
+    codes, said = ranks_of(PROGRAM, place)
+    assert codes == [0, 0], said
     assert said[1] == ""
     return [torch.load(place / f"rank{rank}.pt") for rank in range(2)]
 

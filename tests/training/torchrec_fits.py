@@ -3,9 +3,6 @@
 As a program it is a rank: it leaves a fit in FOLDER, and writes FOLDER/rank<number>.pt.
 """
 
-import importlib.util
-import os
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from two_ranks import ended_by
 
-from fieldctr import signals
 from fieldctr.config import EmbeddingConfig
 from fieldctr.data.dataset import Split
 from fieldctr.errors import UserError
@@ -42,15 +39,6 @@ SCHEMA = Schema(
         Field("hour", 5),
     )
 )
-
-
-def load_planted() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("planted", Path(__file__).with_name("planted.py"))
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def split(rows: int, seed: int) -> Split:
@@ -116,29 +104,8 @@ def fit(planted: ModuleType, runtime: Runtime, way: str | None, folder: Path, *,
 
 def interrupted(planted: ModuleType, runtime: Runtime, way: str | None, folder: Path) -> str:
     """A fit of which the last rank gets a signal in its sixth step; what it ended by."""
-    look, looks, last = signals.check, 0, runtime.ranks.world - 1
-    before = {number: signal.getsignal(number) for number in signals.SIGNALS}
-
-    def check() -> None:
-        nonlocal looks
-        looks += 1
-        if looks == 6 and runtime.ranks.rank == last:
-            os.kill(os.getpid(), signal.SIGTERM)
-        look()
-
-    signals.check = check
-    try:
-        with signals.handled():
-            fit(planted, runtime, way, folder)
-    except signals.Interrupted as stop:
-        return str(stop)
-    finally:
-        signals.check = look
-        for number, action in before.items():
-            signal.signal(number, action)
-        with signals.handled():  # forgets what it heard
-            pass
-    return "went on to the end"
+    hit = runtime.ranks.rank == runtime.ranks.world - 1
+    return ended_by(lambda: fit(planted, runtime, way, folder), at=6 if hit else None)
 
 
 class TwoColumnShards(RowAdagrad):
@@ -185,7 +152,9 @@ def refused(planted: ModuleType, runtime: Runtime) -> str:
 
 
 def main(folder: Path) -> None:
-    planted, found = load_planted(), dict[str, Any]()
+    import planted  # beside this file, whose folder is the path of a program
+
+    found = dict[str, Any]()
     with joined("auto") as ranks:
         runtime = replace(planted.cpu_runtime(folder / "machine"), ranks=ranks)
         for way in WAYS:
