@@ -10,7 +10,7 @@ import numpy as np
 from fieldctr.analysis.comparison.arms import Bench, Run
 from fieldctr.analysis.comparison.clusters import clusters_of
 from fieldctr.analysis.comparison.effects import Rows
-from fieldctr.analysis.comparison.slices import DAY, FREQUENCY, Slicing, by_field, by_frequency, days
+from fieldctr.analysis.comparison.slices import DAY, FREQUENCY, Slicing, by_field, by_frequency, counted_field, days
 from fieldctr.commands.lint import TimeConfig, time_of
 from fieldctr.commands.trained import dataset_of, downsampled
 from fieldctr.config import Between, Weight, build, listed, parse
@@ -168,8 +168,8 @@ def slicing(ground: Ground, name: str, config: CompareConfig, *, key: str = "sli
     """Which value of a field of the reference's table, how often train has it, or which day; `key` asked for it."""
     if name == DAY and DAY not in {field.name for field in ground.dataset.schema.fields}:
         found = _by_day(ground, config, key)
-    elif name.startswith(FREQUENCY) and key == "slices":
-        found = by_frequency(ground.dataset, config.split, name.removeprefix(FREQUENCY), key=key)
+    elif key == "slices" and (counted := counted_field(name, ground.node, key=key)) is not None:
+        found = by_frequency(ground.dataset, config.split, counted, key=key)
     else:
         found = by_field(ground.dataset, config.split, name, key=key)
     return found._replace(codes=found.codes[ground.kept])

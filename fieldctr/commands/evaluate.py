@@ -9,7 +9,14 @@ import numpy as np
 
 from fieldctr.analysis.comparison.clusters import clusters_of
 from fieldctr.analysis.comparison.sentences import plural
-from fieldctr.analysis.comparison.slices import FREQUENCY, Slicing, by_field, by_frequency, measured_slices
+from fieldctr.analysis.comparison.slices import (
+    FREQUENCY,
+    Slicing,
+    by_field,
+    by_frequency,
+    counted_field,
+    measured_slices,
+)
 from fieldctr.commands.compared_rows import rows_of
 from fieldctr.commands.machine import torch_as_it_was
 from fieldctr.commands.trained import Trained, downsampled, evaluated_split, load_trained
@@ -72,7 +79,7 @@ def slice_lines(found: Mapping[str, Any]) -> str:
 
 
 def _evaluated(config: EvaluateConfig) -> tuple[Trained, dict[str, Any]]:
-    counted = ["train"] if config.by and config.by.startswith(FREQUENCY) else []
+    counted = ["train"] if config.by and config.by.startswith(FREQUENCY) else []  # rows of train are read for it
     trained = load_trained(
         Path(config.run), outputs=Path(config.outputs), runtime=config.runtime, splits=[config.split, *counted]
     )
@@ -88,10 +95,11 @@ def _evaluated(config: EvaluateConfig) -> tuple[Trained, dict[str, Any]]:
 def _slicing(by: str, split: str, trained: Trained) -> Slicing:
     """Which slice each row of the split is in."""
     dataset, rows = trained.dataset, trained.config.train_rows
-    if not by.startswith(FREQUENCY):
+    counted = counted_field(by, trained.config.dataset, key="by")
+    if counted is None:
         return by_field(dataset, split, by, key="by")
     train = dataset.train if rows == "all" else dataset.train.sample(rows, seed=trained.config.seed)
-    return by_frequency(dataset, split, by.removeprefix(FREQUENCY), key="by", train=train)
+    return by_frequency(dataset, split, counted, key="by", train=train)
 
 
 def _by_slice(slicing: Slicing, split: Split, logit: np.ndarray) -> dict[str, Any]:

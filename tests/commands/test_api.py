@@ -202,6 +202,8 @@ def test_evaluate_by_frequency_counts_the_rows_that_the_model_was_fitted_to(
     assert json.loads((run.folder / "evaluate-valid.json").read_text())["by"]["field"] == "user"
     with pytest.raises(UserError, match=r"by=frequency:usr: no field 'usr'\. Nearest: user"):
         evaluate(compose("evaluate", [*here, "by=frequency:usr"]))
+    with pytest.raises(UserError, match=r"by=frequency: dataset '.*' does not say what an item is.* frequency:user"):
+        evaluate(compose("evaluate", [*here, "by=frequency"]))
 
 
 def test_a_frame_with_side_tables_is_prepared_as_its_file_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

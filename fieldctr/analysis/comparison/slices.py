@@ -3,7 +3,7 @@
 Exploratory, as nobody asked for these slices beforehand.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -26,7 +26,8 @@ from fieldctr.errors import UserError, unknown
 from fieldctr.schema import Field
 
 DAY = "day"
-FREQUENCY = "frequency:"  # before the name of a field
+FREQUENCY = "frequency"  # alone, or with : before the name of a field
+ITEM = "item"  # the kind of entity whose first field it is of, where it stands alone
 MOST = 10  # values of a field; the others are one slice
 QUARTERS = (0.25, 0.5, 0.75)
 UNKNOWN = "missing or unseen"
@@ -60,13 +61,30 @@ def by_field(dataset: Dataset, split: str, name: str, *, key: str) -> Slicing:
     return Slicing(name, ids, {0: UNKNOWN} | names)
 
 
+def counted_field(asked: str, node: Mapping[str, Any], *, key: str) -> str | None:
+    """The field whose values are counted, or None where none are: FIELD of frequency:FIELD; `frequency` is of items.
+
+    `node` is the configuration of the data set; UserError where it does not say what an item is.
+    """
+    word, colon, name = asked.partition(":")
+    if word != FREQUENCY or (not colon and FREQUENCY in node["fields"]):
+        return None
+    of_items = (node.get("entities") or {}).get(ITEM) or []
+    if not colon and not of_items:
+        raise UserError(
+            f"{key}={FREQUENCY}: dataset '{node['name']}' does not say what an item is. Give the field, such as "
+            f"{FREQUENCY}:{next(iter(node['fields']))}"
+        )
+    return name if colon else str(of_items[0])
+
+
 def by_frequency(dataset: Dataset, split: str, name: str, *, key: str, train: Split | None = None) -> Slicing:
     """By how many rows of train have the row's value of a field: none, 1 to 9, 10 to 99, ....
 
     `train` are the rows that a model was fitted to, where these are not all. None is of values that are missing, not in
     these rows, or too rare for the vocabulary. UserError as in `by_field`, and for numbers.
     """
-    asked = f"{key}={FREQUENCY}{name}"
+    asked = f"{key}={FREQUENCY}:{name}"
     field, column = _single(dataset, name, asked)
     if field.numeric:
         raise UserError(f"{asked}: this field is a number, and numbers have no count. Take a field of values")

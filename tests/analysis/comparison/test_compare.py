@@ -15,7 +15,7 @@ from fieldctr import UserError, train
 from fieldctr.analysis.comparison.clusters import clusters_of
 from fieldctr.analysis.comparison.doubt import holm
 from fieldctr.analysis.comparison.effects import Rows
-from fieldctr.analysis.comparison.slices import Slicing, measured_slices
+from fieldctr.analysis.comparison.slices import Slicing, counted_field, measured_slices
 from fieldctr.analysis.comparison.tables import tex
 
 Call = Callable[..., subprocess.CompletedProcess[str]]
@@ -236,6 +236,18 @@ def test_slices_share_out_the_rows(swept: Any, field: str) -> None:
     p = [gap["p"] for part in one["parts"] for gap in part["differences"] if gap["metric"] == "auc"]
     adjusted = [gap["p_holm"] for part in one["parts"] for gap in part["differences"] if gap["metric"] == "auc"]
     assert adjusted == holm(p)
+
+
+def test_frequency_alone_is_of_items() -> None:
+    node = {"name": "shop", "fields": {"user": {}, "ad": {}, "kind": {}}, "entities": {"item": ["ad", "kind"]}}
+    assert counted_field("frequency", node, key="by") == "ad"
+    assert counted_field("frequency:user", node, key="by") == "user"
+    assert counted_field("ad", node, key="by") is None
+    named = node | {"fields": {"frequency": {}, "ad": {}}}  # of visits, say
+    assert counted_field("frequency", named, key="by") is None
+    assert counted_field("frequency:frequency", named, key="by") == "frequency"
+    with pytest.raises(UserError, match=r"slices=frequency: dataset 'shop' does not say.* frequency:user"):
+        counted_field("frequency", node | {"entities": None}, key="slices")
 
 
 def test_slices_by_frequency_are_those_of_rows_counted_one_by_one(swept: Any) -> None:
