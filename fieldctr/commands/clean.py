@@ -1,4 +1,4 @@
-"""`fieldctr clean`: remove tables, field vectors and shards below outputs that nothing refers to; never a run."""
+"""`fieldctr clean`: remove tables, vectors, answers and shards below outputs that nothing refers to; never a run."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,10 +18,13 @@ from fieldctr.commands.stored import (
 from fieldctr.config import parse
 from fieldctr.data.prepare import VERSION
 from fieldctr.data.unfinished import can_go_on
+from fieldctr.disk import read_object
+from fieldctr.llm.account import ACCOUNT
 from fieldctr.locks import remove_unowned
 from fieldctr.runs import read_by, readers_of
 
-STAGES = ("data", "field_embeddings", "text_vectors", "value_vectors", "ctrl", "frames")  # what runs read of outputs
+KNOWLEDGE = "knowledge"  # what decoders wrote, and the key of it in an account
+STAGES = ("data", "field_embeddings", "text_vectors", "value_vectors", "ctrl", "frames", KNOWLEDGE)  # what runs lead to
 
 
 @dataclass(frozen=True)
@@ -55,10 +58,12 @@ def main(node: dict[str, Any]) -> None:
 def unused(outputs: Path, runs: str | list[str] | None) -> Iterator[tuple[Path, str]]:
     """Folder and reason."""
     needed = {name for run in run_folders(outputs, runs) for name in read_by(run)}
-    for folder in stage_folders(outputs):
-        if folder.parent.name not in STAGES or folder.name in needed or any(readers_of(folder)):
-            continue
-        yield folder, "of an earlier version, and no run reads it" if is_earlier(folder) else "no run reads it"
+    stages = [folder for folder in stage_folders(outputs) if folder.parent.name in STAGES]
+    kept = {folder for folder in stages if folder.name in needed or any(readers_of(folder))}
+    kept |= {answers for folder in kept if (answers := _answers_behind(folder))}
+    for folder in stages:
+        if folder not in kept:
+            yield folder, "of an earlier version, and no run reads it" if is_earlier(folder) else "no run reads it"
     for folder in shard_folders(outputs):
         if not can_go_on(folder, VERSION):
             yield folder, "shards that nothing will go on from"
@@ -66,3 +71,10 @@ def unused(outputs: Path, runs: str | list[str] | None) -> Iterator[tuple[Path, 
         yield folder, "vectors of texts that a stopped call began; the same call would go on"
     for folder in leftovers(outputs):
         yield folder, "left by a call that was killed"
+
+
+def _answers_behind(folder: Path) -> Path | None:
+    """What a decoder wrote about the texts whose vectors lie in `folder`."""
+    account = folder / ACCOUNT
+    written = ((read_object(account) if account.exists() else None) or {}).get(KNOWLEDGE)
+    return folder.parent.parent / KNOWLEDGE / written["digest"] if written else None

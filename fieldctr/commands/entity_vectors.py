@@ -103,7 +103,7 @@ def watched(kind: str, texts: int, tokens: int, before: int) -> Progress:
 def drawn_texts(schema: Schema) -> list[TextVectors]:
     """Random vectors of a small language model's width for the first and the last field, to measure what reads some."""
     return [
-        TextVectors(kind, [column], torch.ones(1, dtype=torch.int64), torch.arange(4), torch.arange(4), vectors)
+        TextVectors.of(kind, [column], torch.arange(4)[:, None], torch.arange(4), vectors)
         for kind, column, vectors in (
             ("user", 0, torch.randn(4, 384)),
             ("item", schema.num_columns - 1, torch.randn(4, 384)),

@@ -23,8 +23,10 @@ from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.base import Container, Node
+from omegaconf.errors import OmegaConfBaseException
 
 from fieldctr.commands import sweeps
+from fieldctr.commands.types import refuse_values
 from fieldctr.commands.yaml_files import MAX_VALUES, TOO_MANY, read_yaml
 from fieldctr.config import Kind, locate
 from fieldctr.errors import UserError
@@ -92,6 +94,17 @@ class Loader(ConfigLoaderImpl):
         except ValueError as error:  # of a defaults list
             raise UserError(" ".join(str(error).split())) from error
         refuse_code(config.hydra)
+        return config
+
+    def load_sweep_config(self, *arguments: Any, **keywords: Any) -> DictConfig:
+        """A job of a multirun. Hydra composes all before it begins the first: none runs where a later one is wrong."""
+        config = super().load_sweep_config(*arguments, **keywords)
+        own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+        try:
+            node: Any = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
+        except OmegaConfBaseException:  # of ${hydra:...} a job knows the value when its turn comes
+            return config
+        refuse_values(node, str(config.hydra.job.config_name))
         return config
 
 

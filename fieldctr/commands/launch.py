@@ -31,7 +31,7 @@ from fieldctr.commands.mistakes import Call, hydra_apart, search_path, translate
 from fieldctr.commands.spelling import refuse_spelling
 from fieldctr.commands.study_words import own_words
 from fieldctr.commands.sweep_table import sweep_table
-from fieldctr.commands.sweeps import Sweep, refuse_misplaced, run_job
+from fieldctr.commands.sweeps import Sweep, discarded, refuse_misplaced, run_job
 from fieldctr.commands.types import refuse_values
 from fieldctr.commands.words import HYDRA, PARTS
 from fieldctr.errors import UserError, unknown
@@ -83,7 +83,7 @@ def launch(command: str, arguments: tuple[str, ...]) -> None:
             stop.go_on = {"hydra.sweep.dir": str(Sweep.folder), "resume": "true"}
         raise
     finally:
-        if Sweep.folder:
+        if Sweep.folder and not discarded(Sweep.folder):
             print(sweep_table(Sweep.folder))
     if refused:
         raise refused[0]

@@ -10,15 +10,16 @@ from fieldctr.artifacts import digest
 from fieldctr.catalog import conf_dir
 from fieldctr.commands.launch import compose
 from fieldctr.config import TrainConfig, flat, listed, parse
-from fieldctr.disk import read_object, write_json
+from fieldctr.disk import read_object, remove, write_json
 from fieldctr.errors import UserError
 from fieldctr.locks import HeldError, lock
-from fieldctr.runs import config_digest
+from fieldctr.runs import CONFIG, config_digest
 from fieldctr.signals import Interrupted
 from fieldctr.studies import record
 from fieldctr.studies.engines.choose import engine
 from fieldctr.studies.jobs import Engine, Job
 from fieldctr.studies.plan import (
+    RUNS,
     SEARCH,
     STAGES,
     Arm,
@@ -47,6 +48,7 @@ def study(config: Mapping[str, Any]) -> Path:
     schedule = scheduled(settings)
     folder = schedule.folder
     with having(folder):
+        forget_what_never_began(folder)
         begin(settings, schedule)
         run_all(schedule)
         from fieldctr.commands.conclude import conclude
@@ -171,6 +173,12 @@ class having:  # noqa: N801  used as a function
         if isinstance(error, Interrupted):
             error.kept = error.kept or "; what has finished is kept, what was running left its checkpoints"
         self.release()
+
+
+def forget_what_never_began(folder: Path) -> None:
+    """A study without a run is nobody's: its table could not be read, say. Who has mended that calls again."""
+    if not any(path for part in (SEARCH, RUNS) for path in (folder / part).rglob(CONFIG)):
+        remove([folder / SEARCH, folder / STUDY])
 
 
 def begin(config: StudyConfig, schedule: Schedule) -> None:

@@ -4,6 +4,7 @@ A job's folder is named by dataset, model, seed and what else varies, never by i
 more in the same hydra.sweep.dir leaves the others where they are, and with resume=true no finished job runs again.
 """
 
+import contextlib
 import re
 import sys
 import time
@@ -21,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from fieldctr.artifacts import digest
 from fieldctr.disk import read_object
 from fieldctr.errors import UserError
-from fieldctr.runs import RESULT, config_digest
+from fieldctr.runs import CONFIG, RESULT, config_digest
 
 ALWAYS = ("dataset", "model", "seed")  # in every name, whether they vary or not
 SAFE = re.compile(r"[a-z0-9][a-z0-9._+-]*[a-z0-9+]")  # the same name on every file system; nothing to quote in a shell
@@ -41,7 +42,8 @@ class Sweep(Callback):
     seconds: list[float]  # that jobs have taken
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        own, arguments = type(self), list(config.hydra.overrides.task)
+        own = type(self)
+        arguments: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)  # seed=${hydra:job.num}
         own.folder, own.total, own.begun, own.seconds = Path(config.hydra.sweep.dir), None, 0, []
         own.before = len(list(own.folder.glob(f"*/{RESULT}"))) if config.get("resume") else 0
         if str(config.hydra.sweeper.get("_target_", "")).endswith(BasicSweeper.__name__):
@@ -70,6 +72,16 @@ def run_job(main: Callable[[dict[str, Any], Path], object], node: dict[str, Any]
     if place != folder:
         folder.rmdir()  # Hydra has just made it
     Sweep.ran(lambda: main(node, place), finished=bool(node.get("resume")) and (place / RESULT).exists())
+
+
+def discarded(folder: Path) -> bool:
+    """Whether the folder of a multirun held no job, which leaves nothing behind, and nothing to tell."""
+    if any(folder.glob(f"*/{CONFIG}")):
+        return False
+    (folder / "multirun.yaml").unlink(missing_ok=True)  # Hydra's
+    with contextlib.suppress(OSError):  # not made yet, or the user's files lie there
+        folder.rmdir()
+    return True
 
 
 def same_run(node: Mapping[str, Any], folder: Path) -> Path:

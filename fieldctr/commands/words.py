@@ -19,7 +19,7 @@ COMMANDS = {
     "predict": "score new raw rows with a finished run's model",
     "export": "write a finished run's model as a folder that scores raw rows without fieldctr",
     "verify": "read what is stored below outputs and say what is damaged",
-    "clean": "remove tables, field vectors and shards that nothing refers to; never a run",
+    "clean": "remove tables, vectors, answers and shards that nothing refers to; never a run",
     "check": "run the contract of a model or enhancer on one, shipped or your own, and say what is broken",
     "list": "show models, datasets, enhancers, ... with a line on each",
     "explain": "print what the configuration says of an option or a key: explain model=fat trainer.patience",

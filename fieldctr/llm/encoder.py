@@ -7,7 +7,7 @@ and peft takes ten seconds, so it happens inside the functions that need them.
 import importlib.util
 import os
 import warnings
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from torch.nn import functional
 from fieldctr import processor
 from fieldctr.config import EncoderConfig
 from fieldctr.errors import UserError
+from fieldctr.llm.tokens import by_length
 from fieldctr.llm.weights import loadable_folder
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "4bit": torch.bfloat16}
@@ -99,18 +100,12 @@ class Encoder:
 
     def embed_all(self, tokens: Sequence[list[int]], *, micro_batch: int) -> Tensor:
         """Without gradient or dropout, `micro_batch` texts at a time: n texts -> (n, E) on the CPU."""
-        chunks = list(by_length(tokens, micro_batch))
+        chunks = list(by_length(map(len, tokens), micro_batch))
         self.model.eval()
         with torch.no_grad():
             found = torch.cat([self.embed([tokens[i] for i in chunk]).cpu() for chunk in chunks])
         place = torch.tensor([i for chunk in chunks for i in chunk])
         return torch.empty_like(found).index_copy(0, place, found)
-
-
-def by_length(tokens: Sequence[list[int]], micro_batch: int) -> Iterator[list[int]]:
-    """Positions of texts, `micro_batch` at a time, short ones together: less padding."""
-    order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
-    return (order[at : at + micro_batch] for at in range(0, len(order), micro_batch))
 
 
 def load_encoder(config: EncoderConfig, device: torch.device, *, converted: Path) -> Encoder:

@@ -23,11 +23,12 @@ from fieldctr.disk import read_object, write_json, write_text
 from fieldctr.errors import UserError
 from fieldctr.llm.account import ACCOUNT, read_account
 from fieldctr.llm.cost import Clock
-from fieldctr.llm.encoder import by_length, load_decoder
+from fieldctr.llm.encoder import load_decoder
 from fieldctr.llm.field_embeddings import encoder_key, peak_mb
 from fieldctr.llm.parts import made_in_parts
 from fieldctr.llm.text_vectors import PROGRESS, WatchFor, samples
 from fieldctr.llm.texts import filled
+from fieldctr.llm.tokens import by_length, tokens_of
 from fieldctr.llm.weights import model_files
 from fieldctr.raw_files import stamps
 
@@ -105,24 +106,22 @@ def written(
     """The answers, batch by batch into `work`; what is there is not asked again. And what they cost."""
     model, tokenizer = load_decoder(author.config, device, converted=models)
     window = min(author.config.max_tokens, tokenizer.model_max_length - author.new_tokens)
-    whole: list[list[int]] = tokenizer(
-        [chat(tokenizer, author.asked(text)) for text in texts], add_special_tokens=not tokenizer.chat_template
-    )["input_ids"]
-    tokens = [ids[-window:] for ids in whole]
-    batches = list(by_length(tokens, author.config.tuning.micro_batch))
+    asked = [chat(tokenizer, author.asked(text)) for text in texts]
+    tokens = tokens_of(tokenizer, asked, window, keep="end", special=not tokenizer.chat_template)
+    batches = list(by_length(tokens.sizes, author.config.tuning.micro_batch))
     done = read_object(work / PROGRESS) if (work / PROGRESS).exists() else None
     cost = {"calls": 0, "read": 0, "written": 0, "seconds": 0.0, **(done or {})}
-    with watch(len(texts), sum(map(len, tokens)), cost["read"]) as watching:
+    with watch(len(texts), len(tokens.ids), cost["read"]) as watching:
         for number, batch in enumerate(batches):
             if number < cost["calls"]:
                 continue
             signals.check()
             clock = Clock(device)
-            answers, count = generated(model, tokenizer, [tokens[i] for i in batch], author.new_tokens)
+            answers, count = generated(model, tokenizer, tokens.of(batch), author.new_tokens)
             write_json(work / f"{number:06d}.json", {"answers": answers})
             cost = {
                 "calls": number + 1,
-                "read": cost["read"] + sum(len(tokens[i]) for i in batch),
+                "read": cost["read"] + int(tokens.sizes[batch].sum()),
                 "written": cost["written"] + count,
                 "seconds": cost["seconds"] + clock.seconds(),
             }
@@ -133,7 +132,7 @@ def written(
         for i, answer in zip(batch, (read_object(work / f"{number:06d}.json") or {})["answers"], strict=True):
             found[i] = answer
     said = {"clock": Clock(device).name, "peak_mb": round(peak_mb(device))}
-    return found, cost | {"seconds": round(cost["seconds"], 2), "cut": sum(len(ids) > window for ids in whole), **said}
+    return found, cost | {"seconds": round(cost["seconds"], 2), "cut": tokens.cut, **said}
 
 
 def chat(tokenizer: Any, prompt: str) -> str:

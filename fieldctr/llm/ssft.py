@@ -17,8 +17,9 @@ from torch.nn import functional
 
 from fieldctr.config import TuningConfig
 from fieldctr.errors import UserError
-from fieldctr.llm.encoder import Encoder, by_length
+from fieldctr.llm.encoder import Encoder
 from fieldctr.llm.prompts import Prompt, Prompts
+from fieldctr.llm.tokens import by_length
 from fieldctr.nn.interaction import similarities
 
 Record = dict[str, float]
@@ -132,7 +133,7 @@ def contrast(
     """
     fields = functional.normalize(encoder.embed(names), dim=1)  # F,E
     leaf, total = fields.detach().requires_grad_(), 0.0
-    for chosen in by_length(tokens, settings.micro_batch):
+    for chosen in by_length(map(len, tokens), settings.micro_batch):
         queries = functional.normalize(encoder.embed([tokens[i] for i in chosen]), dim=1)
         scores = queries @ leaf.T / settings.temperature  # n,F
         loss = functional.cross_entropy(scores, labels[chosen].to(scores.device), reduction="sum") / len(tokens)
@@ -147,7 +148,7 @@ def generation(
 ) -> float:
     """The mean over a batch of -log P(field name and end | prompt); its gradient is added to the weights."""
     total = 0.0
-    for chosen in by_length(tokens, settings.micro_batch):
+    for chosen in by_length(map(len, tokens), settings.micro_batch):
         wanted = [answers[field] for field in labels[chosen].tolist()]
         loss = encoder.nll([tokens[i] for i in chosen], wanted) / len(tokens)
         loss.backward()

@@ -29,10 +29,11 @@ from fieldctr.disk import read_object, write_json
 from fieldctr.llm import texts
 from fieldctr.llm.account import ACCOUNT, read_account
 from fieldctr.llm.cost import Clock
-from fieldctr.llm.encoder import Encoder, by_length, load_encoder
+from fieldctr.llm.encoder import Encoder, load_encoder
 from fieldctr.llm.field_embeddings import encoder_key, peak_mb
 from fieldctr.llm.parts import made_in_parts
 from fieldctr.llm.texts import Sentence
+from fieldctr.llm.tokens import by_length, tokens_of
 from fieldctr.llm.weights import model_files
 from fieldctr.raw_files import stamps
 
@@ -152,21 +153,20 @@ def encoded(
     """Encode the different texts among `each`, part by part into `work`; parts that are there are not made again."""
     different, place = np.unique(np.array(each, object), return_inverse=True)
     encoder = load()
-    whole: list[list[int]] = encoder.tokenizer(different.tolist(), verbose=False)["input_ids"]
-    tokens = [ids[: encoder.max_tokens] for ids in whole]
-    batches = list(by_length(tokens, micro_batch))
+    tokens = tokens_of(encoder.tokenizer, different.tolist(), encoder.max_tokens)
+    batches = list(by_length(tokens.sizes, micro_batch))
     starts = range(0, len(batches), PART_BATCHES)
     done = read_object(work / PROGRESS) if (work / PROGRESS).exists() else None
     cost = {"parts": 0, "calls": 0, "tokens": 0, "seconds": 0.0, **(done or {})}
-    total, spent = sum(map(len, tokens)), cost["tokens"]
-    with watch(len(tokens), total, spent) as watching:
+    total, spent = len(tokens.ids), cost["tokens"]
+    with watch(len(different), total, spent) as watching:
         for part, start in enumerate(starts):
             if part < cost["parts"]:
                 continue
             clock, vectors = Clock(device), []
             for batch in batches[start : start + PART_BATCHES]:
                 signals.check()
-                vectors.append(_embedded(encoder, [tokens[i] for i in batch]))
+                vectors.append(_embedded(encoder, tokens.of(batch)))
                 watching.show(spent + encoder.tokens, lambda rate: f"{rate:,.0f} tokens/s")
             save_alone(work / _name(part), np.concatenate(vectors))
             cost |= {
@@ -178,8 +178,7 @@ def encoded(
             write_json(work / PROGRESS, cost)
     rows = np.empty(len(different), np.int32)
     rows[np.concatenate(batches)] = np.arange(len(different))
-    cut = sum(len(ids) > encoder.max_tokens for ids in whole)
-    said = {"clock": Clock(device).name, "peak_mb": round(peak_mb(device)), "cut": cut}
+    said = {"clock": Clock(device).name, "peak_mb": round(peak_mb(device)), "cut": tokens.cut}
     told = {key: cost[key] for key in ("calls", "tokens")} | {"seconds": round(cost["seconds"], 2), **said}
     return Read([work / _name(part) for part in range(len(starts))], rows[place], told)
 

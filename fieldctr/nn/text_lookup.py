@@ -4,6 +4,7 @@ A sample's key is its ids and numbers in the fields that describe the entity. Ke
 is searched among the known ones: no table of the data needs another column, and new rows find what is known of them.
 """
 
+import functools
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -81,5 +82,5 @@ class TextLookup(nn.Module):
 
 
 def hashed(keys: Tensor, factors: Tensor) -> Tensor:
-    """A sum of products modulo 2**64: (n, columns) -> (n,)."""
-    return (keys.long() * factors).sum(1)
+    """A sum of products modulo 2**64: (n, columns) -> (n,). One by one: ONNX Runtime's own sum goes through floats."""
+    return functools.reduce(torch.add, (keys.long() * factors).unbind(1))

@@ -92,6 +92,19 @@ def _untraceable(said: str) -> str:
     )
 
 
+def searched(values: Tensor, wanted: Tensor) -> Tensor:
+    """torch.searchsorted by halving, of which ONNX has all operations: ascending values (n,), wanted (B,) -> (B,)."""
+    place, step = torch.zeros_like(wanted), 1 << len(values).bit_length()
+    while step := step // 2:
+        further = place + step
+        before = values[(further - 1).clamp(max=len(values) - 1)] < wanted
+        place = torch.where((further <= len(values)) & before, further, place)
+    return place
+
+
+IN_SIMPLER_OPERATIONS = {torch.ops.aten.searchsorted.Tensor: searched}
+
+
 def write_graph(program: ExportedProgram, folder: Path, kind: Format) -> None:
     """Write the file of the format; UserError for a model with an operation that ONNX lacks."""
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)  # torchvision is not used
@@ -105,7 +118,8 @@ def write_graph(program: ExportedProgram, folder: Path, kind: Format) -> None:
             aoti_compile_and_package(program, package_path=str(folder / FILES[kind]))
             return
         try:
-            made = torch.onnx.export(program, (), dynamo=True, verbose=False)
+            simple = program.run_decompositions(torch.export.default_decompositions() | IN_SIMPLER_OPERATIONS)
+            made = torch.onnx.export(simple, (), dynamo=True, verbose=False)
         except OnnxExporterError as error:
             lacks = re.search(r"No ONNX function found for <OpOverload\(op='([\w.]+)'", str(error))
             why = f" {lacks[1]}" if lacks else ""

@@ -10,6 +10,7 @@ import math
 import os
 import random
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -62,16 +63,24 @@ class Search:
         seed: int,
         start: Mapping[str, Any],
     ) -> None:
-        """`start` has the values that the configuration brings: the first trial, where they lie in the space."""
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        """`start` has the values that the configuration brings: the first trial, where they lie in the space.
+
+        Nothing is opened yet: another process may have the study, or a later arm be wrong.
+        """
         self.folder, self.space, self.sampler, self.seed = folder, space, sampler, seed
         self.points = grid(space, seed) if sampler == "grid" else [encoded(start, space)]
         self.num_trials = min(trials, len(self.points)) if sampler == "grid" else trials
-        folder.mkdir(parents=True, exist_ok=True)
-        _mend(folder / JOURNAL)
-        self.study = _open(folder / JOURNAL)
-        if any(one.state == TrialState.FAIL for one in self.study.get_trials(deepcopy=False)):
-            self.study = _reopen(folder / JOURNAL, self.study)
+
+    @cached_property
+    def study(self) -> optuna.Study:
+        """Optuna's, from the journal. Trials that failed are open again."""
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        journal = self.folder / JOURNAL
+        _mend(journal)
+        study = _open(journal)
+        failed = any(one.state == TrialState.FAIL for one in study.get_trials(deepcopy=False))
+        return _reopen(journal, study) if failed else study
 
     def trials(self) -> list[Trial]:
         """All that were drawn, by number."""

@@ -45,6 +45,18 @@ def gone(outputs: Path, runs: str | None = None) -> set[Path]:
     return {path for path, _ in unused(outputs, runs)}
 
 
+def test_answers_stay_as_long_as_vectors_that_were_read_behind_them(outputs: Path) -> None:
+    written, loose = stage(outputs, "written", "knowledge"), stage(outputs, "loose", "knowledge")
+
+    def vectors(folder: Path) -> None:
+        write_json(folder / "account.json", {"knowledge": {"digest": written.name}})
+
+    read = cached(outputs / "text_vectors", {"of": "texts"}, vectors)
+    assert gone(outputs) == {written, loose, read}
+    run(outputs / "train" / "one", stage(outputs, "table"), read)
+    assert gone(outputs) == {loose}
+
+
 @pytest.mark.parametrize("kind", ["data", "field_embeddings"])
 @pytest.mark.parametrize("finished", [True, False])
 def test_what_a_run_reads_stays_wherever_the_run_is(kind: str, finished: bool, outputs: Path, tmp_path: Path) -> None:

@@ -164,3 +164,28 @@ def test_a_seed_and_a_model_more_repeat_nothing(calls: Calls, prepared: Path, tm
     assert config["choices"]["tuned"] == "none"
     code, said = calls(home, *words, "model=lr,fm", "hydra.run.dir=r")
     assert (code, "give hydra.sweep.dir=FOLDER" in said) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (["seed=1,-1"], "seed=-1 is not allowed"),
+        (["model=deepfm", "model.dropout=0.1,two"], "model.dropout=two is not allowed"),
+        (["model=fm,fn"], "no model 'fn'"),
+        (["optimizer.lr=1e-3,1e-2,fast"], "optimizer.lr=fast is not allowed"),
+        (["dataset.fraction_seed=1,one"], "dataset.fraction_seed=one is not allowed"),
+    ],
+)
+def test_no_job_runs_where_a_later_one_is_wrong(
+    calls: Calls, prepared: Path, tmp_path: Path, wrong: list[str], said: str
+) -> None:
+    code, text = calls(prepared, "train", "-m", "DATASET", *TRAIN, f"hydra.sweep.dir={tmp_path}/s", *wrong)
+    assert (code, text.startswith("fieldctr: ")) == (2, True), text
+    assert re.search(said, text)
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_value_that_only_a_job_knows_is_read_at_its_turn(calls: Calls, prepared: Path, tmp_path: Path) -> None:
+    words = ["train", "-m", "DATASET", *TRAIN, f"hydra.sweep.dir={tmp_path}/s", "tuned=none"]
+    code, said = calls(prepared, *words, "seed=5,6", "dataset.fraction_seed=${hydra:job.num}")
+    assert (code, "raised" in said) == (0, False), said

@@ -17,6 +17,7 @@ from fieldctr.enhancers.ctrl import CTRL, Alignment, info_nce, max_sims
 from fieldctr.errors import UserError
 from fieldctr.inputs import Inputs
 from fieldctr.llm.text_tower import TextTower
+from fieldctr.llm.tokens import Tokens
 from fieldctr.models.contract import batch_of
 from fieldctr.models.ctr_model import CTRModel, build_model, flops_per_sample
 from fieldctr.nn.text_lookup import TextLookup, TextVectors
@@ -246,7 +247,8 @@ class Words(nn.Module):
 def tower(micro_batch: int) -> TextTower:
     torch.manual_seed(4)
     model = Words()
-    tokens = [[i % 20, *range(i % 3)] for i in range(40)]
+    each = [[i % 20, *range(i % 3)] for i in range(40)]
+    tokens = Tokens(np.concatenate(each), np.cumsum([len(ids) for ids in each]), cut=0)
     encoder: Any = SimpleNamespace(model=model, embed=model)
     return TextTower(encoder, tokens, TextLookup(texts(rows()), SCHEMA.num_columns), micro_batch=micro_batch)
 
@@ -273,7 +275,7 @@ def test_a_trained_text_tower_in_parts_has_the_gradient_of_the_whole(micro_batch
 def test_each_sample_reads_its_own_text_whatever_the_parts() -> None:
     inputs = Inputs(torch.from_numpy(rows().ids[:12]))
     trained = tower(5).eval()
-    expected = torch.stack([trained.language_model([trained.tokens[user]])[0] for user in inputs.ids[:, 0].tolist()])
+    expected = torch.stack([trained.language_model(trained.tokens.of([user]))[0] for user in inputs.ids[:, 0].tolist()])
     assert_close(trained(inputs), expected)
 
 

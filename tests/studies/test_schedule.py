@@ -121,6 +121,42 @@ def test_all_that_was_asked_is_done_in_its_order(tmp_path: Path) -> None:
     assert settings["same"] == settings["fm"] != settings["lr"]
 
 
+def test_a_second_call_touches_nothing_before_the_study_is_its_own(tmp_path: Path) -> None:
+    folder = go(tmp_path, Pretended(random.Random(1))).folder
+    for journal in folder.rglob("journal.jsonl"):  # as its owner is just writing it
+        journal.with_name("journal.jsonl.lock").touch()
+        journal.write_bytes(journal.read_bytes()[:-5])
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    schedule(tmp_path)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_what_was_wrong_may_change_until_a_run_has_begun(begun: bool, tmp_path: Path) -> None:
+    def call(*words: str) -> Schedule:
+        made = schedule(tmp_path, *words)
+        study.forget_what_never_began(made.folder)
+        study.begin(parse(StudyConfig, compose("study", [*WORDS, f"outputs={tmp_path}", *words]), ""), made)
+        return made
+
+    first = call()
+    (stage,) = {job.name: job for job in first.ready()}.values()  # which all cells wait for
+    first.started(stage)
+    first.ended(Outcome(stage, "failed", "no such column"))
+    if begun:
+        first.states[stage.name] = "done"
+        trial = next(first.ready())
+        trial.folder.mkdir(parents=True)
+        (trial.folder / "config.json").write_text("{}")
+        with pytest.raises(UserError, match="had another configuration"):
+            call("trainer.batch_size=77")
+        return
+    again = call("trainer.batch_size=77")
+    assert {job.name for job in again.ready()} == {stage.name}
+    again.states[stage.name] = "done"
+    assert len([job for job in again.ready() if job.name.startswith("search/")]) == 8
+
+
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("slots", [1, 4])
 def test_a_study_that_is_killed_again_and_again_ends_as_an_undisturbed_one(
