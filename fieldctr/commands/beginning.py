@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from fieldctr.commands.show import called
 from fieldctr.commands.trained import downsampled
 from fieldctr.config import TrainConfig, TrainerConfig
 from fieldctr.data.dataset import Dataset
@@ -28,7 +29,7 @@ def what_begins(config: TrainConfig, dataset: Dataset, model: CTRModel, begun: M
     `begun` is what result.json says of how the fit begins.
     """
     size = model.num_parameters()
-    name = config.choice("model")
+    name = called(config.choice("model"), config.choice("enhancer"))
     yield f"{name} on {dataset.name}: {size['embedding']:,} embedding + {size['dense']:,} dense parameters"
     bias = begun["first_bias"]
     start = "" if bias is None else f"; the output bias starts at train's log odds, {bias:.3g}"

@@ -55,6 +55,11 @@ def page(folder: Path, own: str | None = None) -> Iterator[str]:
     yield from _files(folder)
 
 
+def called(model: str, enhancer: str) -> str:
+    """'fm', or 'fm with kar'."""
+    return model if enhancer == "none" else f"{model} with {enhancer}"
+
+
 def summary(result: Mapping[str, Any], folder: Path) -> str:
     """What a person wants to know first."""
     split = "test" if "test" in result else "valid"
@@ -62,7 +67,7 @@ def summary(result: Mapping[str, Any], folder: Path) -> str:
     share = f", {own['attainable_share']:.1%} of what is attainable" if "attainable_share" in own else ""
     other = f"valid AUC {valid['auc']:.4f}" if split == "test" else "the test split was not read"
     return (
-        f"{result['model']} on {result['dataset']}, seed {result['seed']}: "
+        f"{called(result['model'], result['enhancer'])} on {result['dataset']}, seed {result['seed']}: "
         f"{split} AUC {own['auc']:.4f}{share}, LogLoss {own['logloss']:.4f}; {other}\n"
         f"best step {result['best_step']}, {result['stopped']}; {result['samples_per_s']:,} samples/s, "
         f"{sum(result['seconds'].values()):.0f} s in all; {folder}/result.json"

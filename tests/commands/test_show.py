@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fieldctr.commands.show import main, page, table
+from fieldctr.commands.show import main, page, summary, table
 from fieldctr.errors import UserError
 
 
@@ -22,6 +22,8 @@ def test_the_page_of_a_run_says_what_its_files_do(trained: Path, calls: object, 
         mark = "*" * (record["step"] == result["best_step"])
         assert any(row[:1] == [f"{record['step']}{mark}"] and f"{record['valid/auc']:.4f}" in row for row in rows)
     assert "learning.png" in text
+    assert text.startswith("lr on mini, seed 1: test AUC ")
+    assert summary(result | {"enhancer": "kar"}, run).startswith("lr with kar on mini, seed 1: test AUC ")
     assert "optimizer.lr=0.5" in next(line for line in text.splitlines() if line.startswith("made "))
     assert "no defaults to compare with: dataset=mini" in "\n".join(page(run))
 
