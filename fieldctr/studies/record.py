@@ -10,7 +10,7 @@ from typing import Any
 from fieldctr.disk import read_object, write_json
 from fieldctr.runs import METRICS
 from fieldctr.studies.schedule import CellState, Schedule
-from fieldctr.studies.spaces import at_edge
+from fieldctr.studies.spaces import at_edge, words_of
 
 RECORD, STATUS, ANSWER = "record.json", "status.json", "answer.md"
 
@@ -104,6 +104,12 @@ def edges(folder: Path) -> list[str]:
         for one in searches
         if one.get("at_edge")
     ]
+
+
+def chosen(folder: Path) -> list[str]:
+    """A line for each search: what it chose."""
+    searches = (read_object(folder / RECORD) or {}).get("searches", [])
+    return [f"{one['dataset']}/{one['arm']}: {' '.join(words_of(one['chosen'] or {})) or '-'}" for one in searches]
 
 
 def failures(folder: Path) -> list[dict[str, Any]]:

@@ -80,6 +80,7 @@ def test_a_tracker_gets_the_study_as_group_and_the_arm_as_tag() -> None:
 def test_seeds_are_a_number_or_a_list() -> None:
     assert seeds_of(config("models=lr", "seeds=3")) == [1, 2, 3]
     assert seeds_of(config("models=lr", "seeds=4,7")) == [4, 7]
+    assert seeds_of(config("models=lr", "seeds=[]")) == []
 
 
 @pytest.mark.parametrize(
@@ -95,8 +96,8 @@ def test_seeds_are_a_number_or_a_list() -> None:
         (["models=lr", "optimizer.lrr=4"], "no key 'optimizer.lrr'. Nearest: optimizer.lr"),
         (["models=lr", "trainer.patience=x"], "trainer.patience"),
         (["models=lr", "against=fm"], "no arm 'fm'"),
-        (["models=lr", "seeds=[]"], "seeds=[]"),
         (["models=lr", "seeds=0"], "seeds=0"),
+        (["models=lr", "seeds=[]", "settings=defaults"], "seeds=[] asks for searches alone, and no arm has one"),
         (["models=lr", "seeds=1,1"], "seeds=[1, 1]"),
         (["models=lr", "seeds=1,1000"], "search_seed=1000 is one of the seeds"),
         (["models=lr", "trials=0"], "trials=0"),

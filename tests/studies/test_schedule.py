@@ -11,12 +11,14 @@ import pytest
 
 from fieldctr import compose
 from fieldctr.commands import study
+from fieldctr.commands.conclude import conclude
 from fieldctr.config import parse
 from fieldctr.errors import UserError
 from fieldctr.studies import record
 from fieldctr.studies.jobs import Job, Outcome
 from fieldctr.studies.plan import StudyConfig
 from fieldctr.studies.schedule import RESTARTS, Finished, Schedule, run
+from fieldctr.studies.spaces import words_of
 
 WORDS = ("models=lr,fm", "dataset=synthetic", "arms.same={words: 'model=fm', settings_of: fm}", "trials=6", "seeds=3")
 
@@ -235,6 +237,21 @@ def test_more_seeds_arms_and_trials_repeat_nothing(tmp_path: Path) -> None:
         if not name.startswith(("stages", "search/synthetic/fwfm", "runs/synthetic/fwfm"))
     }
     assert again == {f"runs/synthetic/{arm}/seed4" for arm in ("lr", "fm", "same")}
+
+
+def test_without_seeds_a_study_only_searches_and_seeds_may_follow(tmp_path: Path) -> None:
+    engine = Pretended(random.Random(1))
+    made = go(tmp_path, engine, "seeds=[]")
+    assert made.counts()["jobs"] == 1 + 2 * 6
+    assert not any(name.startswith("runs/") for name in engine.started)
+    conclude(made)
+    said = (made.folder / record.ANSWER).read_text().splitlines()
+    assert said[0] == "Searches alone, best trials on valid; the test split was not read:"
+    chosen = {state.cell.arm.name: " ".join(words_of(state.settings or {})) for state in made.cells}
+    assert said[1:] == [f"synthetic/{arm}: {chosen[arm]}" for arm in ("lr", "fm")]
+    later = Pretended(random.Random(2))
+    go(tmp_path, later)
+    assert [name.partition("/")[0] for name in later.started] == ["stages", *["runs"] * 9]
 
 
 def test_what_is_left_is_told_by_what_a_cell_s_own_jobs_took(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from fieldctr import UserError, compose
 from fieldctr.catalog import conf_dir, options
-from fieldctr.config import flat
+from fieldctr.config import flat, listed
 from fieldctr.studies.search import grid
 from fieldctr.studies.spaces import at_edge, decoded, encoded, load_space, read_space, words_of
 
@@ -125,7 +125,10 @@ def test_every_model_has_a_space_whose_keys_are_its_configuration_s(model: str) 
 
 @pytest.mark.parametrize("name", options("space"))
 def test_every_space_belongs_to_something_that_can_be_chosen(name: str) -> None:
-    assert name in {name for group in ("model", "enhancer", "optimizer") for name in options(group)}
+    studies = (yaml.safe_load(path.read_text()) for path in (conf_dir() / "study").glob("*.yaml"))
+    arms = [arm for study in studies for arm in study.get("arms", {}).values() if isinstance(arm, dict)]
+    named = {space for arm in arms for space in listed(arm.get("space", []))}
+    assert name in named | {name for group in ("model", "enhancer", "optimizer") for name in options(group)}
 
 
 def test_a_user_s_space_comes_before_the_product_s(tmp_path: Path) -> None:
