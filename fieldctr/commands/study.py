@@ -9,7 +9,8 @@ from typing import Any
 from fieldctr.artifacts import digest
 from fieldctr.catalog import conf_dir
 from fieldctr.commands.launch import compose
-from fieldctr.config import TrainConfig, flat, listed, parse
+from fieldctr.commands.types import refuse_values
+from fieldctr.config import flat, listed, parse
 from fieldctr.disk import read_object, remove, write_json
 from fieldctr.errors import UserError
 from fieldctr.locks import HeldError, lock
@@ -98,8 +99,7 @@ def cell_state(config: StudyConfig, folder: Path, cell: Cell, stages: dict[str, 
     """Where a cell begins: its table's job, its search, or the settings that it has without one."""
     words = run_words(config, cell, folder.name)
     node = compose("baseline" if cell.arm.baseline else "train", words, config_dir=config.config_dir)
-    if not cell.arm.baseline:
-        parse(TrainConfig, node, "")  # a mistake is told before anything runs
+    refuse_values(node, "baseline" if cell.arm.baseline else "train")  # a mistake is told before anything runs
     stage = stage_of(config, folder, cell, node, stages)
     origin = "fixed" if cell.arm.baseline else origin_of(config, cell)
     if cell.arm.baseline or settings_kind(config, cell.arm) != "searched":

@@ -115,6 +115,8 @@ def test_seeds_are_a_number_or_a_list() -> None:
         (["models=lr", "arms.a={words: 'model=fm', space: deepfm}"], "a: its search space has 'model.hidden_dims'"),
         (["models=lr", "study=kuairand_modles"], "no study 'kuairand_modles'. Nearest: kuairand_models"),
         (["models=lr", "metrics=aucc"], "metrics"),
+        (["models=lr", "arms.a='model=deepfm model.dropout=two'"], "model.dropout=two is not allowed"),
+        (["models=lr,lightgbm", "dataset.min_count=few"], "dataset.min_count=few is not allowed"),
         (["models=lr", "sampler=grid"], "sampler=grid needs a list or a step for 'optimizer.lr'"),
     ],
 )
