@@ -12,7 +12,7 @@ from fieldctr.data.columns import OWN
 from fieldctr.data.fields.expressions import meaning, values
 from fieldctr.data.fields.kinds import FieldSpec, Spec, Time
 from fieldctr.data.fields.times import instant
-from fieldctr.data.shards.dictionary import Dictionary
+from fieldctr.data.shards.dictionary import Dictionary, hashes_of
 from fieldctr.data.shards.lists import TYPICAL, cells, coded
 from fieldctr.data.shards.ragged import Codes, Ragged, values_of
 from fieldctr.data.table import CHUNK
@@ -100,12 +100,14 @@ class Reader:
     ) -> tuple[dict[str, Codes], dict[str, LeftOut]]:
         """The codes uint32 of each column of `texts`, (n,) or ragged; and what is left out of those with lists."""
         columns, left_out = {}, {}
+        texts = texts.rechunk()  # polars gives it as it was parsed, in a dozen pieces
+        hashes = hashes_of(texts[:, [spec.kind != "multi" for spec in self.texts.values()]])
         for (name, spec), column in zip(self.texts.items(), texts.get_columns(), strict=True):
             if spec.kind == "multi":
                 columns[name], *counts = coded(spec, dictionaries[name], column)
                 left_out[name] = LeftOut(*counts)
             else:
-                columns[name] = dictionaries[name].code(column)
+                columns[name] = dictionaries[name].code(column, next(hashes))
         return columns, left_out
 
     def count(self, dictionaries: Mapping[str, Dictionary], split: int, codes: Mapping[str, Codes]) -> None:
