@@ -1,6 +1,6 @@
 """Time training, evaluation and preparation of fieldctr and of FuxiCTR side by side, on equal made-up tables.
 
-    python -m venv peer && peer/bin/pip install fuxictr
+    python -m venv peer && peer/bin/pip install fuxictr psutil 'polars<2'
     python scripts/compare_fuxictr.py --peer peer/bin/python
 
 One torch thread and one of polars; CPU seconds, because wall time on a shared machine means little. In each round all

@@ -175,7 +175,7 @@ def width(shape: dict[str, Any]) -> int:
 
 def prepare(folder: Path, fields: int) -> dict[str, float]:
     """CPU seconds of this process and of the helpers of Ray that transform, without the imports."""
-    import psutil  # Ray brings it
+    import psutil
     from fuxictr.preprocess import FeatureProcessor, build_dataset
 
     begin = time.process_time()
