@@ -75,7 +75,7 @@ def _fill(folder: Path, trained: Trained, table: Transforms, config: ExportConfi
         "compiled_for": torch.backends.cpu.get_cpu_capability() if config.format == "aoti" else None,
         "needs": needs(config.format),
         "columns": table.record["columns"],
-        "histories": any(field["as"] == "history" for field in table.record["fields"]),
+        "histories": bool(table.record["histories"]),
         "metrics": {split: result[split] for split in ("valid", "test") if split in result},
         "int8": small,
         "parity": _parity(folder, trained, config.format),

@@ -32,8 +32,9 @@ ValueError with a sentence.
 
 {measured}
 
-`bundle.json` has the fields, how each is read, vocabularies and scales, `arrays.npz` what statistics and histories look
-up, `{graph}` the folded model. `card.json` has the sha256 of each file.
+`bundle.json` has the vocabularies and, by field, the rules that make values of cells: each is a pattern and what is put
+in the place of what it finds. `arrays.npz` has scales and what statistics and histories look up, `{graph}` the folded
+model. `card.json` has the sha256 of each file.
 
 ## By HTTP
 

@@ -1,7 +1,7 @@
 """Scores raw rows with the model in this folder: `Scorer().pctr([{"user": "u1", "price": 3}, ...])`.
 
 `python scorer.py rows.csv`, or rows.jsonl, prints the pCTR of each row. Needs numpy, and onnxruntime for model.onnx or
-torch for model.pt2 and model.aoti.pt2. bundle.json says what is read of a row, how, and in which words it is refused.
+torch for model.pt2 and model.aoti.pt2. bundle.json says by which rules cells become numbers, and where these belong.
 """
 
 import ast
@@ -10,22 +10,22 @@ import json
 import math
 import re
 import sys
-from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from datetime import UTC, datetime
 from difflib import get_close_matches
 from functools import lru_cache, partial
 from hashlib import blake2b
-from itertools import chain, count, product
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-Data = Mapping[str, Any]
-EPOCH, LARGEST, MASK = datetime(1970, 1, 1, tzinfo=UTC), float(np.finfo(np.float32).max), (1 << 64) - 1
+Rows = Sequence[Mapping[str, Any]]
+LISTS = (list, tuple, dict, np.ndarray)
+LIST, BETWEEN, TIME = "\ufdd0\ufdd1\ufdd2"  # before a list, between its values, before a time: no text has these
+LARGEST, MASK = float(np.finfo(np.float32).max), (1 << 64) - 1
 
 
 class Scorer:
@@ -35,10 +35,10 @@ class Scorer:
         self.bundle = json.loads((Path(folder) / "bundle.json").read_text(encoding="utf-8"))
         self.arrays = dict(np.load(Path(folder) / "arrays.npz"))
         self.known = {name: dict(zip(x, count(1))) for name, x in self.bundle["vocabularies"].items()}
-        self.read = {x["name"]: lru_cache(1 << 16, typed=True)(partial(self.texts, x)) for x in self.bundle["texts"]}
+        self.readers = {kind: [*map(self.reader, x)] for kind, x in self.bundle["readings"].items()}
         self.run = load_graph(Path(folder), threads)
 
-    def pctr(self, rows: Sequence[Data]) -> np.ndarray:
+    def pctr(self, rows: Rows) -> np.ndarray:
         """The click probability of each row (n,) float64; ValueError for rows that cannot be scored."""
         logit = self.run(*self.inputs(rows)).astype(np.float64) if rows else np.zeros(0)
         pctr = 0.5 * (1 + np.tanh(0.5 * (logit + self.bundle["logit_offset"])))
@@ -46,149 +46,154 @@ class Scorer:
             raise ValueError(self.bundle["not_finite"].format(strange[0] + 1, len(strange) - 1))
         return pctr
 
-    def inputs(self, rows: Sequence[Data]) -> tuple[np.ndarray, np.ndarray]:
+    def inputs(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
         """What the graph is given: ids (n, columns) int32 and the numbers of numeric fields (n, fields) float32."""
-        names = list(dict.fromkeys(chain.from_iterable(rows)))
+        cells, arrays = self.cells(rows), self.arrays
+        table = self.read("numbers", float, cells)
+        if self.readers["hashes"]:
+            table = np.concatenate([table, self.means(self.read("hashes", np.uint64, cells))], axis=1)
+        numbers = table[:, arrays["numbers"]]
+        scaled = (numbers - arrays["mean"]) / arrays["sd"]
+        known = np.abs(scaled) <= LARGEST
+        bins = known.astype(float)
+        for place, edges in self.bundle["edges"]:
+            bins[:, place] *= 1 + np.searchsorted(edges, numbers[:, place])
+        past = [self.past(x, *table[:, x["reads"]].T) for x in self.bundle["histories"]]
+        ids = np.concatenate([table, bins, *past], axis=1)[:, arrays["ids"]]
+        values = np.where(known, scaled, 0)[:, arrays["values"]]
+        return ids.astype(np.int32, order="C"), values.astype(np.float32, order="C")  # as a compiled model needs them
+
+    def cells(self, rows: Rows) -> dict[str, list[Any]]:
+        """What the rows have in each column; ValueError for one that none has."""
+        names = dict.fromkeys(chain.from_iterable(rows))
         for column in self.bundle["columns"]:
             if column not in names:
-                near = ", ".join(get_close_matches(column, names, n=3, cutoff=0.5))
-                listed = (
-                    f"All: {', '.join(names)}" if len(names) <= 50 else self.bundle["many"].format(len(names), *names)
-                )
+                near = ", ".join(get_close_matches(column, names, cutoff=0.5))
+                most, shown = self.bundle["most"], ", ".join([*names][: self.bundle["most"]])
+                listed = self.bundle["many" if len(names) > most else "few"].format(shown, len(names))
                 raise ValueError(f"no column '{column}'. {near and f'Nearest: {near}. '}{listed}")
-        ids, values = zip(*map(self.encoded, rows), strict=True)
-        return np.array(ids, np.int32), np.array(values, np.float32)
+        found = {name: [row.get(name) for row in rows] for name in self.bundle["columns"]}
+        return {name: [written(x) if isinstance(x, LISTS) else x for x in cells] for name, cells in found.items()}
 
-    def encoded(self, row: Data) -> tuple[list[int], list[float]]:
-        """The ids of all fields of a row, and the values of its numeric fields."""
-        ids, values, nulls, cells = [], [], self.bundle["nulls"], {}
-        for name in self.bundle["columns"]:
-            cell = tuple(x) if isinstance(x := row.get(name), list | np.ndarray) else x
-            cells[name] = None if nulls and {str(cell), self.text(cell)} & {*nulls} else cell
-        texts = {x["name"]: self.read[x["name"]](*map(cells.get, x["reads"])) for x in self.bundle["texts"]}
-        for field in self.bundle["fields"]:
-            if field["as"] == "ids":
-                find = int if field["hashed"] else self.known[field["vocabulary"]].get
-                own = [found for text in texts[field["name"]] if (found := find(text))]
-            elif field["as"] == "past":
-                own = self.past(field, texts[field["by"]], self.microseconds(field, cells[field["column"]]))
-            else:
-                x = self.mean(field, texts) if field["as"] == "mean" else self.number(field, cells[field["column"]])
-                known, scaled = of_number(x, field["scale"])
-                own, values = [known], values + scaled
-            ids += [*own, *[0] * (field["width"] - len(own))]
-        return ids, values
+    def reader(self, x: Mapping[str, Any]) -> tuple[list[str], Callable[..., tuple]]:
+        """The columns of a reading, and what makes numbers of their cells."""
+        rules = [compiled(pattern, new) for pattern, new in x["rules"]]
+        return x["reads"], lru_cache(1 << 16, typed=True)(partial(self.numbers, x, rules))
 
-    def text(self, value: Any) -> str:
-        """The one text of a value: that of 1, 1.0 and "1.00" is 1. Blank where there is none."""
-        text = "" if value is None or (isinstance(value, float) and math.isnan(value)) else str(value)
-        if re.fullmatch(self.bundle["scientific"], text) and math.isfinite(x := float(text)):
-            text = str(int(x)) if x == x // 1 and abs(x) < 2**63 else format(Decimal(repr(x)), "f")
-        return respelled(text, self.bundle["spelling"])
+    def read(self, kind: str, dtype: type, cells: Mapping[str, list]) -> np.ndarray:
+        """The numbers that all readings of a kind make of the rows, side by side."""
+        read = (map(numbers, *(cells[name] for name in names)) for names, numbers in self.readers[kind])
+        flat = np.fromiter(chain.from_iterable(chain.from_iterable(zip(*read, strict=True))), dtype)
+        return flat.reshape(len(next(iter(cells.values()))), -1)
 
-    def number(self, field: Data, cell: Any) -> float:
-        """A number that a float32 holds; NaN where there is none."""
-        if not isinstance(cell, int | float):
-            text = self.text(cell.strip() if isinstance(cell, str) else cell)
-            cell = respelled(text, field["numbers"])
-            if not re.fullmatch(self.bundle["number"], cell):
-                raise ValueError(field["no_number"].format(text))
-        return x if abs(x := float(cell)) <= LARGEST else math.nan
-
-    def microseconds(self, field: Data, cell: Any) -> float:
-        """A time since 1970 in UTC; NaN where there is none."""
-        if field["ticks"] and not isinstance(cell, datetime):
-            x = self.number(field, cell)
-            if refusal := next((words for low, high, words in field["ranges"] if low <= x <= high), ""):
-                raise ValueError(refusal.format(x))
-            return x * field["ticks"]
-        written = "" if cell is None else str(cell).strip()
-        if not (text := respelled(written, field["times"])):
-            return math.nan
-        try:
-            when = cell if isinstance(cell, datetime) else datetime.strptime(text, field["format"])
-        except ValueError as error:
-            raise ValueError(field["no_time"].format(written)) from error
-        return (when.replace(tzinfo=when.tzinfo or UTC) - EPOCH) / timedelta(microseconds=1)
-
-    def texts(self, field: Data, *cells: Any) -> tuple[str, ...]:
-        """What a row says of a field: a text, several, or none."""
-        parts = self.listed(field, *cells) if field["kind"] == "multi" else cells
-        for place, part in enumerate(parts):
-            if isinstance(part, tuple | list | dict):
-                raise ValueError(field["no_value"][place % len(field["no_value"])])
-        if field["kind"] == "datetime":
-            x = self.microseconds(field, cells[0])
-            when = None if math.isnan(x) else EPOCH + timedelta(microseconds=int(x))
-            part = str(when.timetuple()[field["time_part"]]) if when else ""
-            texts = [field["called"].get(part, part)]
-        elif field["kind"] == "log_square":
-            x = self.number(field, cells[0])
-            texts = ["" if math.isnan(x) else str(math.floor(math.log(x) ** 2) if x > 2 else int(x))]
+    def numbers(self, x: Mapping[str, Any], rules: list, *cells: Any) -> tuple:
+        """What the cells of a row say to a reading."""
+        text = rewritten(rules, cells if len(cells) > 1 else cells[0])
+        texts = [part for part in re.split(f"[{LIST}-{TIME}]", text) if part]
+        texts = (texts if x["repeats"] else list(dict.fromkeys(texts)))[slice(*x["kept"])]
+        texts = [str(bucket(part, x["hashed"])) for part in texts] if x["hashed"] else texts
+        if x["as"] == "id":
+            known = self.known[x["vocabulary"]]
+            found = [known[part] for part in texts if part in known]
         else:
-            texts = [self.text(part) for part in parts]
-        if field["kind"] != "multi":
-            texts = [] if {*texts} & {*field["nulls"]} else [" & ".join(texts)]
-        texts = [x for x in texts if x not in field["left_out"] and blake(x) % field["buckets"] == field["bucket"]]
-        texts = (texts if field["repeats"] else list(dict.fromkeys(texts)))[slice(*field["kept"])]
-        return tuple(str(bucket(x, field["num_buckets"])) if field["num_buckets"] else x for x in texts)
+            found = [*map(blake if x["as"] == "hash" else float, texts)]
+        return (*found, *[x["blank"]] * (x["width"] - len(found)))
 
-    def listed(self, field: Data, *cells: Any) -> list[Any]:
-        """The values of a list, of several columns, or of a text with separators or as Python and JSON print a list."""
-        parts = cells if field["several_columns"] else cells[0]
-        if not isinstance(parts, tuple):
-            text = self.text(parts).strip()
-            bare = re.sub(self.bundle["quoted"], "", text)
-            if re.fullmatch(self.bundle["nested"], bare):
-                raise ValueError(field["no_list"].format(text))
-            parts = text.split(field["separator"])
-            if re.fullmatch(self.bundle["printed"], bare):
-                parts = map(self.unquoted, re.findall(field["part"], text[1:-1]))
-        return [part.strip() if isinstance(part, str) else part for part in parts]
+    def means(self, hashes: np.ndarray) -> np.ndarray:
+        """What train says of each row's values or crosses, in the mean: (n, statistics), NaN where it has none."""
+        arrays, key = self.arrays, np.uint64(0)
+        given = hashes[:, arrays["inputs"]]  # (n, inputs of a cross, crosses); a cross of fewer begins with zeros
+        none = (given == 0).sum(1) > arrays["unused"]
+        for place in range(given.shape[1]):
+            key = mixed(key + given[:, place])
+        wanted = (key >> 8 << 8) + arrays["crosses"]  # the lowest eight bits were a fold's
+        at = np.minimum(np.searchsorted(arrays["keys"], wanted), len(arrays["keys"]) - 1)
+        found = np.where(arrays["keys"][at] == wanted, arrays["learned"][at], arrays["unseen"])
+        sums, counts = np.zeros((2, arrays["crosses"][-1] + 1, len(hashes)))
+        np.add.at(sums, arrays["crosses"], np.where(none, 0, found).T)
+        np.add.at(counts, arrays["crosses"], ~none.T)
+        return (sums / np.where(counts, counts, np.nan)).T
 
-    def unquoted(self, part: str) -> str:
-        """A part of a printed list without the quotes around it."""
-        for read in (json.loads, ast.literal_eval) if re.fullmatch(self.bundle["in_quotes"], part) else (str,):
-            with suppress(ValueError, SyntaxError):
-                return str(read(part))
-        return part[1:-1]
-
-    def mean(self, field: Data, texts: Mapping[str, tuple[str, ...]]) -> float:
-        """The mean of what train says of the values, or of their crosses; NaN where there is none."""
-        keys, learned = self.arrays[f"keys {field['name']}"], self.arrays[f"values {field['name']}"]
-        crosses = product(*(texts[name] for name in field["of"]))
-        wanted = np.array([key_of(cross) for cross in crosses], np.uint64)
-        at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-        found = np.where(keys[at] == wanted, learned[at], field["unseen"]).tolist()
-        return sum(found) / len(found) if found else math.nan
-
-    def past(self, field: Data, user: tuple[str, ...], time: float) -> list[int]:
-        """The latest earlier events of the user, among those of the prepared table."""
-        if math.isnan(time):
-            raise ValueError(field["blank_time"])
-        events, times = self.arrays[f"events {field['name']}"], self.arrays[f"times {field['name']}"]
-        start, stop = field["users"].get("".join(user), (0, 0))
-        end = start + int(np.searchsorted(times[start:stop], time))
-        return events[max(start, end - field["width"]) : end].tolist()
+    def past(self, x: Mapping[str, Any], users: np.ndarray, times: np.ndarray) -> np.ndarray:
+        """The latest events (n, width) of the users (n,) before the times (n,), among those of the prepared table."""
+        events, keys, instants = (self.arrays[f"{what} {x['name']}"] for what in ("events", "keys", "instants"))
+        first = users * (len(instants) + 1)
+        start, end = np.searchsorted(keys, (first, first + np.searchsorted(instants, times)))
+        at = np.maximum(start, end - x["width"])[:, None] + np.arange(x["width"])
+        return np.where(at < end[:, None], events.take(at, mode="clip"), 0)
 
 
-def respelled(text: str, rules: Sequence[tuple[str, str]]) -> str:
-    """A text after each of the replacements."""
-    for pattern, replacement in rules:
-        text = re.sub(pattern, replacement, text)
+def written(cell: Any) -> str:
+    """A cell as text: blank where there is no value, with marks in a list and before a time."""
+    if isinstance(cell, LISTS):
+        return LIST + BETWEEN.join(map(written, cell.items() if isinstance(cell, dict) else cell))
+    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
+        return ""
+    return f"{TIME}{cell}" if isinstance(cell, datetime) else str(cell)
+
+
+def compiled(pattern: str, new: Any) -> tuple[Callable, Any]:
+    """A rule: what replaces all that a pattern finds, and by what; by a text, or by what an operation makes of it."""
+    return re.compile(pattern).sub, new if isinstance(new, str) else partial(OPERATIONS[new[0]], new[1])
+
+
+def rewritten(rules: list[tuple[Callable, Any]], cell: Any) -> str:
+    """What rules make of a cell, one after the other."""
+    text = written(cell)
+    for replace, new in rules:
+        text = replace(new, text)
     return text
 
 
-def of_number(x: float, scale: Data) -> tuple[int, list[float]]:
-    """The id of a number, and its scaled value where the id does not say all."""
-    if "edges" in scale:
-        return 0 if math.isnan(x) else bisect_left(scale["edges"], x) + 1, []
-    scaled = (x - scale["mean"]) / scale["sd"]
-    return (1, [scaled]) if abs(scaled) <= LARGEST else (0, [0.0])
+def refuse(words: str, found: re.Match) -> str:
+    """ValueError, in words."""
+    raise ValueError(words.format(found[0]))
 
 
-def mixed(x: int) -> int:
-    """The finaliser of splitmix64."""
+def decimal(_: None, found: re.Match) -> str:
+    """A number with an exponent as it is spelled without."""
+    x = float(found[0])
+    if not math.isfinite(x):
+        return found[0]
+    return str(int(x)) if x == x // 1 and abs(x) < 2**63 else np.format_float_positional(x, trim="-")
+
+
+def number(ranges: list, found: re.Match) -> str:
+    """A number times the factor of its range, which may refuse it; blank where it is in none."""
+    x = float(found[0])
+    factor, words = next((then for low, high, *then in ranges if low <= x <= high), (math.nan, ""))
+    if words:
+        raise ValueError(words.format(x))
+    return "" if math.isnan(factor) else repr(x * factor)
+
+
+def time(given: tuple[str, str], found: re.Match) -> str:
+    """A time as microseconds since 1970 in UTC."""
+    form, words = given
+    try:
+        when = datetime.strptime(found[1], form) if form else datetime.fromisoformat(found[1])
+    except ValueError as error:
+        raise ValueError(words.format(found[1])) from error
+    return str(round(when.replace(tzinfo=when.tzinfo or UTC).timestamp() * 1e6))
+
+
+def printed(given: tuple[str, str], found: re.Match) -> str:
+    """A list that Python or JSON printed, with marks."""
+    part, quoted = given
+    parts = re.findall(part, found[0][1:-1])
+    return LIST + BETWEEN.join(unquoted(x) if re.fullmatch(quoted, x) else x for x in parts)
+
+
+def unquoted(part: str) -> str:
+    """What stands in quotes."""
+    for read in (json.loads, ast.literal_eval):
+        with suppress(ValueError, SyntaxError):
+            return str(read(part))
+    return part[1:-1]
+
+
+def mixed(x: Any) -> Any:
+    """The finaliser of splitmix64, of a number or of an array."""
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         x = (x ^ (x >> shift)) * factor & MASK
     return x ^ (x >> 31)
@@ -205,12 +210,17 @@ def blake(text: str) -> int:
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
-def key_of(cross: Sequence[str]) -> int:
-    """The key of a cross of values in what statistics learned; the lowest eight bits are a fold's."""
-    key = 0
-    for text in cross:
-        key = mixed(key + blake(text) & MASK)
-    return key & ~255
+OPERATIONS: dict[str, Callable[[Any, re.Match], str]] = {
+    "refuse": refuse,
+    "decimal": decimal,
+    "number": number,
+    "time": time,
+    "printed": printed,
+    "split": lambda separator, found: found[0].replace(separator, BETWEEN),
+    "part": lambda part, found: f"{datetime.fromtimestamp(int(float(found[0])) / 1e6, UTC):{part}}",
+    "square": lambda _, found: str(int(math.log(x) ** 2 if (x := float(found[0])) > 2 else x)),
+    "only": lambda of, found: found[0] if blake(found[0]) % of[0] == of[1] else "",
+}
 
 
 def load_graph(folder: Path, threads: int) -> Callable[..., np.ndarray]:

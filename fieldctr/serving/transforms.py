@@ -2,7 +2,8 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from itertools import count, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,8 +12,17 @@ import numpy as np
 from fieldctr.data.encoders.histories import load_events
 from fieldctr.data.encoders.statistics import load_totals, numbers_of
 from fieldctr.data.encoding import Encoding
-from fieldctr.data.fields.kinds import FieldSpec, HistorySpec, Spec, StatisticSpec, VectorSpec, history_specs
+from fieldctr.data.fields.kinds import (
+    FieldSpec,
+    HistorySpec,
+    Spec,
+    StatisticSpec,
+    VectorSpec,
+    history_specs,
+    statistic_specs,
+)
 from fieldctr.data.fields.times import TICKS
+from fieldctr.data.numbers import Binning
 from fieldctr.data.shards.reader import Reader
 from fieldctr.errors import UserError
 from fieldctr.serving import rules
@@ -32,38 +42,122 @@ def transforms(folder: Path, *, nulls: Iterable[str], negative_rate: float | Non
 
     `nulls` are the texts that the source takes for missing.
     """
-    encoding = Encoding.load(folder)
+    encoding, said = Encoding.load(folder), sorted({*nulls})
     specs, reader = encoding.specs, Reader.of_new_rows(encoding.specs)
     for spec in specs:
         _refuse_format(spec)
-    columns = [column for spec in reader.fields for column in spec.reads] + [column for column, _ in reader.times]
-    fields, arrays = [], {}
-    events, totals = load_events(folder, history_specs(specs)), load_totals(folder, specs)
+    past = load_events(folder, history_specs(specs))
+    readings, vocabularies = Readings([], {}), _vocabularies(encoding)
     for spec in specs:
-        field: dict[str, Any] = {"name": spec.name, "width": spec.width}
         if isinstance(spec, HistorySpec):
-            past = events[spec.name]
-            arrays |= {f"events {spec.name}": past.ids, f"times {spec.name}": past.times}
-            field |= {"as": "past", "by": spec.user(specs).name, "users": past.users, **rules.of_history(spec)}
-        elif isinstance(spec, StatisticSpec):
-            keys, values, unseen = numbers_of(spec, totals[spec.name])
-            arrays |= {f"keys {spec.name}": keys, f"values {spec.name}": values}
-            field |= {"as": "mean", "of": spec.of, "unseen": unseen, "scale": _scale(encoding, spec)}
+            vocabularies[f"who has {spec.name}"] = past[spec.name].users
+            user = rules.of_texts(spec.user(specs), said)
+            readings.add(f"who has {spec.name}", user | {"as": "id", "vocabulary": f"who has {spec.name}"})
+            readings.add(f"when {spec.name}", rules.of_time(spec, said) | {"as": "number"})
         elif isinstance(spec, FieldSpec) and spec.numeric:
-            field |= {"as": "number", "scale": _scale(encoding, spec), **rules.of_numbers(spec.column, spec.null_words)}
-        else:
-            field |= {"as": "ids", "vocabulary": spec.shares or spec.name, "hashed": bool(spec.num_buckets)}
-        fields.append(field)
+            readings.add(spec.name, rules.of_number(spec, said) | {"as": "number"})
+        elif not isinstance(spec, StatisticSpec):
+            own = rules.of_texts(reader.texts[spec.name], said)
+            readings.add(
+                spec.name, own | {"as": "number" if own["hashed"] else "id", "vocabulary": spec.shares or spec.name}
+            )
+    hashes = Readings([], {})
+    for name in dict.fromkeys(name for spec in statistic_specs(specs) for name in spec.of):
+        hashes.add(name, rules.of_texts(reader.texts[name], said) | {"as": "hash"})
+    if hashes.all:
+        hashes.add("", hashes.all[0] | {"rules": [("(?s).+", "")], "width": 1})  # a column of zeros
+    columns = [column for spec in reader.fields for column in spec.reads] + [column for column, _ in reader.times]
+    arrays = _statistics(folder, specs, hashes) | {
+        f"{what} {name}": array
+        for name, own in past.items()
+        for what, array in (("events", own.ids), ("keys", own.keys), ("instants", own.instants))
+    }
+    layout, edges = _layout(encoding, readings)
     record = {
         "columns": list(dict.fromkeys(columns)),
-        "nulls": sorted({*nulls}),
         "logit_offset": 0.0 if negative_rate is None else math.log(negative_rate),
-        "texts": [rules.of_texts(spec) for spec in reader.texts.values()],
-        "fields": fields,
-        "vocabularies": _vocabularies(encoding),
+        "readings": {"numbers": readings.all, "hashes": hashes.all},
+        "edges": edges,
+        "histories": [
+            {
+                "name": spec.name,
+                "reads": [readings.places[f"{what} {spec.name}"].start for what in ("who has", "when")],
+                "width": spec.width,
+            }
+            for spec in history_specs(specs)
+        ],
+        "vocabularies": vocabularies,
         **rules.OF_ALL,
     }
-    return Transforms(record, arrays)
+    return Transforms(record, arrays | layout)
+
+
+class Readings(NamedTuple):
+    """What is read of a row, and in which columns of a table it stands."""
+
+    all: list[dict[str, Any]]
+    places: dict[str, range]
+
+    def add(self, name: str, reading: dict[str, Any]) -> None:
+        """One more."""
+        start = self.width
+        self.all.append(
+            {"name": name, "blank": None if reading["as"] == "number" and not reading["hashed"] else 0} | reading
+        )
+        self.places[name] = range(start, start + reading["width"])
+
+    @property
+    def width(self) -> int:
+        """How many columns there are so far."""
+        return sum(map(len, self.places.values()))
+
+
+def _layout(encoding: Encoding, readings: Readings) -> tuple[dict[str, np.ndarray], list[tuple[int, list[float]]]]:
+    """Where in the table of readings, means, bins and histories a model's ids and numbers stand, and edges of bins."""
+    specs = encoding.specs
+    means = dict(zip((spec.name for spec in statistic_specs(specs)), count(readings.width)))
+    numbers = {
+        name: means.get(name, readings.places[name].start if name in readings.places else 0) for name in encoding.scales
+    }
+    scales = [encoding.scales[name] for name in numbers]
+    bins = readings.width + len(means)
+    places = readings.places | {name: range(column, column + 1) for column, name in enumerate(numbers, bins)}
+    start = bins + len(numbers)
+    for spec in history_specs(specs):
+        places[spec.name] = range(start, start + spec.width)
+        start += spec.width
+    layout = {
+        "numbers": np.array([*numbers.values()], np.int64),
+        "mean": np.array([getattr(scale, "mean", 0.0) for scale in scales]),
+        "sd": np.array([getattr(scale, "sd", 1.0) for scale in scales]),
+        "values": np.array([scale.numeric for scale in scales], bool),
+        "ids": np.array([column for spec in specs for column in places[spec.name]], np.int64),
+    }
+    return layout, [(place, scale.edges) for place, scale in enumerate(scales) if isinstance(scale, Binning)]
+
+
+def _statistics(folder: Path, specs: Sequence[Spec], hashes: Readings) -> dict[str, np.ndarray]:
+    """What train says of crosses, by their keys plus the number of the statistic; and which columns make a cross."""
+    own, totals = statistic_specs(specs), load_totals(folder, specs)
+    keys, learned, unseen, crosses = [np.zeros(0, np.uint64)], [np.zeros(0)], [], []
+    for place, spec in enumerate(own):
+        keys_of_values, values, of_others = numbers_of(spec, totals[spec.name])
+        keys.append(keys_of_values + np.uint64(place))
+        learned.append(values)
+        for cross in product(*(hashes.places[name] for name in spec.of)):
+            crosses.append((place, cross))
+            unseen.append(of_others)
+    most = max((len(cross) for _, cross in crosses), default=0)
+    inputs = [[-1] * (most - len(cross)) + [*cross] for _, cross in crosses]
+    order = np.argsort(np.concatenate(keys))
+    return {
+        "keys": np.concatenate(keys)[order],
+        "learned": np.concatenate(learned)[order],
+        "unseen": np.array(unseen),
+        "crosses": np.array([place for place, _ in crosses], np.uint64),  # of which statistic each is
+        "unused": np.array([most - len(cross) for _, cross in crosses], np.int64),
+        "inputs": np.array(inputs, np.int64).reshape(len(crosses), most).T,
+    }
 
 
 def _vocabularies(encoding: Encoding) -> dict[str, list[str]]:
@@ -79,10 +173,6 @@ def _vocabularies(encoding: Encoding) -> dict[str, list[str]]:
             assert (table["id"].to_numpy() == np.arange(1, len(table) + 1)).all(), f"{name}: ids have gaps"
             found[name] = table["value"].to_list()
     return found
-
-
-def _scale(encoding: Encoding, spec: Spec) -> Mapping[str, Any]:
-    return encoding.scales[spec.name]._asdict()
 
 
 def _refuse_format(spec: Spec) -> None:

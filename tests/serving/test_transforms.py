@@ -1,9 +1,12 @@
 """What a bundle's scorer makes of raw rows is what `fieldctr predict` makes of them, for every kind of field."""
 
+import cProfile
 import json
 import math
 import random
-from collections.abc import Callable
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +16,12 @@ import pytest
 from tables import tidy_node
 
 from fieldctr.data.encode import encode_rows
+from fieldctr.data.fields.kinds import HistorySpec
 from fieldctr.data.fields.spelling import value_texts
 from fieldctr.data.fields.times import moment
 from fieldctr.data.new_rows import NewRows
 from fieldctr.data.prepare import new_table, prepared
+from fieldctr.data.shards.lists import LIST, NESTED, QUOTED
 from fieldctr.errors import UserError
 from fieldctr.serving import rules, scorer
 from fieldctr.serving.scorer import Scorer
@@ -110,6 +115,8 @@ def assert_alike(node: dict[str, Any], dataset: Any, scorer: Scorer, frame: pl.D
     rows = new_table(node, dataset, NewRows(tmp_path / "new.parquet"))
     expected = encode_rows(rows.frame, dataset.folder).split
     ids, values = scorer.inputs(frame.to_dicts())
+    assert ids.flags.c_contiguous
+    assert values.flags.c_contiguous
     for field, start in zip(dataset.schema.fields, dataset.schema.column_offsets, strict=True):
         columns = slice(start, start + field.width)
         np.testing.assert_array_equal(ids[:, columns], expected.ids_of(slice(None))[:, columns], err_msg=field.name)
@@ -135,11 +142,10 @@ def test_what_the_source_takes_for_null_is_missing(tmp_path: Path, scorer_of: Ca
     assert "u1" not in scorer.known["user"]
 
 
-def scorer_of_texts() -> Scorer:
-    """One that only reads cells."""
-    scorer = Scorer.__new__(Scorer)
-    scorer.bundle = rules.OF_ALL
-    return scorer
+def rewritten(made: list[rules.Rule], cells: Iterable[Any]) -> list[str]:
+    """What rules make of cells."""
+    compiled = [scorer.compiled(pattern, new) for pattern, new in made]
+    return [scorer.rewritten(compiled, cell) for cell in cells]
 
 
 def test_rules_spell_texts_and_numbers_as_train_does() -> None:
@@ -150,7 +156,7 @@ def test_rules_spell_texts_and_numbers_as_train_does() -> None:
     numbers += [float(draw.randrange(10 ** draw.randrange(1, 18))) for _ in range(500)] + [0.0, 1e17, math.inf]
     for cells in (pl.Series("cell", texts), pl.Series("cell", numbers)):
         expected = cells.to_frame().select(value_texts(pl.col("cell"), cells.dtype, null_words=False)).to_series()
-        assert list(map(scorer_of_texts().text, cells)) == expected.to_list()
+        assert rewritten(rules.SPELLING, cells) == expected.to_list()
 
 
 def test_rules_read_iso_texts_as_train_does() -> None:
@@ -163,8 +169,22 @@ def test_rules_read_iso_texts_as_train_does() -> None:
         fraction = draw.choice(".,") + str(draw.randrange(1, 10**9)) if second and draw.random() < 0.5 else ""
         cells.append(day + clock + second + fraction + draw.choice(["", "Z", " UTC", "+02", "-0330", " +05:45"]))
     expected = pl.DataFrame({"at": cells}).select(moment("at", pl.String(), "iso").dt.epoch("us")).to_series()
-    scorer, read = scorer_of_texts(), rules.of_times("at", "iso")
-    assert [scorer.microseconds(read, cell) for cell in cells] == expected.to_list()
+    read = rules.of_time(HistorySpec("past", of="item", by="user", time="at", unit="iso"), ())
+    assert [int(text) for text in rewritten(read["rules"], cells)] == expected.to_list()
+
+
+def test_rules_find_printed_lists_where_train_does() -> None:
+    """Train looks at what is left without the parts in quotes; a rule sees the whole text."""
+    draw = random.Random(5)
+    texts = ["".join(draw.choices("[](){}',:a \"\\", k=draw.randrange(2, 12))) for _ in range(20_000)]
+    texts += [f"[{text}]" for text in texts] + [f"[[{text}]]" for text in texts] + [f"({text},)" for text in texts]
+    found = Counter()
+    for text in map(str.strip, texts):
+        bare = re.sub(QUOTED, "", text)
+        assert bool(re.search(rules.PRINTED, text)) == bool(re.search(LIST, bare)), text
+        assert bool(re.search(rules.NESTED, text)) == bool(re.search(NESTED, bare)), text
+        found.update(list=bool(re.search(LIST, bare)), nested=bool(re.search(NESTED, bare)))
+    assert min(found["list"], found["nested"]) > 1000
 
 
 def refusal(action: Callable[[], object]) -> str:
@@ -215,3 +235,27 @@ def test_hash_buckets_of_a_split_schema(tmp_path: Path, scorer_of: Callable[...,
     dataset = prepared(node, data_dir=tmp_path / "out", schema=schema)
     assert dataset.schema.num_fields > 2
     assert_alike(node, dataset, scorer_of(dataset.folder), table(3), tmp_path)
+
+
+def test_what_a_cell_says_is_worked_out_once(tmp_path: Path, scorer_of: Callable[..., Scorer]) -> None:
+    """In bulk, Python runs for each value that a column has, not for each row; only cells that are lists cost more."""
+    fields = {name: field for name, field in FIELDS.items() if name != "seen"}
+    dataset = prepared(node_of(tmp_path, table(1), fields), data_dir=tmp_path / "out")
+    rows = table(2, 20).to_dicts()
+
+    def calls(times: int) -> int:
+        profile, own = cProfile.Profile(), scorer_of(dataset.folder)
+        profile.runcall(own.inputs, rows * times)
+        return sum(entry.callcount for entry in profile.getstats() if not isinstance(entry.code, str))
+
+    assert calls(50) == calls(1) > 20 * len(fields)
+
+
+@pytest.mark.parametrize("cell", [[[1], [2]], [1, [2]], {"a": 1}, [{"a": 1}], ((1,), 2)])
+def test_lists_of_lists_are_refused(cell: Any, tmp_path: Path, scorer_of: Callable[..., Scorer]) -> None:
+    dataset = prepared(node_of(tmp_path, table(1), {"user": {}, "seen": {"kind": "multi"}}), data_dir=tmp_path / "out")
+    own = scorer_of(dataset.folder)
+    said = refusal(lambda: own.inputs([{"user": "u1", "seen": cell}]))
+    assert said == "field 'seen' holds lists of lists. Expected texts, or lists of plain values."
+    said = refusal(lambda: own.inputs([{"user": cell, "seen": "1"}]))
+    assert said == "field 'user': column 'user' holds a list or an object. A list needs kind: multi."

@@ -237,9 +237,10 @@ def _load_log(folder: Path, spec: HistorySpec) -> tuple[Log, pl.DataFrame]:
 class Past(NamedTuple):
     """The events of one history for who looks them up by a user's text."""
 
-    users: dict[str, tuple[int, int]]  # where the events of each start and end
+    users: list[str]  # who has events, by the number from 1 that their keys are made of
     ids: np.ndarray  # (events,)
-    times: np.ndarray  # (events,)
+    keys: np.ndarray  # (events,) float64, ascending: (instants + 1) * user + the place of its time among the instants
+    instants: np.ndarray  # distinct times, ascending
 
 
 def load_events(folder: Path, specs: Sequence[HistorySpec]) -> dict[str, Past]:
@@ -247,10 +248,10 @@ def load_events(folder: Path, specs: Sequence[HistorySpec]) -> dict[str, Past]:
     found = {}
     for spec in specs:
         log, table = _load_log(folder, spec)
-        starts = (table["start"] - table["start"][0]).to_list()
-        ends = (start + count for start, count in zip(starts, table["count"].to_list(), strict=True))
-        users = dict(zip(table["value"].to_list(), zip(starts, ends, strict=True), strict=True))
-        found[spec.name] = Past(users, log.ids, log.times)
+        _, users = np.unique(log.users, return_inverse=True)
+        ranks = np.searchsorted(log.instants, log.times)
+        keys = (users + 1.0) * (len(log.instants) + 1) + ranks
+        found[spec.name] = Past(table["value"].to_list(), log.ids, keys, log.instants)
     return found
 
 
