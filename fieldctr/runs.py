@@ -8,14 +8,13 @@ checksums.json  of a finished run's files
 """
 
 import contextlib
-import glob
 import json
 import re
 import sys
 import time
 import traceback
 import weakref
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -84,11 +83,11 @@ class Run:
     def reads(self, folders: Iterable[Path]) -> None:
         """Note here and there which tables, vectors and stages the run reads too: `fieldctr clean` leaves them."""
         folders = list(folders)
-        before = _read(self.folder / RECORD).get(READS, [])
+        before = read_whole(self.folder / RECORD).get(READS, [])
         self.note({READS: list(dict.fromkeys([*before, *(folder.name for folder in folders)]))})
         for folder in folders:
             path, run = folder / READERS_FILE, str(self.folder.resolve())
-            if run in _lines(path):
+            if run in lines_of(path):
                 continue
             try:
                 with path.open("a", encoding="utf-8") as file:
@@ -99,7 +98,7 @@ class Run:
 
     def note(self, facts: Mapping[str, Any]) -> None:
         """Add facts of how the run came about to its record, run.json."""
-        write_json(self.folder / RECORD, {**_read(self.folder / RECORD), **facts})
+        write_json(self.folder / RECORD, {**read_whole(self.folder / RECORD), **facts})
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Generator[None]:
@@ -118,7 +117,7 @@ class Run:
 
     def finish(self, result: Mapping[str, Any]) -> dict[str, Any]:
         """Seal the run, write result.json, its last file, and give its content."""
-        record = _read(self.folder / RECORD)
+        record = read_whole(self.folder / RECORD)
         whole = {
             **result,
             "seconds": self.seconds,
@@ -189,7 +188,7 @@ def load_config(folder: Path, *, key: str = "run") -> dict[str, Any]:
     path = folder / CONFIG
     if not path.exists():
         raise UserError(f"{key}={folder}: no {CONFIG} there, so it is no run folder. Runs are below outputs/train")
-    return _read(path)
+    return read_whole(path)
 
 
 def load_result(folder: Path, *, key: str = "run") -> dict[str, Any]:
@@ -199,7 +198,7 @@ def load_result(folder: Path, *, key: str = "run") -> dict[str, Any]:
         raise UserError(
             f"{key}={folder}: no {RESULT}, so it has not finished. Go on: resume=true hydra.run.dir={folder}"
         )
-    result = _read(path)
+    result = read_whole(path)
     if "sealed" in result or is_sealed(folder):
         check(folder, [RESULT, CONFIG], cure=_cure(folder))
     return result
@@ -246,33 +245,13 @@ def check_run(folder: Path, names: Iterable[str] | None = None) -> None:
         check(folder, names, cure=_cure(folder))
 
 
-def read_by(folder: Path) -> set[str]:
-    """The digests of the table and the field vectors that the run in `folder` reads, as far as it is known."""
-    known: set[str] = set()
-    with contextlib.suppress(FileNotFoundError, UserError):
-        known |= set(_read(folder / RECORD).get(READS, ()))
-    with contextlib.suppress(FileNotFoundError, UserError):
-        result = _read(folder / RESULT)  # all that runs of earlier versions say
-        named = [result.get(key) for key in ("field_embeddings", "model_field_embeddings")]
-        known |= {result.get("data_digest", ""), *(one["digest"] for one in named if one)}
-    return known
-
-
-def readers_of(folder: Path) -> Iterator[Path]:
-    """The runs, wherever they are, that read the prepared table or the field vectors in `folder`."""
-    for line in _lines(folder / READERS_FILE):
-        run = Path(line)
-        for one in (run, *run.glob(f"{ASIDE}*")):
-            known = read_by(one)
-            if folder.name in known or (not known and (one / CONFIG).exists()):  # what it reads it does not say yet
-                yield one
-
-
-def _lines(path: Path) -> list[str]:
+def lines_of(path: Path) -> list[str]:
+    """The lines of a file; none where it is not there."""
     return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_whole(path: Path) -> dict[str, Any]:
+    """The object in a file of a run; UserError where it is damaged."""
     found = read_object(path)
     if found is None:
         raise UserError(f"{path} is damaged: it is no JSON object. {_cure(path.parent)}")
@@ -287,11 +266,6 @@ def config_digest(config: Mapping[str, Any]) -> str:
     """sha256 of what determines a run's numbers."""
     leaves = lasting(config)
     return digest({key: value for key, value in leaves.items() if key not in LATER or value != LATER[key]})
-
-
-def by_numbers(job: Path) -> list[str | int]:
-    """A key that sorts names by the numbers in them: 2_fm before 10_fm, d16 before d128."""
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", job.name)]
 
 
 def _refuse_another(folder: Path, config: Mapping[str, Any]) -> None:
@@ -332,27 +306,6 @@ def _finish_moving(folder: Path) -> None:
 def _left(folder: Path) -> list[Path]:
     """The files of a run, its result first: without one it passes for unfinished."""
     return [path for name in MINE for path in folder.glob(name)]
-
-
-def find_runs(patterns: Iterable[str]) -> tuple[list[Path], list[Path]]:
-    """Folders of runs that globs name, sweeps being opened: the finished ones and the others, in order, each once.
-
-    UserError for a pattern that names no run.
-    """
-    found: dict[Path, None] = {}
-    for pattern in patterns:
-        named = [Path(path) for path in glob.glob(pattern)]  # noqa: PTH207  a pattern may be absolute
-        folders = [config.parent for path in named for config in _configs(path)]
-        if not folders:
-            raise UserError(f"runs={pattern}: no run folder there. Runs are below outputs/train")
-        found |= dict.fromkeys(sorted(folders, key=lambda run: (run.parent, by_numbers(run), run.name)))
-    finished = [run for run in found if (run / RESULT).exists()]
-    return finished, [run for run in found if run not in set(finished)]
-
-
-def _configs(folder: Path) -> list[Path]:
-    own = folder / CONFIG
-    return [own] if own.exists() else list(folder.glob(f"*/{CONFIG}"))
 
 
 def lasting(config: Mapping[str, Any]) -> dict[str, Any]:

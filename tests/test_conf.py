@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from fieldctr.catalog import conf_dir, groups, options
-from fieldctr.config import EncoderConfig, Kind, TrainConfig, locate, parse
+from fieldctr.config import EncoderConfig, TrainConfig, parse
 from fieldctr.data.fields.specs import field_specs
 from fieldctr.data.prepare import SOURCE as READS
 from fieldctr.data.prepare import DatasetConfig
@@ -22,6 +22,7 @@ from fieldctr.models.ctr_model import (
     reads_text_vectors,
     reads_value_vectors,
 )
+from fieldctr.targets import Kind, locate
 
 ROOTS = sorted(path.stem for path in conf_dir().glob("*.yaml") if path.stem != "base")
 GROUPS = (

@@ -9,7 +9,6 @@ import yaml
 from fieldctr.catalog import conf_dir
 from fieldctr.config import (
     EmbeddingConfig,
-    Kind,
     OptimizerConfig,
     Positive,
     Share,
@@ -21,6 +20,7 @@ from fieldctr.config import (
 )
 from fieldctr.errors import UserError
 from fieldctr.runs import config_digest
+from fieldctr.targets import Kind
 
 ADAM: dict[str, Any] = {
     "lr": 1e-3,

@@ -8,11 +8,11 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "fieldctr"
 BASE = """schema config artifacts checksums disk locks provenance signals trust compiler
-    tracking errors cores launched catalog inputs memory processor ranking raw_files signatures"""
+    tracking errors cores launched catalog inputs memory processor ranking raw_files signatures targets"""
 LAYERS = [
     set(BASE.split()),
     {"data", "nn", "runs"},
-    {"models", "enhancers", "llm"},
+    {"models", "enhancers", "llm", "run_folders"},
     {"training", "analysis", "serving"},
     {"studies"},
     {"commands"},
@@ -72,7 +72,7 @@ def test_a_dependency_has_one_home(path: Path) -> None:
 
 def test_no_module_outgrows_its_room() -> None:
     sizes = {path: sum(1 for line in path.read_text(encoding="utf-8").splitlines() if line.strip()) for path in MODULES}
-    assert max(sizes.values()) <= 400, max(sizes, key=lambda path: sizes[path])
+    assert max(sizes.values()) <= 350, max(sizes, key=lambda path: sizes[path])
 
 
 LEANING = re.compile(

@@ -16,12 +16,12 @@ import pytest
 
 from fieldctr import trust
 from fieldctr.artifacts import file_digest
-from fieldctr.config import Kind, locate
 from fieldctr.data.prepare import prepared
 from fieldctr.errors import UserError
 from fieldctr.models.ctr_model import build_model
 from fieldctr.provenance import provenance
 from fieldctr.schema import Field, Schema
+from fieldctr.targets import Kind, locate
 from fieldctr.training.metrics import torchmetric
 
 PACKAGE = Path(trust.__file__).parent
@@ -78,7 +78,7 @@ STRANGERS = {
     "fieldctr.config.__loader__": "has no __loader__",
     "fieldctr.data.prepare._table": "has no _table",
     "fieldctr.disk.write_json": "expected a",
-    "fieldctr.runs.find_runs": "expected a",
+    "fieldctr.run_folders.find_runs": "expected a",
     "fieldctr.data.prepare.new_table": "expected a",
     "fieldctr.nn.mlp.MLP": "expected a",
     "fieldctr.cli": "expected a",

@@ -21,7 +21,7 @@ from fieldctr.data.unfinished import can_go_on
 from fieldctr.disk import read_object
 from fieldctr.llm.account import ACCOUNT
 from fieldctr.locks import remove_unowned
-from fieldctr.runs import read_by, readers_of
+from fieldctr.run_folders import read_by, readers_of
 
 KNOWLEDGE = "knowledge"  # what decoders wrote, and the key of it in an account
 STAGES = ("data", "field_embeddings", "text_vectors", "value_vectors", "ctrl", "frames", KNOWLEDGE)  # what runs lead to

@@ -12,7 +12,7 @@ from fieldctr.commands.compared_rows import CompareConfig, by_frequencies, groun
 from fieldctr.config import listed, parse, yaml
 from fieldctr.disk import write_text
 from fieldctr.errors import UserError
-from fieldctr.runs import find_runs
+from fieldctr.run_folders import find_runs
 
 
 def main(node: dict[str, Any]) -> None:

@@ -14,7 +14,8 @@ from fieldctr.commands.launch import compose
 from fieldctr.commands.scaling import main as fit_laws
 from fieldctr.config import listed, parse
 from fieldctr.disk import write_text
-from fieldctr.runs import find_runs, load_result
+from fieldctr.run_folders import find_runs
+from fieldctr.runs import load_result
 from fieldctr.studies.plan import RUNS, StudyConfig
 from fieldctr.studies.record import ANSWER, chosen, edges
 from fieldctr.studies.schedule import Schedule

@@ -28,8 +28,8 @@ from omegaconf.errors import OmegaConfBaseException
 from fieldctr.commands import sweeps
 from fieldctr.commands.types import refuse_values
 from fieldctr.commands.yaml_files import MAX_VALUES, TOO_MANY, read_yaml
-from fieldctr.config import Kind, locate
 from fieldctr.errors import UserError
+from fieldctr.targets import Kind, locate
 
 NESTED = "the configuration is nested too deeply, or a part of it holds itself"
 

@@ -10,7 +10,7 @@ from fieldctr.commands.compare import comparisons
 from fieldctr.commands.compared_rows import CompareConfig
 from fieldctr.config import listed, parse
 from fieldctr.errors import UserError
-from fieldctr.runs import find_runs
+from fieldctr.run_folders import find_runs
 
 
 @dataclass(frozen=True)

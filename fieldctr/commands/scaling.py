@@ -14,7 +14,7 @@ from fieldctr.analysis.scaling.trials import Size, Trials, baseline_auc, cells_o
 from fieldctr.config import Between, Positive, TrackerConfig, parse
 from fieldctr.disk import write_json, write_text
 from fieldctr.errors import UserError
-from fieldctr.runs import find_runs
+from fieldctr.run_folders import find_runs
 from fieldctr.tracking import Tracker
 
 POINT = 100  # AUC is reported in points

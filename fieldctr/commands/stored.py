@@ -10,7 +10,8 @@ from fieldctr.artifacts import KEY_FILE
 from fieldctr.checksums import CHECKSUMS_FILE
 from fieldctr.disk import TEMPORARY
 from fieldctr.errors import UserError
-from fieldctr.runs import ASIDE, CONFIG, RECORD, find_runs
+from fieldctr.run_folders import find_runs
+from fieldctr.runs import ASIDE, CONFIG, RECORD
 
 STAGE = re.compile(r"[0-9a-f]{16}")  # names of the folders that `artifacts.cached` makes
 WITHIN = {"checkpoint", "wandb", "tensorboard"}  # folders of a run that hold no runs

@@ -11,7 +11,8 @@ from fieldctr.analysis.comparison.arms import REPEATS
 from fieldctr.analysis.comparison.notes import comparable, unequal
 from fieldctr.artifacts import digest
 from fieldctr.errors import UserError
-from fieldctr.runs import CONFIG, ERROR, RESULT, by_numbers, lasting, load_config, load_result
+from fieldctr.run_folders import by_numbers
+from fieldctr.runs import CONFIG, ERROR, RESULT, lasting, load_config, load_result
 
 SEED = re.compile(r"_seed\d+")  # in a job's name
 SCORES = (("valid", "auc"), ("test", "auc"), ("test", "logloss"))

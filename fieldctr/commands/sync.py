@@ -9,7 +9,8 @@ from typing import Any, Literal
 from fieldctr.config import TrackerConfig, parse
 from fieldctr.disk import read_object, write_json
 from fieldctr.errors import UserError
-from fieldctr.runs import METRICS, check_run, find_runs, load_config, load_result, shown_name
+from fieldctr.run_folders import find_runs
+from fieldctr.runs import METRICS, check_run, load_config, load_result, shown_name
 from fieldctr.tracking import Tracker, identity
 
 MARK = "wandb/synced.json"  # in a run's folder: what was made of it

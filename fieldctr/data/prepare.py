@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fieldctr.artifacts import cached, read_key, stage_folder
-from fieldctr.config import Between, Kind, Positive, Share, as_name, build, checked, locate, parse, with_names
+from fieldctr.config import Between, Positive, Share, as_name, build, checked, parse, with_names
 from fieldctr.data.bad_lines import in_a_sentence
 from fieldctr.data.budget import Limits
 from fieldctr.data.dataset import Dataset, check_table
@@ -26,6 +26,7 @@ from fieldctr.data.table import Table, refused_if_changed
 from fieldctr.data.unfinished import shards_folder, unfinished
 from fieldctr.errors import UserError, nearest
 from fieldctr.raw_files import digests, refuse_changed, settled, stamps
+from fieldctr.targets import Kind, locate
 from fieldctr.trust import OWN, root
 
 

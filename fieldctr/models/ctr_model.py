@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from fieldctr.config import Kind, Weight, build, checked, locate
+from fieldctr.config import Weight, build, checked
 from fieldctr.errors import UserError
 from fieldctr.inputs import Inputs
 from fieldctr.models.hooks import (
@@ -38,6 +38,7 @@ from fieldctr.nn.id_dropout import IdDropout
 from fieldctr.nn.text_lookup import TextVectors
 from fieldctr.nn.value_lookup import ValueVectors
 from fieldctr.schema import Schema
+from fieldctr.targets import Kind, locate
 
 
 def _is_part(target: Any, *inputs: str) -> bool:

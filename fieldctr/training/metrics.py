@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fieldctr.config import Kind, imported
 from fieldctr.errors import UserError
 from fieldctr.ranking import auc
+from fieldctr.targets import Kind, imported
 
 ECE_BINS = 15
 

@@ -17,7 +17,8 @@ from fieldctr.analysis.scaling.trials import baseline_auc, cells_of, load_trials
 from fieldctr.commands.scaling import ScalingConfig, draw, reported
 from fieldctr.config import TrackerConfig
 from fieldctr.errors import UserError
-from fieldctr.runs import config_digest, find_runs
+from fieldctr.run_folders import find_runs
+from fieldctr.runs import config_digest
 
 WIDTHS = (16, 24, 32, 48, 64, 96, 128)
 NOISE = 2e-4

@@ -10,12 +10,13 @@ import polars as pl
 import pytest
 
 from fieldctr.catalog import conf_dir, options
-from fieldctr.config import build, locate, parse
+from fieldctr.config import build, parse
 from fieldctr.data.fields.specs import field_specs
 from fieldctr.data.prepare import SOURCE, DatasetConfig, prepared
 from fieldctr.data.sources import movielens, synthetic
 from fieldctr.data.table import LABEL, PCTR
 from fieldctr.errors import UserError
+from fieldctr.targets import locate
 
 RANDOM = {"by": "random", "fractions": [0.8, 0.1, 0.1], "seed": 1}
 RATINGS = [
