@@ -42,12 +42,12 @@ def test_ssft(calls: Calls, prepared: Path) -> None:
 
 
 def test_texts(calls: Calls, prepared: Path) -> None:
-    assert moments_survived(calls, prepared, ["texts", "DATASET", *TEXTS], every=10) > 1
+    assert moments_survived(calls, prepared, ["texts", "DATASET", *TEXTS], every=20) > 1
 
 
 def test_a_sweep(calls: Calls, prepared: Path) -> None:
     sweep = ["train", "-m", "DATASET", *TRAIN, "seed=1,2", "trainer.evals_per_epoch=1", "hydra.sweep.dir=s"]
-    assert moments_survived(calls, prepared, sweep, "resume=true", every=10) > 1
+    assert moments_survived(calls, prepared, sweep, "resume=true", every=20) > 1
 
 
 def test_predict_and_evaluate(calls: Calls, trained: Path) -> None:
@@ -146,7 +146,7 @@ def test_a_disk_that_fails_is_named_and_the_next_call_goes_on(calls: Calls, name
 
 
 @pytest.mark.parametrize("name", WAYS)
-@pytest.mark.parametrize("trial", range(5))
+@pytest.mark.parametrize("trial", range(3))
 def test_a_disk_that_is_full_in_the_middle_of_a_file(calls: Calls, name: str, trial: int) -> None:
     draw = random.Random(f"{name} {trial}")
     fails(
