@@ -1,5 +1,6 @@
 """Every YAML composes, parses, and binds the constructor that it names."""
 
+import functools
 import inspect
 import re
 from typing import Any
@@ -31,6 +32,7 @@ GROUPS = (
 )
 
 
+@functools.cache  # several tests look at one option
 def composed(*overrides: str, root: str = "train") -> dict[str, Any]:
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         node: Any = OmegaConf.to_container(compose(root, list(overrides)), resolve=True)

@@ -24,7 +24,7 @@ REFUSED = [  # for each command that computes, and for open nodes
     *("scaling bound embedding_dim=x", "bench train steps=x", "bench data rows=x", "ssft encoder.max_tokens=x"),
     *("export run=x output=y format=tar", "texts dataset=coupon samples=x"),
 ]
-TINY = "train tracker=none model=lr dataset.source.rows=3000 trainer.max_epochs=1"
+TINY = "train tracker=none model=lr dataset.source.rows=3000 trainer.max_epochs=1 runtime.matmul=mkl"
 CODE = """
 import contextlib, io, json, os, sys
 from fieldctr.cli import run

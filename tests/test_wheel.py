@@ -1,6 +1,7 @@
 """The wheel, built and installed into an environment of its own, works from any folder."""
 
 import json
+import os
 import subprocess
 import sys
 import sysconfig
@@ -14,7 +15,10 @@ ROOT = Path(__file__).parents[1]
 
 
 def run(*command: str | Path, folder: Path) -> str:
-    done = subprocess.run([*map(str, command)], cwd=folder, capture_output=True, text=True, timeout=1800)
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}  # else a checkout would win
+    done = subprocess.run(
+        [*map(str, command)], cwd=folder, env=environment, capture_output=True, text=True, timeout=1800
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
