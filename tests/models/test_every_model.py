@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from own_keys import enhancers
 from torch.testing import assert_close
 
 from fieldctr.catalog import conf_dir, headline, options
@@ -25,7 +26,6 @@ from fieldctr.training.first_bias import log_odds, start_at_click_rate
 # A YAML with an embedding_dim is another model at a size of its own, too large to train here.
 FILES = sorted((conf_dir() / "model").glob("*.yaml"))
 NAMES = [path.stem for path in FILES if "embedding_dim:" not in path.read_text(encoding="utf-8")]
-ENHANCERS = [name for name in options("enhancer") if name != "none"]
 WIDTH = 32  # at most, here: as wide as their YAML says some take 2 to 18 s each
 every_model = pytest.mark.parametrize("name", NAMES)
 every_contract = pytest.mark.parametrize("contract", CONTRACTS, ids=lambda contract: contract.name)
@@ -75,7 +75,7 @@ def narrow(value: Any) -> Any:
 
 def test_there_are_models_and_enhancers() -> None:
     assert len(NAMES) > 15
-    assert len(ENHANCERS) > 5
+    assert len(enhancers()) > 5
 
 
 @every_model
@@ -93,7 +93,7 @@ def test_a_model_keeps_its_contract(name: str, contract: Contract, node: Node) -
 
 @pytest.mark.slow
 @every_contract
-@pytest.mark.parametrize("name", ENHANCERS)
+@pytest.mark.parametrize("name", enhancers())
 def test_an_enhancer_keeps_its_contract(name: str, contract: Contract, node: Node) -> None:
     assert contract.broken(maker(node("fm"), node(name, "enhancer"))) == ""
 

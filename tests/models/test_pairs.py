@@ -9,6 +9,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from own_keys import enhancers
 
 from fieldctr.catalog import conf_dir, options
 from fieldctr.commands.entity_vectors import drawn_texts
@@ -38,7 +39,7 @@ NARROW = {  # what takes long at the width of the YAML, or is more than the few 
     "rankmixer": {"num_tokens": 4, "token_dim": 16},
     "xdeepfm": {"cin_dims": [8], "hidden_dims": [32]},
 }
-ENHANCERS = [name for name in options("enhancer") if name != "none"]
+ENHANCERS = enhancers()
 REPRESENTED = ("fm", "deepfm", "dnn", "dcnv2", "autoint")  # models with what CTRL aligns
 WITHOUT_EMBEDDINGS = {"lr": "LR", "ffm": "FFM"}
 

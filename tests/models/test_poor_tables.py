@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
+from own_keys import enhancers
 
 from fieldctr.catalog import conf_dir
 from fieldctr.commands.entity_vectors import drawn_texts
@@ -29,10 +28,7 @@ from fieldctr.training.warm_start import match_tables, take_over
 FILES = sorted((conf_dir() / "model").glob("*.yaml"))
 NAMES = [path.stem for path in FILES if "embedding_dim:" not in path.read_text(encoding="utf-8")]
 WITH_BATCH_NORM = [path.stem for path in FILES if "\nbatch_norm:" in path.read_text(encoding="utf-8")]
-WITHOUT_A_PART = ("none", "ctrl")  # of a model: CTRL is a stage before its training
-ENHANCERS = sorted(
-    path.stem for path in (conf_dir() / "enhancer").glob("*.yaml") if not path.stem.startswith(WITHOUT_A_PART)
-)
+ENHANCERS = [name for name in enhancers() if name != "ctrl"]  # a stage before a model's training
 USER, ITEM = Field("user", 9), Field("item", 7)
 SEEN, PRICE = Field("seen", 7, width=3, shares="item"), Field("price", 2, numeric=True)
 SCHEMAS = {  # a number has its row 1 even if no sample has one
@@ -46,7 +42,7 @@ SETTINGS = TrainerConfig(
     compile=False, dry_run=False, deterministic=True, checkpoint_every_s=600.0, extra_metrics=[],
 )  # fmt: skip
 OPTIMIZER = OptimizerConfig(0.05, 0.9, 0.999, 1e-8, 0.0, 0.0, "lazy")
-Node = Callable[[str], dict[str, Any]]
+Node = Callable[..., dict[str, Any]]
 
 pytestmark = pytest.mark.filterwarnings("ignore:model.num_bases")  # small tables have as many bases as fields
 
@@ -122,10 +118,7 @@ def step_flops(build: Callable[[Schema], CTRModel], schema: Schema, runtime: Run
 @pytest.mark.parametrize("title", SCHEMAS)
 @pytest.mark.parametrize("name", ENHANCERS)
 def test_every_enhancer_trains_on_them(name: str, title: str, node: Node, runtime: Runtime) -> None:
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        composed = compose("train", [f"enhancer={name}", "model=fm"])
-    enhancer: Any = OmegaConf.to_container(composed.enhancer, resolve=True)
-    build, schema = maker(node("fm"), enhancer), SCHEMAS[title]
+    build, schema = maker(node("fm"), node(name, "enhancer")), SCHEMAS[title]
     drawn, model = build(schema), trained(build(schema), schema, runtime, folded=False)
     still = set(map(id, frozen(model)))
     learning = {name for name, weight in model.enhancer.named_parameters() if id(weight) not in still}

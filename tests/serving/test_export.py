@@ -16,6 +16,7 @@ import polars as pl
 import pytest
 import torch
 from by_path import loaded
+from own_keys import own_keys
 from torch import nn
 from torch._inductor import cpp_builder, exc
 
@@ -174,9 +175,12 @@ NAMES = [
     for path in sorted((conf_dir() / "model").glob("*.yaml"))
     if "embedding_dim:" not in path.read_text(encoding="utf-8")  # another model at a size of its own
 ]
-# One YAML for each class: the others differ in what their language model read.
-ENHANCERS = {MODELS.model_node(name, "enhancer")["_target_"]: name for name in options("enhancer") if name != "none"}
-PARTS = [(name, "none") for name in NAMES] + [("fm", name) for name in ENHANCERS.values()]
+# One enhancer for each class: others differ in numbers, or in what their language model read. CTRL is in none.
+ENHANCERS = [
+    name for name in options("enhancer") if name not in ("none", "ctrl") and "_target_" in own_keys("enhancer", name)
+]
+WITH = dict(zip(("fm", "fwfm", "fmfm", "dcnv2", "dnn"), ENHANCERS, strict=True))
+PARTS = [(name, WITH.get(name, "none")) for name in NAMES]
 SCHEMA = Schema((*MODELS.FIELDS, Field("past", 7, width=3, shares="item"), Field("last", 7, shares="item")))
 
 
