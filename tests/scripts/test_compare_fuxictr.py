@@ -1,6 +1,5 @@
 """scripts/compare_fuxictr.py without the peer: our side of each model, who takes part, and what a ratio is."""
 
-import importlib.util
 import json
 import sys
 from collections.abc import Iterator
@@ -8,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from by_path import loaded
 
 from fieldctr import processor
 from fieldctr.commands.machine import torch_as_it_was
@@ -18,12 +18,7 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "compare_fuxictr.py"
 
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ModuleType]:
-    spec = importlib.util.spec_from_file_location("compare_fuxictr", SCRIPT)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "compare_fuxictr", module)  # a dataclass looks there
-    spec.loader.exec_module(module)
+    module = loaded(SCRIPT)
     monkeypatch.chdir(tmp_path)
     with torch_as_it_was():
         yield module

@@ -157,8 +157,7 @@ def test_what_was_wrong_may_change_until_a_run_has_begun(begun: bool, tmp_path: 
     assert len([job for job in again.ready() if job.name.startswith("search/")]) == 8
 
 
-@pytest.mark.parametrize("seed", range(2))
-@pytest.mark.parametrize("slots", [1, 4])
+@pytest.mark.parametrize(("seed", "slots"), [(0, 1), (1, 4)])
 def test_a_study_that_is_killed_again_and_again_ends_as_an_undisturbed_one(
     seed: int, slots: int, undisturbed: dict[str, str], tmp_path: Path
 ) -> None:
