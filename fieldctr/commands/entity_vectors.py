@@ -101,9 +101,13 @@ def watched(kind: str, texts: int, tokens: int, before: int) -> Progress:
 
 
 def drawn_texts(schema: Schema) -> list[TextVectors]:
-    """Random vectors of a small language model's width for the first and the last field, to measure what reads some."""
+    """Random vectors of a small language model's width for the first and the last field, to measure what reads some.
+
+    Their hashes are as large as real ones, and in order as they are made: fake tensors have no numbers to look at.
+    """
+    factor = torch.tensor([2**60 + 1])
     return [
-        TextVectors.of(kind, [column], torch.arange(4)[:, None], torch.arange(4), vectors)
+        TextVectors(kind, [column], factor, torch.arange(4) * factor, torch.arange(4), vectors)
         for kind, column, vectors in (
             ("user", 0, torch.randn(4, 384)),
             ("item", schema.num_columns - 1, torch.randn(4, 384)),
