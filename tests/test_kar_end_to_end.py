@@ -1,29 +1,21 @@
 """enhancer=kar from a table to a run that is loaded again: texts are read once, before test is sealed."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from small_runs import CPU, Train, trainer_in
 
-from fieldctr import FinishedRun, compose, load_run, train
+from fieldctr import FinishedRun, load_run
 from fieldctr.commands.clean import unused
 from fieldctr.commands.trained import evaluated_split, load_trained
-from fieldctr.config import RuntimeConfig
 from fieldctr.errors import UserError
 from fieldctr.llm import knowledge, text_vectors
 from fieldctr.runs import MODEL
 
 pytestmark = pytest.mark.slow
-
-SMALL = [
-    *("dataset.source.rows=1500", "embedding_dim=4", "tracker=none", "runtime.threads=1", "runtime.matmul=mkl"),
-    *("trainer.batch_size=256", "trainer.max_epochs=1", "trainer.evals_per_epoch=1", "encoder=tiny_llama"),
-]
-CPU = RuntimeConfig(device="cpu", threads=1, matmul="mkl")
-Train = Callable[..., FinishedRun]
 
 
 @pytest.fixture(scope="module")
@@ -33,17 +25,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def fitted(home: Path) -> Train:
-    """fitted(folder, word ...): a run of KAR with these words of a call."""
-
-    def fit(folder: str, *words: str) -> FinishedRun:
-        chosen = [
-            word
-            for word in ("model=fm", "enhancer=kar")
-            if not any(w.startswith(word.partition("=")[0] + "=") for w in words)
-        ]
-        return train(compose("train", [*SMALL, *chosen, *words, f"outputs={home}/o"]), folder=home / folder)
-
-    return fit
+    return trainer_in(home, "kar")
 
 
 @pytest.fixture(scope="module")

@@ -1,26 +1,17 @@
 """enhancer=llactr_values from a table to a run that is loaded, folded and exported: values are read once."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from small_runs import CPU, Train, trainer_in
 
-from fieldctr import FinishedRun, compose, train
+from fieldctr import FinishedRun
 from fieldctr.commands.clean import unused
 from fieldctr.commands.trained import evaluated_split, load_trained
-from fieldctr.config import RuntimeConfig
 from fieldctr.errors import UserError
 from fieldctr.llm import field_embeddings, value_vectors
 
 pytestmark = pytest.mark.slow
-
-SMALL = [
-    *("dataset.source.rows=1500", "embedding_dim=4", "tracker=none", "runtime.threads=1", "runtime.matmul=mkl"),
-    *("trainer.batch_size=256", "trainer.max_epochs=1", "trainer.evals_per_epoch=1", "encoder=tiny_llama"),
-    "model=fm",
-]
-CPU = RuntimeConfig(device="cpu", threads=1, matmul="mkl")
-Train = Callable[..., FinishedRun]
 
 
 @pytest.fixture(scope="module")
@@ -30,13 +21,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def fitted(home: Path) -> Train:
-    """fitted(folder, word ...): a run of llactr_values with these words of a call."""
-
-    def fit(folder: str, *words: str) -> FinishedRun:
-        chosen = [] if any(word.startswith("enhancer=") for word in words) else ["enhancer=llactr_values"]
-        return train(compose("train", [*SMALL, *chosen, *words, f"outputs={home}/o"]), folder=home / folder)
-
-    return fit
+    return trainer_in(home, "llactr_values")
 
 
 @pytest.fixture(scope="module")

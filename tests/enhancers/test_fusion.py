@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from loops import dot, randomized
 from torch import Tensor, nn
 from torch.autograd import grad
 from torch.testing import assert_close
@@ -37,17 +38,6 @@ def made(name: str, vectors: Tensor, dim: int = DIM, **options: Any) -> Any:
     node = yaml.safe_load((conf_dir() / f"enhancer/{name}.yaml").read_text(encoding="utf-8"))
     node = {key: value for key, value in node.items() if key not in ("defaults", "source", "epoch")}
     return build(node | options, "enhancer", schema(len(vectors)), dim, vectors, kind=KINDS["enhancer"])
-
-
-def randomized(module: nn.Module) -> Any:
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.normal_()
-    return module
-
-
-def dot(a: Tensor, b: Tensor) -> float:
-    return sum(float(x) * float(y) for x, y in zip(a, b, strict=True))
 
 
 def nearest(vectors: Tensor, field: int, count: int) -> dict[int, float]:

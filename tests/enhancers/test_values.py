@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from torch import Tensor, nn
+from loops import dot, randomized
+from torch import Tensor
 from torch.testing import assert_close
 
 from fieldctr.catalog import conf_dir
@@ -52,17 +53,6 @@ def made(values: ValueVectors, schema: Schema = SCHEMA, dim: int = DIM, **option
     node = yaml.safe_load((conf_dir() / "enhancer/llactr_values.yaml").read_text(encoding="utf-8"))
     node = {key: value for key, value in node.items() if key not in ("defaults", *SOURCE)}
     return build(node | options, "enhancer", schema, dim, values, kind=KINDS["enhancer"])
-
-
-def randomized(module: nn.Module) -> Any:
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.normal_()
-    return module
-
-
-def dot(a: Tensor, b: Tensor) -> float:
-    return sum(float(x) * float(y) for x, y in zip(a, b, strict=True))
 
 
 def vectors_of(values: ValueVectors, ids: list[int]) -> list[Tensor]:
