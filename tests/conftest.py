@@ -88,10 +88,10 @@ def prepared(calls: Calls) -> Path:
 
 @pytest.fixture(scope="session")
 def trained(calls: Calls, prepared: Path) -> Path:
-    """The same with a run of other settings in r."""
+    """The same with a run of other settings in r, and its pictures as they are drawn."""
     home = shutil.copytree(prepared, calls.place / "trained")
-    status, said = calls(home, "train", "DATASET", *TRAIN, "optimizer.lr=0.5", "hydra.run.dir=r")
-    assert status == 0, said
+    done = calls.script(home, "train", *calls.dataset, *TRAIN, "optimizer.lr=0.5", "hydra.run.dir=r")
+    assert done.returncode == 0, done.stderr
     return home
 
 
