@@ -15,7 +15,7 @@ from fieldctr.data.dataset import Dataset
 from fieldctr.data.values import FieldValues, field_values
 from fieldctr.errors import UserError
 from fieldctr.llm.field_embeddings import FieldEmbeddings
-from fieldctr.llm.placebo import Source, stand_in_texts
+from fieldctr.llm.placebo import Source, of_other_fields, stand_in_texts
 from fieldctr.llm.value_vectors import frequent, load, value_vectors
 from fieldctr.nn.value_lookup import ValueVectors
 from fieldctr.schema import Schema
@@ -101,5 +101,9 @@ def read_values(folder: Path, enhancer_node: Mapping[str, Any], *, seed: int) ->
     source: Source = checked(enhancer_node.get("source"), Source, "enhancer.source")
     found = load(folder)
     features, rows, vectors = (torch.from_numpy(np.asarray(one)) for one in (found.features, found.rows, found.vectors))
-    vectors, rows = stand_in_texts(vectors, rows.long(), source, seed=seed)
-    return ValueVectors(features.long(), rows, vectors)
+    features, rows = features.long(), rows.long()
+    if source == "permuted":
+        rows = of_other_fields(features[:, 0], rows, len(rows) - len(features), seed=seed)
+    else:
+        vectors, rows = stand_in_texts(vectors, rows, source, seed=seed)
+    return ValueVectors(features, rows, vectors)

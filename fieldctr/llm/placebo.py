@@ -63,6 +63,23 @@ def stand_in_texts(vectors: Tensor, rows: Tensor, source: TextSource | Source, *
     return vectors, rows
 
 
+def of_other_fields(fields: Tensor, rows: Tensor, num_fields: int, *, seed: int) -> Tensor:
+    """Whose vectors fields and values get when each field and its values have those of another one: (F + n,).
+
+    `fields` (n,) are those of the values, `rows` (F + n,) the vectors of the fields and, behind them, of the values.
+    What tells a field's values from those of others stays; their meaning does not. Exchanged one by one they would lose
+    both, and a gain from knowing the field would pass for one from meaning. A field with fewer values lends them
+    repeatedly, one without lends its own vector.
+    """
+    moved, lender = rows.clone(), derangement(num_fields, seed)
+    moved[:num_fields] = rows[lender]
+    for field in range(num_fields):
+        own, lent = ((fields == one).nonzero()[:, 0] + num_fields for one in (field, int(lender[field])))
+        lent = lent if len(lent) else lender[field : field + 1]
+        moved[own] = rows[lent[torch.arange(len(own)) % len(lent)]]
+    return moved
+
+
 def derangement(count: int, seed: int) -> Tensor:
     """A random order of 0..count-1 that leaves nothing in its place: one cycle through all."""
     cycle = torch.randperm(count, generator=torch.Generator().manual_seed(seed))

@@ -19,6 +19,7 @@ from fieldctr.llm import field_embeddings as tuning
 from fieldctr.llm import text_vectors
 from fieldctr.llm import value_vectors as module
 from fieldctr.llm.cost import Alternatives, Units
+from fieldctr.llm.placebo import of_other_fields
 from fieldctr.llm.prompts import field_prompts
 from fieldctr.llm.value_vectors import ValueTexts, frequent, load, value_vectors
 
@@ -130,3 +131,21 @@ def test_weights_that_were_not_kept_are_missed_in_words(
     assert made(tmp_path, chosen, names, folder, epoch=0).is_dir()
     vectors = load(made(tmp_path, config("random", width=6), names, folder, 0)).vectors
     assert vectors.shape == (43, 6)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_permuted_values_keep_their_company_and_get_another_field_s_vectors(seed: int) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    values_of = [3, 1, 0, 5, 2]  # of each field
+    fields = torch.tensor([field for field, count in enumerate(values_of) for _ in range(count)])
+    fields = fields[torch.randperm(len(fields), generator=draw)]
+    rows = torch.randperm(40, generator=draw)[: 5 + len(fields)]
+    moved = of_other_fields(fields, rows, 5, seed=seed)
+    lender = [rows[:5].tolist().index(row) for row in moved[:5].tolist()]
+    assert sorted(lender) == [*range(5)]
+    assert all(field != other for field, other in enumerate(lender))
+    for field, other in enumerate(lender):
+        lent = [rows[5 + i].item() for i, one in enumerate(fields.tolist()) if one == other] or [rows[other].item()]
+        own = [moved[5 + i].item() for i, one in enumerate(fields.tolist()) if one == field]
+        assert own == [lent[i % len(lent)] for i in range(len(own))]
+    assert torch.equal(moved, of_other_fields(fields, rows, 5, seed=seed))
