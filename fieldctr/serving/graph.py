@@ -6,8 +6,8 @@ import importlib
 import logging
 import re
 import warnings
-from collections.abc import Sequence
-from contextlib import redirect_stderr
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, redirect_stderr
 from io import StringIO
 from pathlib import Path
 from typing import Literal
@@ -47,6 +47,18 @@ class Served(nn.Module):
         return self.model(Inputs(ids, torch.cat(parts, dim=1) if parts else None)).logit
 
 
+@contextmanager
+def quiet() -> Generator[None]:
+    """Without what the exporters warn and log of their own code, and of packages that are not used; errors stay."""
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
 def refuse_missing(kind: Format) -> None:
     """UserError where something is missing that the format needs: a package, a compiler."""
     if kind == "aoti":
@@ -65,16 +77,12 @@ def traced(served: Served, *, num_columns: int, num_numeric: int) -> ExportedPro
     ids = torch.zeros(EXAMPLES, num_columns, dtype=torch.int32)
     arguments = (ids, torch.zeros(EXAMPLES, num_numeric)) if num_numeric else (ids,)
     any_rows = tuple({0: Dim.DYNAMIC} for _ in arguments)
-    logging.disable(logging.ERROR)  # what torch logs and prints of a model that it cannot trace is in its exception too
     try:
-        with warnings.catch_warnings(), torch.no_grad(), redirect_stderr(StringIO()):
-            warnings.simplefilter("ignore")  # of torch, about its own code
+        with quiet(), torch.no_grad(), redirect_stderr(StringIO()):
             # Strict tracing reads the model's Python: `len(emb)` in somebody's model would else become a constant.
             program = torch.export.export(served.eval(), arguments, dynamic_shapes=any_rows, strict=True)
     except TorchDynamoException as error:
         raise UserError(_untraceable(str(error))) from error
-    finally:
-        logging.disable(logging.NOTSET)
     for module in program.graph_module.modules():
         for node in module.graph.nodes if isinstance(module, GraphModule) else ():
             node.meta.pop("stack_trace", None)  # with the paths of this machine
@@ -107,14 +115,12 @@ IN_SIMPLER_OPERATIONS = {torch.ops.aten.searchsorted.Tensor: searched}
 
 def write_graph(program: ExportedProgram, folder: Path, kind: Format) -> None:
     """Write the file of the format; UserError for a model with an operation that ONNX lacks."""
-    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)  # torchvision is not used
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
+    with quiet(), torch.no_grad():
         if kind == "pt2":
             torch.export.save(program, folder / FILES[kind])
             return
         if kind == "aoti":
-            logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # CUDA is not used
+            logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # of CUDA, also when it is loaded
             aoti_compile_and_package(program, package_path=str(folder / FILES[kind]))
             return
         try:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import logging
 import re
 import shutil
 import subprocess
@@ -216,7 +217,9 @@ def made(name: str, enhancer: str) -> nn.Module:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "enhancer"), PARTS)
-def test_the_graph_of_every_model_says_what_the_model_says(name: str, enhancer: str, tmp_path: Path) -> None:
+def test_the_graph_of_every_model_says_what_the_model_says(
+    name: str, enhancer: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     model, inputs = made(name, enhancer), batch_of(SCHEMA, 40)
     assert inputs.values is not None
     with torch.no_grad():
@@ -230,6 +233,7 @@ def test_the_graph_of_every_model_says_what_the_model_says(name: str, enhancer: 
         for rows in (1, 2, 40):
             logit = graph(inputs.ids[:rows].numpy(), inputs.values[:rows].numpy())
             np.testing.assert_allclose(logit, expected[:rows], rtol=0, atol=limit)
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 class Branching(nn.Module):
