@@ -112,9 +112,10 @@ def point_of(config: BenchGrowthConfig, axis: str, work: str, size: int, folder:
         before = resident_mb()
         _, seconds, peak = prepare_once(Path(folder), config.num_fields, MIN_COUNT)
         return Point(axis, work, size, seconds, peak - before)
-    needed, free = needed_mb(bench, size if work == "evaluate" else 0), available_mb()
-    if needed > MARGIN * free:
-        return Point(axis, work, size, refused=f"refused: takes {needed:,.0f} MB, and {free:,.0f} are free here")
+    needed, most = needed_mb(bench, size if work == "evaluate" else 0), MARGIN * available_mb()
+    if needed > most:
+        said = f"refused: takes {needed:,.0f} MB, and {most:,.0f} may be taken, {MARGIN:.0%} of what is free here"
+        return Point(axis, work, size, refused=said)
     return Point(axis, work, size, *(evaluation(bench, size) if work == "evaluate" else step(bench)))
 
 
