@@ -80,6 +80,7 @@ def test_the_first_stage_is_made_once_for_all_seeds_and_all_second_stages(
     ):  # fmt: skip
         monkeypatch.setattr(module, name, None)
     told = first.result["pretraining"]
+    assert first.result["offline"]["seconds"] >= told["cost"]["align_s"]
     for own in (["seed=2"], ["optimizer.lr=0.1"], ["trainer.max_epochs=2"], ["evaluate_test=true"]):
         run = fitted(own[0], *own)
         assert run.result["pretraining"] == told

@@ -44,6 +44,11 @@ def test_a_trial_reads_the_texts_and_no_other_run_does(
     assert run.result["text_vectors"] == first.result["text_vectors"]
     folders = {path.name for path in (home / "o/text_vectors").iterdir() if path.is_dir()}
     assert folders == set(run.result["text_vectors"].values())
+    costs = [text_vectors.load(home / "o/text_vectors" / name).account["cost"] for name in folders]
+    assert run.result["offline"] == {
+        "tokens": sum(cost["tokens"] for cost in costs),
+        "seconds": pytest.approx(sum(cost["seconds"] for cost in costs), abs=0.006),
+    }
     assert run.result["num_fields"] == 21
     dense = first.result["num_parameters"]["dense"]
     experts, gates = 12 * (33 * 128 + 129 * 32), 2 * 33 * 7

@@ -18,7 +18,7 @@ from fieldctr.commands.ending import ending
 from fieldctr.commands.finished import FinishedRun
 from fieldctr.commands.machine import start_runtime, torch_as_it_was
 from fieldctr.commands.pictures import draw, inside
-from fieldctr.commands.pretraining import pretrain, refuse_misfit_stage
+from fieldctr.commands.pretraining import pretrain, refuse_misfit_stage, stage_of_run
 from fieldctr.commands.show import summary
 from fieldctr.commands.vectors import text_folders, vectors
 from fieldctr.config import TrainConfig, parse
@@ -30,6 +30,7 @@ from fieldctr.data.test_reads import note_test_read, sealed_test
 from fieldctr.disk import replacing
 from fieldctr.errors import UserError
 from fieldctr.launched import launched, refuse_many
+from fieldctr.llm.account import offline
 from fieldctr.models.ctr_model import (
     CTRModel,
     adds_fields,
@@ -198,6 +199,7 @@ def walk_on(
             **{group: config.choice(group) for group in ("model", "enhancer", "ablation", "schema")},
             **read.origin,
             **start,
+            **({"offline": offline(stages)} if (stages := [*read.folders, *stage_of_run(config, start)]) else {}),
             "settings": settings_name(config),
             "seed": config.seed,
             **{name: split.metrics for name, split in found.items()},

@@ -1,7 +1,7 @@
 """One comparison of arms as plain values: what comparison.json holds, and tables and pages are made of."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from fieldctr.analysis.comparison.arms import Bench, Run
@@ -120,9 +120,24 @@ def _arm(
         "parameters": {key: first["num_parameters"][key] for key in COUNTED} if "num_parameters" in first else {},
         "flops_per_sample": first.get("flops_per_sample"),
         "seconds": statistics.median(one["fit_seconds"]["train"] for one in results),
+        "epoch_seconds": _median(_epoch_seconds(one) for one in results),
+        "peak_memory_mb": _median(one.get("peak_memory_mb") for one in results),
+        "offline": first.get("offline"),
         "budget": budget,
         "folders": [str(run.folder) for run in seeds.values()],
     }
+
+
+def _median(found: Iterable[float | None]) -> float | None:
+    """Of those that there are."""
+    known = [one for one in found if one is not None]
+    return statistics.median(known) if known else None
+
+
+def _epoch_seconds(result: Mapping[str, Any]) -> float | None:
+    """Seconds of training that all rows of train once would take; None for what is not trained in steps."""
+    samples = result.get("samples")
+    return result["fit_seconds"]["train"] * result["num_rows"]["train"] / samples if samples else None
 
 
 def _recorded_auc(seeds: Mapping[int, Run], split: str) -> float:

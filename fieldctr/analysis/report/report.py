@@ -92,6 +92,8 @@ def cost_rows(comparison: Mapping[str, Any]) -> Rows:
     for arm in comparison["arms"]:
         budget = arm["budget"] or {}
         row = {"dataset": comparison["dataset"], "arm": arm["name"], "fit_seconds": arm["seconds"]}
+        row |= {"epoch_seconds": arm["epoch_seconds"], "peak_memory_mb": arm["peak_memory_mb"]}
+        row |= {f"offline_{key}": (arm["offline"] or {}).get(key) for key in ("tokens", "seconds")}
         row |= {"parameters": charts.cost_of(arm, "parameters"), "flops_per_sample": arm["flops_per_sample"]}
         rows.append(row | {"search_trials": budget.get("trials"), "search_seconds": budget.get("seconds")})
     return rows

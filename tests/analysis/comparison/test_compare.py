@@ -50,6 +50,7 @@ def test_a_comparison_has_what_a_report_reads(swept: Any) -> None:
             assert (own["mean"], own["sd"]) == pytest.approx((np.mean(values), np.std(values, ddof=1)))
         assert arm["parameters"] == {"dense": 7, "embedding": 90}
         assert (arm["flops_per_sample"], arm["seconds"], arm["budget"], arm["settings"]) == (12, 1.5, None, "defaults")
+        assert (arm["epoch_seconds"], arm["peak_memory_mb"], arm["offline"]) == (None, None, None)  # of runs of before
     assert of(found, "auc", "fat")["verdict"] == "better"
     assert of(found, "logloss", "fm")["verdict"] == "undecided"
     assert found["groups"]["auc"] == [["fat"], ["fm", "lr"]]

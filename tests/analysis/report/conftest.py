@@ -86,6 +86,7 @@ class Made:
             arm = {"name": name, "seeds": seeds, "settings": f"tuned/{name}", "metrics": spread, "valid_auc": 0.74}
             arm |= {"parameters": {key: results[0]["num_parameters"][key] for key in ("dense", "embedding")}}
             arm |= {"flops_per_sample": results[0]["flops_per_sample"], "seconds": results[0]["fit_seconds"]["train"]}
+            arm |= {"epoch_seconds": 1.5, "peak_memory_mb": 700, "offline": {"tokens": 9, "seconds": 2.5}}
             arm |= {"folders": [str(run) for run in self.runs[name]], "budget": {"trials": 4, "seconds": 12.5}}
             arm |= {"rela_impr": 0.01}
             arms.append(arm)

@@ -1,6 +1,7 @@
 """The report of a study: whole, harmless, and the same for the same runs."""
 
 import copy
+import csv
 import json
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -94,6 +95,9 @@ def test_the_tables_know_no_second_and_no_place(written: Path, made: Any, tmp_pa
         assert text == (written / name).read_text()
         assert str(made.study) not in text
     assert (tmp_path / "costs.csv").read_text() != (written / "costs.csv").read_text()
+    (first, *_) = csv.DictReader((written / "costs.csv").read_text().splitlines())
+    keys = ("epoch_seconds", "peak_memory_mb", "offline_tokens", "offline_seconds")
+    assert [float(first[key]) for key in keys] == [1.5, 700, 9, 2.5]
 
 
 @pytest.mark.usefixtures("undrawn")

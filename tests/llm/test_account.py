@@ -1,0 +1,34 @@
+"""What language models took before a training, summed over the accounts of the folders that a run reads."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fieldctr.disk import write_json
+from fieldctr.llm.account import ACCOUNT, offline
+
+
+@pytest.mark.parametrize(
+    ("accounts", "tokens", "seconds"),
+    [
+        ([], 0, 0),
+        ([{"cost": {"tokens": 7, "seconds": 1.5, "calls": 9, "peak_mb": 99}}], 7, 1.5),
+        ([{"cost": {"tokens": 5, "load_s": 1.0, "tune_s": 2.0, "rows": {"seconds": 50}}}], 5, 3.0),
+        ([{"cost": {"tokens": 4, "read_s": 0.5, "align_s": 0.25}}, {"cost": {}}], 4, 0.75),
+        (
+            [{"cost": {"tokens": 1, "seconds": 1}, "knowledge": {"cost": {"read": 10, "written": 20, "seconds": 3}}}],
+            31,
+            4,
+        ),
+        ([{"cost": None}, {"cost": {"tokens": 2}}], 2, 0),
+    ],
+)
+def test_costs_of_all_kinds_of_stages_are_added(
+    accounts: list[dict[str, Any]], tokens: int, seconds: float, tmp_path: Path
+) -> None:
+    folders = [tmp_path / str(i) for i in range(len(accounts))]
+    for folder, account in zip(folders, accounts, strict=True):
+        folder.mkdir()
+        write_json(folder / ACCOUNT, account)
+    assert offline(folders) == {"tokens": tokens, "seconds": seconds}
