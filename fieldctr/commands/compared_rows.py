@@ -10,7 +10,7 @@ import numpy as np
 from fieldctr.analysis.comparison.arms import Bench, Run
 from fieldctr.analysis.comparison.clusters import clusters_of
 from fieldctr.analysis.comparison.effects import Rows
-from fieldctr.analysis.comparison.slices import DAY, FREQUENCY, Slicing, by_field, by_frequency, counted_field, days
+from fieldctr.analysis.comparison.slices import DAY, Slicing, by_field, by_frequency, counted_field, counts_train, days
 from fieldctr.commands.lint import TimeConfig, time_of
 from fieldctr.commands.trained import dataset_of, downsampled
 from fieldctr.config import Between, Weight, build, listed, parse
@@ -87,7 +87,7 @@ def _dataset(run: Run, config: CompareConfig) -> Dataset:
 
 def by_frequencies(config: CompareConfig) -> bool:
     """Whether a slicing counts rows of train."""
-    return any(name.startswith(FREQUENCY) for name in listed(config.slices))
+    return any(map(counts_train, listed(config.slices)))
 
 
 def _refuse_other_rows(first: Dataset, datasets: Mapping[str, Dataset], bench: Bench, split: str) -> Dataset:

@@ -10,11 +10,11 @@ import numpy as np
 from fieldctr.analysis.comparison.clusters import clusters_of
 from fieldctr.analysis.comparison.sentences import plural
 from fieldctr.analysis.comparison.slices import (
-    FREQUENCY,
     Slicing,
     by_field,
     by_frequency,
     counted_field,
+    counts_train,
     measured_slices,
 )
 from fieldctr.commands.compared_rows import rows_of
@@ -79,7 +79,7 @@ def slice_lines(found: Mapping[str, Any]) -> str:
 
 
 def _evaluated(config: EvaluateConfig) -> tuple[Trained, dict[str, Any]]:
-    counted = ["train"] if config.by and config.by.startswith(FREQUENCY) else []  # rows of train are read for it
+    counted = ["train"] if config.by and counts_train(config.by) else []
     trained = load_trained(
         Path(config.run), outputs=Path(config.outputs), runtime=config.runtime, splits=[config.split, *counted]
     )

@@ -61,13 +61,18 @@ def by_field(dataset: Dataset, split: str, name: str, *, key: str) -> Slicing:
     return Slicing(name, ids, {0: UNKNOWN} | names)
 
 
+def counts_train(asked: str) -> bool:
+    """Whether a slicing may be by how many rows of train have a value: frequency, or frequency:FIELD."""
+    return asked.partition(":")[0] == FREQUENCY
+
+
 def counted_field(asked: str, node: Mapping[str, Any], *, key: str) -> str | None:
     """The field whose values are counted, or None where none are: FIELD of frequency:FIELD; `frequency` is of items.
 
     `node` is the configuration of the data set; UserError where it does not say what an item is.
     """
-    word, colon, name = asked.partition(":")
-    if word != FREQUENCY or (not colon and FREQUENCY in node["fields"]):
+    _, colon, name = asked.partition(":")
+    if not counts_train(asked) or (not colon and FREQUENCY in node["fields"]):
         return None
     of_items = (node.get("entities") or {}).get(ITEM) or []
     if not colon and not of_items:

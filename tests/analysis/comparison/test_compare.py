@@ -15,7 +15,7 @@ from fieldctr import UserError, train
 from fieldctr.analysis.comparison.clusters import clusters_of
 from fieldctr.analysis.comparison.doubt import holm
 from fieldctr.analysis.comparison.effects import Rows
-from fieldctr.analysis.comparison.slices import Slicing, counted_field, measured_slices
+from fieldctr.analysis.comparison.slices import Slicing, counted_field, counts_train, measured_slices
 from fieldctr.analysis.comparison.tables import tex
 
 Call = Callable[..., subprocess.CompletedProcess[str]]
@@ -244,6 +244,9 @@ def test_frequency_alone_is_of_items() -> None:
     assert counted_field("frequency", node, key="by") == "ad"
     assert counted_field("frequency:user", node, key="by") == "user"
     assert counted_field("ad", node, key="by") is None
+    assert counted_field("frequency_cap", node, key="by") is None
+    asked = ["frequency", "frequency:user", "ad", "frequency_cap", "day"]
+    assert [counts_train(one) for one in asked] == [True, True, False, False, False]
     named = node | {"fields": {"frequency": {}, "ad": {}}}  # of visits, say
     assert counted_field("frequency", named, key="by") is None
     assert counted_field("frequency:frequency", named, key="by") == "frequency"
