@@ -99,13 +99,17 @@ class Loader(ConfigLoaderImpl):
     def load_sweep_config(self, *arguments: Any, **keywords: Any) -> DictConfig:
         """A job of a multirun. Hydra composes all before it begins the first: none runs where a later one is wrong."""
         config = super().load_sweep_config(*arguments, **keywords)
-        own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         try:
-            node: Any = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
-        except OmegaConfBaseException:  # of ${hydra:...} a job knows the value when its turn comes
+            node: Any = OmegaConf.to_container(without_hydra(config), resolve=True, throw_on_missing=True)
+        except (OmegaConfBaseException, RecursionError):  # told at its turn, when a job knows ${hydra:...} too
             return config
         refuse_values(node, str(config.hydra.job.config_name))
         return config
+
+
+def without_hydra(config: DictConfig) -> DictConfig:
+    """What the command itself is configured with."""
+    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
 
 
 def load_config(source: ConfigSource, config_path: str) -> ConfigResult:

@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fieldctr.catalog import conf_dir, groups, options, refuse_absent
-from fieldctr.commands.hydra_guard import NESTED, install
+from fieldctr.commands.hydra_guard import NESTED, install, without_hydra
 from fieldctr.commands.mistakes import Call, hydra_apart, search_path, translate
 from fieldctr.commands.spelling import refuse_spelling
 from fieldctr.commands.study_words import own_words
@@ -158,8 +158,8 @@ def _composed(command: str, call: Call) -> dict[str, Any]:
         with hydra_apart():
             config = hydra.compose(command, [*call.overrides, *folder], return_hydra_config=True)
             current.set_config(config)  # for ${hydra:...}
-            own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-            return with_choices(resolved(own, command), config.hydra.runtime.choices, command, call.config_dir)
+            own = resolved(without_hydra(config), command)
+            return with_choices(own, config.hydra.runtime.choices, command, call.config_dir)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(translate(error, command, call)) from error
     finally:
