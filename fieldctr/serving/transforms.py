@@ -22,7 +22,7 @@ from fieldctr.data.fields.kinds import (
     statistic_specs,
 )
 from fieldctr.data.fields.times import TICKS
-from fieldctr.data.numbers import Binning
+from fieldctr.data.numbers import Binning, Scaling
 from fieldctr.data.shards.reader import Reader
 from fieldctr.errors import UserError
 from fieldctr.serving import rules
@@ -99,7 +99,7 @@ class Readings(NamedTuple):
     places: dict[str, range]
 
     def add(self, name: str, reading: dict[str, Any]) -> None:
-        """One more."""
+        """Append a reading; its numbers stand in the columns behind those of the others."""
         start = self.width
         self.all.append(
             {"name": name, "blank": None if reading["as"] == "number" and not reading["hashed"] else 0} | reading
@@ -128,8 +128,8 @@ def _layout(encoding: Encoding, readings: Readings) -> tuple[dict[str, np.ndarra
         start += spec.width
     layout = {
         "numbers": np.array([*numbers.values()], np.int64),
-        "mean": np.array([getattr(scale, "mean", 0.0) for scale in scales]),
-        "sd": np.array([getattr(scale, "sd", 1.0) for scale in scales]),
+        "mean": np.array([scale.mean if isinstance(scale, Scaling) else 0.0 for scale in scales]),
+        "sd": np.array([scale.sd if isinstance(scale, Scaling) else 1.0 for scale in scales]),
         "values": np.array([scale.numeric for scale in scales], bool),
         "ids": np.array([column for spec in specs for column in places[spec.name]], np.int64),
     }
