@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from fieldctr.commands.entity_vectors import Reading, embed_entities, read_texts, told
 from fieldctr.commands.field_vectors import settled
-from fieldctr.commands.pretraining import STAGE
 from fieldctr.config import EncoderConfig, TrainConfig, build, checked, parse
 from fieldctr.data.dataset import Dataset, Split
 from fieldctr.disk import write_json
@@ -82,7 +81,7 @@ def made(stage: Stage) -> Path:
     def build(folder: Path, _: Path) -> None:
         _build(folder, stage, encoder)
 
-    return made_in_parts(stage.outputs / STAGE, _key(stage, encoder), build, doing="makes the same stage")
+    return made_in_parts(stage.outputs / "ctrl", _key(stage, encoder), build, doing="makes the same stage")
 
 
 def _encoder(stage: Stage) -> EncoderConfig | None:

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file
@@ -15,8 +14,6 @@ from fieldctr.llm.account import read_account
 from fieldctr.models.ctr_model import CTRModel, pretrains
 from fieldctr.runs import Run
 from fieldctr.training.runtime import Runtime
-
-STAGE = "ctrl"  # folder of first stages below outputs
 
 
 def refuse_misfit_stage(config: TrainConfig) -> None:
@@ -34,11 +31,6 @@ def refuse_misfit_stage(config: TrainConfig) -> None:
             f"schema={config.choice('schema')} changes the fields, and {named} reads the entities as the dataset's "
             "YAML gives them. Use schema=none"
         )
-
-
-def stage_of_run(config: TrainConfig, start: Mapping[str, Any]) -> list[Path]:
-    """The folder of the first stage that `pretrain` gave account of, if it did."""
-    return [Path(config.outputs) / STAGE / start["pretraining"]["digest"]] if "pretraining" in start else []
 
 
 def pretrain(

@@ -18,7 +18,7 @@ from fieldctr.commands.ending import ending
 from fieldctr.commands.finished import FinishedRun
 from fieldctr.commands.machine import start_runtime, torch_as_it_was
 from fieldctr.commands.pictures import draw, inside
-from fieldctr.commands.pretraining import pretrain, refuse_misfit_stage, stage_of_run
+from fieldctr.commands.pretraining import pretrain, refuse_misfit_stage
 from fieldctr.commands.show import summary
 from fieldctr.commands.vectors import text_folders, vectors
 from fieldctr.config import TrainConfig, parse
@@ -173,6 +173,7 @@ def walk_on(
     if config.train_rows != "all":
         dataset = replace(dataset, train=dataset.train.sample(config.train_rows, seed=config.seed))
     start |= pretrain(model, config, run, dataset=dataset, runtime=runtime, vectors=read.fields)
+    accounts = [*read.accounts, *([start["pretraining"]] if "pretraining" in start else [])]
     begun = begin(model, dataset, config)
     size, flops = model.num_parameters(), flops_per_sample(model, dataset.schema)
     for line in beginning(config, run.folder, dataset, model, runtime=runtime, begun=begun):
@@ -199,7 +200,7 @@ def walk_on(
             **{group: config.choice(group) for group in ("model", "enhancer", "ablation", "schema")},
             **read.origin,
             **start,
-            **({"offline": offline(stages)} if (stages := [*read.folders, *stage_of_run(config, start)]) else {}),
+            **({"offline": offline(accounts)} if accounts else {}),
             "settings": settings_name(config),
             "seed": config.seed,
             **{name: split.metrics for name, split in found.items()},

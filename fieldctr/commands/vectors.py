@@ -11,6 +11,7 @@ from torch import Tensor
 from fieldctr.config import TrainConfig
 from fieldctr.data.dataset import Dataset
 from fieldctr.errors import UserError
+from fieldctr.llm.account import account_in
 from fieldctr.llm.field_embeddings import FieldEmbeddings
 from fieldctr.models.ctr_model import reads_field_embeddings, reads_text_vectors, reads_value_vectors
 from fieldctr.nn.text_lookup import TextVectors
@@ -31,6 +32,7 @@ class Vectors:
     fields: dict[str, Tensor]
     texts: list[TextVectors]
     folders: list[Path]
+    accounts: list[dict[str, Any]]  # of these folders
     origin: dict[str, Any]
     values: ValueVectors | None = None
 
@@ -66,7 +68,9 @@ def vectors(config: TrainConfig, dataset: Dataset, device: torch.device, *, text
     folders = [Path(config.outputs) / stages[key] / one["digest"] for key, one in origin.items()]
     if texts:
         origin["text_vectors"] = {kind: folder.name for kind, folder in texts.items()}
-    return Vectors(fields, _of_texts(config, texts), [*folders, *texts.values()], origin, values)
+    folders = list(dict.fromkeys([*folders, *texts.values()]))  # the model may read what the enhancer reads
+    read = _of_texts(config, texts)
+    return Vectors(fields, read, folders, [account_in(folder) for folder in folders], origin, values)
 
 
 def _of_fields(

@@ -15,12 +15,17 @@ SECONDS = ("seconds", "load_s", "tune_s", "read_s", "align_s")  # of an encoder'
 def read_account(folder: Path) -> dict[str, Any]:
     """The account of cached field vectors; UserError when a byte of the folder has changed since."""
     check_stage(folder)
+    return account_in(folder)
+
+
+def account_in(folder: Path) -> dict[str, Any]:
+    """The account in a folder that was checked before."""
     return json.loads((folder / ACCOUNT).read_text(encoding="utf-8"))
 
 
-def offline(folders: Iterable[Path]) -> dict[str, float]:
-    """What all that lies in these folders took to make, which is done once: tokens of language models, and seconds."""
-    costs = [cost for folder in folders for cost in _costs(json.loads((folder / ACCOUNT).read_text(encoding="utf-8")))]
+def offline(accounts: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """What was made once before a training took: tokens of language models, and seconds."""
+    costs = [cost for account in accounts for cost in _costs(account)]
     tokens, seconds = (sum(cost.get(key, 0) for cost in costs for key in keys) for keys in (TOKENS, SECONDS))
     return {"tokens": tokens, "seconds": round(seconds, 2)}
 

@@ -1,12 +1,10 @@
-"""What language models took before a training, summed over the accounts of the folders that a run reads."""
+"""What language models took before a training, summed over the accounts of what a run reads."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fieldctr.disk import write_json
-from fieldctr.llm.account import ACCOUNT, offline
+from fieldctr.llm.account import offline
 
 
 @pytest.mark.parametrize(
@@ -24,11 +22,5 @@ from fieldctr.llm.account import ACCOUNT, offline
         ([{"cost": None}, {"cost": {"tokens": 2}}], 2, 0),
     ],
 )
-def test_costs_of_all_kinds_of_stages_are_added(
-    accounts: list[dict[str, Any]], tokens: int, seconds: float, tmp_path: Path
-) -> None:
-    folders = [tmp_path / str(i) for i in range(len(accounts))]
-    for folder, account in zip(folders, accounts, strict=True):
-        folder.mkdir()
-        write_json(folder / ACCOUNT, account)
-    assert offline(folders) == {"tokens": tokens, "seconds": seconds}
+def test_costs_of_all_kinds_of_stages_are_added(accounts: list[dict[str, Any]], tokens: int, seconds: float) -> None:
+    assert offline(accounts) == {"tokens": tokens, "seconds": seconds}
